@@ -1,0 +1,280 @@
+"""Every error Citewell raises on purpose.
+
+CitewellError
+├── ConfigurationError            the service cannot start as it is set up (exit code 2)
+│   └── MissingExtra              a configured part needs an extra that is not installed
+├── InvalidRequest        422     what the caller sent cannot be used
+│   ├── MessageTooLong    413
+│   ├── BodyTooLarge      413
+│   ├── UnknownModel      422
+│   └── InvalidFilter     422
+├── NotAuthenticated      401
+├── NotAuthorized         403
+├── NotFound              404
+│   ├── ThreadNotFound    404
+│   └── SourceNotFound    404
+├── ThreadBusy            409
+├── RunReplaced           409     a newer message took this run's place
+├── RateLimited           429     carries retry_after_s
+│   └── BudgetExceeded    429
+├── ContextOverflow       413     the prompt does not fit the model
+├── UpstreamError         502
+│   ├── ModelError        502
+│   │   ├── ModelRefused      502
+│   │   ├── ModelTimeout      504  retryable
+│   │   └── ModelUnavailable  503  retryable
+│   ├── StoreError        502
+│   │   ├── StoreUnavailable  503  retryable
+│   │   ├── StoreTimeout      504  retryable
+│   │   └── IndexMismatch     500
+│   └── CheckpointError   503     retryable; threads cannot be read or written
+│       └── TornThread    500     part of a thread is gone (evicted or expired)
+├── Draining              503     retryable; the service is shutting down
+└── IngestError
+    ├── SourceUnsupported         never worth another try
+    ├── SourceUnreadable          may work another time
+    └── IngestBusy                another ingestion holds the index
+
+`code` is what programs match on and part of the public interface; `detail` is written for the person
+who called and never holds a foreign exception's text, a prompt, a document's text or a secret.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class CitewellError(Exception):
+    """Root of the tree.
+
+    Attributes:
+        code: Stable, machine-readable name of the fault.
+        title: One line that is the same for every occurrence.
+        status: HTTP status the fault maps to.
+        retryable: Whether the same request may succeed later, unchanged.
+        detail: What went wrong this time and what to do about it.
+    """
+
+    code: ClassVar[str] = "error"
+    title: ClassVar[str] = "Something went wrong"
+    status: ClassVar[int] = 500
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(detail or self.title)
+        self.detail = detail or self.title
+
+
+class ConfigurationError(CitewellError):
+    code = "configuration"
+    title = "The service is not set up correctly"
+
+
+class MissingExtra(ConfigurationError):
+    """A configured part needs packages that are not installed."""
+
+    code = "missing_extra"
+    title = "An optional dependency is not installed"
+
+    def __init__(self, extra: str, needed_for: str) -> None:
+        super().__init__(f"{needed_for} needs the extra '{extra}': pip install 'citewell[{extra}]'")
+        self.extra = extra
+
+
+class InvalidRequest(CitewellError):
+    code = "invalid_request"
+    title = "The request cannot be used"
+    status = 422
+
+
+class MessageTooLong(InvalidRequest):
+    code = "message_too_long"
+    title = "The message is too long"
+    status = 413
+
+    def __init__(self, length: int, limit: int) -> None:
+        super().__init__(f"The question has {length:,} characters; at most {limit:,} are accepted.")
+        self.length = length
+        self.limit = limit
+
+
+class BodyTooLarge(InvalidRequest):
+    code = "body_too_large"
+    title = "The request body is too large"
+    status = 413
+
+
+class UnknownModel(InvalidRequest):
+    code = "unknown_model"
+    title = "No such model"
+
+
+class InvalidFilter(InvalidRequest):
+    code = "invalid_filter"
+    title = "The metadata filter cannot be used"
+
+
+class NotAuthenticated(CitewellError):
+    code = "not_authenticated"
+    title = "Credentials are missing or not valid"
+    status = 401
+
+
+class NotAuthorized(CitewellError):
+    code = "not_authorized"
+    title = "Not allowed"
+    status = 403
+
+
+class NotFound(CitewellError):
+    code = "not_found"
+    title = "Not found"
+    status = 404
+
+
+class ThreadNotFound(NotFound):
+    code = "thread_not_found"
+    title = "No such conversation"
+
+
+class SourceNotFound(NotFound):
+    code = "source_not_found"
+    title = "No such source"
+
+
+class ThreadBusy(CitewellError):
+    code = "thread_busy"
+    title = "Another message of this conversation is being answered"
+    status = 409
+    retryable = True
+
+
+class RunReplaced(CitewellError):
+    code = "run_replaced"
+    title = "A newer message took this one's place"
+    status = 409
+
+
+class RateLimited(CitewellError):
+    """Too much in too short a time. `retry_after_s` is in seconds."""
+
+    code = "rate_limited"
+    title = "Too many requests"
+    status = 429
+    retryable = True
+
+    def __init__(self, detail: str = "", *, retry_after_s: float = 1.0) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
+
+
+class BudgetExceeded(RateLimited):
+    code = "budget_exceeded"
+    title = "The budget for today is used up"
+
+
+class ContextOverflow(CitewellError):
+    code = "context_overflow"
+    title = "The prompt does not fit the model's context window"
+    status = 413
+
+
+class UpstreamError(CitewellError):
+    code = "upstream"
+    title = "A service this one depends on failed"
+    status = 502
+
+
+class ModelError(UpstreamError):
+    code = "model_error"
+    title = "The chat model failed"
+
+
+class ModelRefused(ModelError):
+    code = "model_refused"
+    title = "The chat model refused the request"
+
+
+class ModelTimeout(ModelError):
+    code = "model_timeout"
+    title = "The chat model did not answer in time"
+    status = 504
+    retryable = True
+
+
+class ModelUnavailable(ModelError):
+    code = "model_unavailable"
+    title = "The chat model cannot be reached"
+    status = 503
+    retryable = True
+
+
+class StoreError(UpstreamError):
+    code = "store_error"
+    title = "The vector store failed"
+
+
+class StoreUnavailable(StoreError):
+    code = "store_unavailable"
+    title = "The vector store cannot be reached"
+    status = 503
+    retryable = True
+
+
+class StoreTimeout(StoreError):
+    code = "store_timeout"
+    title = "The vector store did not answer in time"
+    status = 504
+    retryable = True
+
+
+class IndexMismatch(StoreError):
+    code = "index_mismatch"
+    title = "The index was built with other settings"
+    status = 500
+
+
+class CheckpointError(UpstreamError):
+    code = "checkpoint_error"
+    title = "Conversations cannot be read or written right now"
+    status = 503
+    retryable = True
+
+
+class TornThread(CheckpointError):
+    code = "torn_thread"
+    title = "Part of this conversation is gone"
+    status = 500
+    retryable = False
+
+
+class Draining(CitewellError):
+    code = "draining"
+    title = "The service is shutting down"
+    status = 503
+    retryable = True
+
+
+class IngestError(CitewellError):
+    code = "ingest_error"
+    title = "The source could not be ingested"
+
+
+class SourceUnsupported(IngestError):
+    code = "source_unsupported"
+    title = "This kind of source is not supported"
+    status = 415
+
+
+class SourceUnreadable(IngestError):
+    code = "source_unreadable"
+    title = "The source could not be read"
+    status = 422
+    retryable = True
+
+
+class IngestBusy(IngestError):
+    code = "ingest_busy"
+    title = "Another ingestion is running"
+    status = 409
+    retryable = True

@@ -1,0 +1,148 @@
+"""Settings: the only reader of the environment.
+
+Constructed once in `main()` and handed down. `.env.example` and `docs/settings.md` are written from this
+class, so a description here is what users read.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from citewell.errors import ConfigurationError
+
+PREFIX = "CITEWELL_"
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. Each field is `CITEWELL_<NAME>` in the environment or in `.env`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_file=".env", env_file_encoding="utf-8", env_ignore_empty=True,
+        frozen=True, extra="ignore", populate_by_name=True, validate_default=True,
+    )  # fmt: skip
+
+    # --- models -------------------------------------------------------------------------------
+    chat_model: str = Field(
+        "extractive",
+        description="`extractive` (needs no key: quotes the best sentences) or `provider:model`, as "
+        "`openai:gpt-5-mini`, `anthropic:claude-sonnet-5`, `ollama:llama3.2`.",
+    )
+    chat_models: tuple[str, ...] = Field(
+        (), description="Further models a caller may choose per call (JSON list). The default is always allowed."
+    )
+    openai_base_url: str | None = Field(
+        None,
+        validation_alias=AliasChoices("CITEWELL_OPENAI_BASE_URL", "OPENAI_BASE_URL", "OPENAI_API_BASE"),
+        description="Any OpenAI-compatible server, for models named `openai:...`.",
+    )
+    temperature: float = Field(0.7, ge=0, le=2, description="Sampling temperature of the chat model.")
+    max_tokens: int = Field(500, ge=1, le=32_000, description="Longest answer, in tokens.")
+    model_timeout_s: float = Field(60, gt=0, le=600, description="Deadline for one call to a chat model, in seconds.")
+    embedding_model: str = Field(
+        "minilm",
+        description="`minilm` (built in), any sentence-transformers name (extra `sentence-transformers`), or "
+        "`openai:text-embedding-3-small`.",
+    )
+    reranker: str = Field(
+        "maxsim",
+        description="`maxsim` (built in, late interaction), a cross-encoder's name as "
+        "`cross-encoder/ms-marco-MiniLM-L-6-v2` (extra `sentence-transformers`), or `none`.",
+    )
+
+    # --- documents and retrieval --------------------------------------------------------------
+    data_dir: Path = Field(Path(".citewell"), description="Where the index and the threads live.")
+    vector_store: str = Field(
+        "chroma",
+        description="`chroma` (embedded, one process), `chroma+http://host:port`, `pinecone:INDEX` or "
+        "`weaviate+http://host:port` (extras `pinecone`, `weaviate`).",
+    )
+    namespace: str = Field("citewell", min_length=3, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*[A-Za-z0-9]$",
+                           description="Keeps several indexes apart in one store.")  # fmt: skip
+    chunk_size: int = Field(500, ge=100, le=4000, description="Longest chunk, in characters.")
+    chunk_overlap: int = Field(50, ge=0, le=1000, description="Characters neighbouring chunks share.")
+    candidates: int = Field(50, ge=5, le=500, description="Chunks each search hands to the reranker.")
+    top_k: int = Field(5, ge=1, le=50, description="Chunks that leave the reranker.")
+    top_n: int = Field(3, ge=1, le=20, description="Chunks of those the answer is made from.")
+    retrieval_timeout_s: float = Field(10, gt=0, le=120, description="Deadline for retrieval, in seconds.")
+
+    # --- threads ------------------------------------------------------------------------------
+    redis_url: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("CITEWELL_REDIS_URL", "REDIS_URL"),
+        description="Keeps threads in Redis >= 6 or Valkey (`redis://`, `rediss://`, `redis+cluster://`, "
+        "`redis+sentinel://`). Unset: SQLite in the data directory.",
+    )
+    thread_ttl_s: int = Field(86_400, ge=0, description="A thread unused this long is dropped, in seconds; 0 keeps it.")
+    thread_policy: Literal["queue", "reject", "replace"] = Field(
+        "queue", description="What a message to a thread that is being answered does."
+    )
+    thread_wait_s: float = Field(120, gt=0, le=3600, description="Longest a queued message waits, in seconds.")
+    history_messages: int = Field(10, ge=0, le=200, description="Newest messages that go to the model as they are.")
+    history_tokens: int = Field(2000, ge=0, le=100_000, description="Most tokens those messages may have together.")
+
+    # --- limits at the door -------------------------------------------------------------------
+    max_question_chars: int = Field(5000, ge=1, le=100_000, description="Longest question, in characters.")
+    max_body_bytes: int = Field(1_000_000, ge=1_000, description="Largest request body or WebSocket frame, in bytes.")
+    turn_timeout_s: float = Field(120, gt=0, le=3600, description="Deadline for a whole turn, in seconds.")
+
+    # --- the server ---------------------------------------------------------------------------
+    host: str = Field("127.0.0.1", description="Address the service listens on.")
+    port: int = Field(8000, ge=0, le=65_535, description="Port the service listens on; 0 takes a free one.")
+    workers: int = Field(1, ge=1, le=64, description="Worker processes. More than one needs a vector store server.")
+    cors_origins: tuple[str, ...] = Field((), description="Origins a browser page may call from (JSON list). None by default.")  # fmt: skip
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe level logged.")
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Settings:
+        if self.chunk_overlap >= self.chunk_size:
+            raise ValueError(f"chunk_overlap ({self.chunk_overlap}) must be smaller than chunk_size ({self.chunk_size})")
+        if self.top_n > self.top_k:
+            raise ValueError(f"top_n ({self.top_n}) must not exceed top_k ({self.top_k})")
+        if self.workers > 1 and self.vector_store == "chroma":
+            raise ValueError(
+                f"workers is {self.workers}, but the embedded Chroma belongs to one process: set CITEWELL_VECTOR_STORE "
+                "to a Chroma server (chroma+http://host:port), Pinecone or Weaviate, or CITEWELL_WORKERS to 1"
+            )
+        return self
+
+    @classmethod
+    def load(cls, **overrides: object) -> Settings:
+        """Read the environment and `.env`.
+
+        Raises:
+            ConfigurationError: A value is out of range, or a `CITEWELL_` name is unknown; the message names it.
+        """
+        known = {PREFIX + name.upper() for name in cls.model_fields}
+        names = set(os.environ) | _names_in(Path(".env"))
+        for name in sorted(names):
+            if name.upper().startswith(PREFIX) and name.upper() not in known and not name.startswith("CITEWELL_TEST_"):
+                near = difflib.get_close_matches(name.upper(), known, n=1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                raise ConfigurationError(f"{name} is not a setting{hint}")
+        try:
+            return cls(**overrides)  # type: ignore[arg-type]  # validated by pydantic
+        except ValidationError as exc:
+            faults = "; ".join(
+                f"{_setting(error['loc'])}{error['msg'].removeprefix('Value error, ')}" for error in exc.errors()
+            )
+            raise ConfigurationError(faults) from None  # pydantic's own text would repeat the values, secrets included
+
+
+def _setting(loc: tuple[int | str, ...]) -> str:
+    if not loc:
+        return ""
+    name = str(loc[0])
+    return f"{name if name.isupper() else PREFIX + name.upper()}: "
+
+
+def _names_in(env_file: Path) -> set[str]:
+    if not env_file.is_file():
+        return set()
+    lines = env_file.read_text(encoding="utf-8").splitlines()
+    return {line.split("=", 1)[0].removeprefix("export ").strip() for line in lines if "=" in line and not line.lstrip().startswith("#")}  # fmt: skip
