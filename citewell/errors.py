@@ -29,6 +29,7 @@ CitewellError
 │   │   └── IndexMismatch     500
 │   └── CheckpointError   503     retryable; threads cannot be read or written
 │       └── TornThread    500     part of a thread is gone (evicted or expired)
+├── TurnTimeout           504     retryable; the whole turn took too long
 ├── Draining              503     retryable; the service is shutting down
 └── IngestError
     ├── SourceUnsupported         never worth another try
@@ -246,6 +247,13 @@ class TornThread(CheckpointError):
     title = "Part of this conversation is gone"
     status = 500
     retryable = False
+
+
+class TurnTimeout(CitewellError):
+    code = "turn_timeout"
+    title = "The answer took too long"
+    status = 504
+    retryable = True
 
 
 class Draining(CitewellError):

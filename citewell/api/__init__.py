@@ -1,0 +1,1 @@
+"""The doors: one file each, all over the same compiled graph."""

@@ -1,0 +1,344 @@
+"""The LangServe door: `/rag` (question in, cited answer out) and `/chat` (messages in, text out).
+
+LangServe's own `APIHandler` does the work; the routes are laid here instead of by `add_routes` so that a fault before
+the first byte is a problem response and one after it an `error` event with the same body.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
+from typing import Annotated, Any, Literal
+
+from fastapi import FastAPI, Request, Response
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langchain_core.runnables import ConfigurableFieldSpec, RunnableConfig, RunnableLambda
+from langchain_core.runnables.utils import AddableDict
+from langchain_core.tracers.log_stream import LogStreamCallbackHandler
+from langserve import APIHandler
+from pydantic import BaseModel, ConfigDict, Field, StrictStr
+from sse_starlette import EventSourceResponse
+from typing_extensions import TypedDict
+
+from citewell.api.problems import to_problem
+from citewell.api.turns import run_context
+from citewell.citations import Citation
+from citewell.errors import CitewellError, InvalidRequest
+from citewell.service import Result, Service, Turn
+from citewell.settings import Settings
+
+MOST_IN_BATCH = 100
+"""Inputs one `batch` call may have."""
+ABREAST = 8
+"""Turns of one `batch` call that run at the same time."""
+_FOREIGN = ("__", "checkpoint", "langgraph", "run_id", "assistant_id", "graph_id")
+"""Configurable keys a LangGraph client adds by itself; they mean nothing here and are let by."""
+
+
+class Question(BaseModel):
+    """A question to the documents."""
+
+    model_config = ConfigDict(extra="forbid")
+    question: StrictStr = Field(description="The question, at most CITEWELL_MAX_QUESTION_CHARS characters.")
+
+
+class Conversation(BaseModel):
+    """A conversation whose last message is the question."""
+
+    model_config = ConfigDict(extra="forbid")
+    messages: list[HumanMessage | AIMessage | SystemMessage] = Field(description="Oldest first.")
+
+
+class RagAnswer(TypedDict, total=False):
+    answer: str
+    citations: list[Citation]
+    thread_id: str
+    usage: dict[str, int]
+    metadata: dict[str, Any]
+
+
+class Door(RunnableLambda[Any, Any]):
+    """A runnable over `Service.stream`, as LangServe serves it.
+
+    Args:
+        service: Called at each turn, because the service opens after the routes are laid.
+        settings: For the defaults that the playground shows.
+    """
+
+    def __init__(self, service: Callable[[], Service], settings: Settings, name: str) -> None:
+        super().__init__(self.answer, name=name)
+        self._service = service
+        self._settings = settings
+
+    async def answer(self, value: Any, config: RunnableConfig) -> AsyncIterator[Any]:
+        """Run one turn; the pieces add up to what `ainvoke` returns."""
+        raise NotImplementedError
+        yield
+
+    @property
+    def config_specs(self) -> list[ConfigurableFieldSpec]:
+        """What a caller may set per call in `config["configurable"]`."""
+        settings = self._settings
+        return [
+            _spec("thread_id", str, "", "Conversation to continue; empty starts a new one."),
+            _spec("chat_model", str, settings.chat_model, "`extractive` or one of the models offered."),
+            _spec("temperature", float, settings.temperature, "0 to 2."),
+            _spec("max_tokens", int, settings.max_tokens, "Longest answer, in tokens."),
+            _spec("top_k", int, settings.top_k, "Chunks that leave the reranker, 1 to 50."),
+            _spec("filter", dict[str, Any], {}, "Metadata filter, see docs/filters.md."),
+            _spec("thread_policy", str, settings.thread_policy, "When the thread is busy: queue, reject or replace."),
+            _spec("trace", bool, False, "Whether metadata.trace says why these chunks."),
+        ]
+
+    async def abatch(
+        self, inputs: list[Any], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
+    ) -> list[Any]:
+        """Run the inputs side by side; those of one thread in their order."""
+        configs = config if isinstance(config, list) else [config or {}] * len(inputs)
+        lanes: dict[Any, list[int]] = {}
+        for i, each in enumerate(configs):
+            lanes.setdefault((each.get("configurable") or {}).get("thread_id") or i, []).append(i)
+        outputs: list[Any] = [None] * len(inputs)
+        abreast = asyncio.Semaphore(ABREAST)
+
+        async def run(lane: Sequence[int]) -> None:
+            for i in lane:
+                async with abreast:
+                    outputs[i] = await self.ainvoke(inputs[i], configs[i], **kwargs)
+
+        tasks = [asyncio.create_task(run(lane)) for lane in lanes.values()]
+        try:
+            await asyncio.gather(*tasks)
+        finally:  # the first failure ends the rest, and so does a client that leaves
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+        return outputs
+
+    def _prepare(self, question: object, config: RunnableConfig, history: Sequence[Any] | None = None) -> Turn:
+        chosen = config.get("configurable") or {}
+        return self._service().prepare(
+            question,
+            thread_id=chosen.get("thread_id"),
+            context=run_context(chosen, chosen.get("citewell_caller")),
+            policy=chosen.get("thread_policy") or None,
+            history=history,
+        )
+
+
+class Rag(Door):
+    """`{"question": ...}` in; dictionaries that add up to the answer with its citations out."""
+
+    InputType = Question
+    OutputType = RagAnswer
+
+    async def answer(self, value: Any, config: RunnableConfig) -> AsyncIterator[Any]:
+        turn = self._prepare(value["question"], config)
+        # The playground listens through a log stream and shows text as text, but dictionaries one by one.
+        as_text = _in_playground(config)
+        async with aclosing(self._service().stream(turn, _inner(config))) as events:
+            async for event in events:
+                if isinstance(event, Result):
+                    whole = {
+                        "citations": event.citations, "thread_id": event.thread_id,
+                        "usage": event.usage, "metadata": event.metadata,
+                    }  # fmt: skip
+                    yield AddableDict({"answer": event.answer, **whole} if as_text else whole)
+                else:
+                    yield event if as_text else AddableDict({"answer": event})
+
+    def get_input_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
+        return Question
+
+
+class Chat(Door):
+    """`{"messages": [...]}` in, the answer's text out: what the chat playground speaks.
+
+    The caller keeps the transcript, so the turn is not remembered here unless a `thread_id` is given.
+    """
+
+    InputType = Conversation
+    OutputType = str
+
+    async def answer(self, value: Any, config: RunnableConfig) -> AsyncIterator[Any]:
+        messages = value["messages"]
+        if not messages or not isinstance(messages[-1], HumanMessage):
+            raise InvalidRequest("messages must end with a message of the user.")
+        threaded = bool((config.get("configurable") or {}).get("thread_id"))
+        history = None if threaded else [m for m in messages[:-1] if not isinstance(m, SystemMessage)]
+        turn = self._prepare(messages[-1].text, config, history)
+        async with aclosing(self._service().stream(turn, _inner(config))) as events:
+            async for event in events:
+                if isinstance(event, str):
+                    yield event
+
+    def get_input_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
+        return Conversation
+
+
+class Handler(APIHandler):
+    """LangServe's handler, with faults that say what they are."""
+
+    async def batch(self, request: Request, **kwargs: Any) -> Response:
+        inputs = (await _json(request)).get("inputs")
+        if isinstance(inputs, list) and len(inputs) > MOST_IN_BATCH:
+            raise InvalidRequest(f"The batch has {len(inputs):,} inputs; at most {MOST_IN_BATCH} are accepted.")
+        return await super().batch(request, **kwargs)
+
+    async def invoke(self, request: Request, **kwargs: Any) -> Response:
+        await _json(request)
+        return await super().invoke(request, **kwargs)
+
+    async def stream(self, request: Request, **kwargs: Any) -> EventSourceResponse:
+        await _json(request)
+        return await _honest(await super().stream(request, **kwargs))
+
+    async def stream_log(self, request: Request, **kwargs: Any) -> EventSourceResponse:
+        await _json(request)
+        return await _honest(await super().stream_log(request, **kwargs))
+
+    async def astream_events(self, request: Request, **kwargs: Any) -> EventSourceResponse:
+        await _json(request)
+        return await _honest(await super().astream_events(request, **kwargs))
+
+
+async def _honest(response: EventSourceResponse) -> EventSourceResponse:
+    """Wait for the first event, so that a fault before it gets a status; name a later fault in its `error` event."""
+    events: AsyncIterator[Any] = response.body_iterator  # type: ignore[assignment]  # sse_starlette types it loosely
+    first = await anext(events)
+    if first.get("event") == "error":
+        await anext(events)  # raises what the error was
+
+    async def rest() -> AsyncIterator[Any]:
+        async with aclosing(events):  # type: ignore[type-var]  # LangServe gives an async generator
+            yield first
+            async for event in events:
+                if event.get("event") != "error":
+                    yield event
+                    continue
+                try:
+                    await anext(events)
+                except Exception as exc:  # noqa: BLE001  # the response has begun: the stream is all there is to say it in
+                    problem = to_problem(exc)
+                    body = problem.model_dump(exclude_none=True)
+                    # RemoteRunnable reads these two names
+                    body |= {"status_code": problem.status, "message": problem.detail}
+                    yield {"event": "error", "data": json.dumps(body)}
+                return
+
+    response.body_iterator = rest()
+    return response
+
+
+async def _json(request: Request) -> dict[str, Any]:
+    """The body as an object; LangServe reads it again from the request's cache.
+
+    Raises:
+        InvalidRequest: It is no JSON object, or `config` holds what cannot be set.
+    """
+    try:
+        body = await request.json()
+    except (ValueError, RecursionError):  # ValueError: no JSON, no UTF-8, a number with thousands of digits
+        raise InvalidRequest("The body is not valid JSON.") from None
+    if not isinstance(body, dict):
+        raise InvalidRequest("The body must be a JSON object.")
+    configs = body.get("config") or {}
+    for config in configs if isinstance(configs, list) else [configs]:
+        chosen = config.get("configurable") if isinstance(config, dict) else None
+        if chosen is not None and not isinstance(chosen, dict):
+            raise InvalidRequest("config.configurable must be an object.")
+        for key in chosen or ():
+            if key not in CONFIGURABLE and not key.startswith(_FOREIGN):
+                raise InvalidRequest(f"config.configurable has no {key!a}. It has: {', '.join(CONFIGURABLE)}.")
+    return body
+
+
+CONFIGURABLE = (
+    "thread_id", "chat_model", "temperature", "max_tokens", "top_k", "filter", "thread_policy", "trace",
+)  # fmt: skip
+
+
+def install(app: FastAPI, settings: Settings) -> None:
+    """Lay the routes of both doors."""
+
+    def service() -> Service:
+        return app.state.service  # type: ignore[no-any-return]  # opened by the lifespan
+
+    doors: list[tuple[str, Door, Literal["default", "chat"]]] = [
+        ("/rag", Rag(service, settings, "rag"), "default"),
+        ("/chat", Chat(service, settings, "chat"), "chat"),
+    ]
+    for path, door, playground in doors:
+        _lay(app, path, Handler(door, path=path, config_keys=("configurable",), playground_type=playground))
+
+
+def _lay(app: FastAPI, path: str, handler: Handler) -> None:
+    tag = path.strip("/")
+
+    def route(verb: str, name: str, call: Callable[..., Any]) -> None:
+        async def plain(request: Request) -> Response:
+            return await call(request)  # type: ignore[no-any-return]
+
+        async def with_config(request: Request, config_hash: str) -> Response:
+            return await call(request, config_hash=config_hash)  # type: ignore[no-any-return]
+
+        app.add_api_route(f"{path}/{name}", plain, methods=[verb], include_in_schema=False)
+        app.add_api_route(f"{path}/c/{{config_hash}}/{name}", with_config, methods=[verb], include_in_schema=False)
+
+    for name in ("invoke", "batch", "stream", "stream_log"):
+        route("POST", name, getattr(handler, name))
+    route("POST", "stream_events", handler.astream_events)
+    for name in ("input_schema", "output_schema", "config_schema"):
+        route("GET", name, _as_json(getattr(handler, name)))
+
+    async def playground(request: Request, file_path: str = "") -> Response:
+        return await handler.playground(file_path, request)  # type: ignore[no-any-return]
+
+    async def shared_playground(request: Request, config_hash: str, file_path: str = "") -> Response:
+        return await handler.playground(file_path, request, config_hash=config_hash)  # type: ignore[no-any-return]
+
+    for suffix in ("/playground", "/playground/{file_path:path}"):
+        app.add_api_route(f"{path}{suffix}", playground, methods=["GET"], include_in_schema=False)
+        app.add_api_route(f"{path}/c/{{config_hash}}{suffix}", shared_playground, methods=["GET"], include_in_schema=False)
+    _document(app, path, tag, handler)
+
+
+def _document(app: FastAPI, path: str, tag: str, handler: Handler) -> None:
+    """Put the doors into the OpenAPI document. These routes are never reached: the ones above stand first."""
+
+    def describe(name: str, body: Any, answer: Any) -> None:
+        async def never(request: Annotated[Any, body]) -> Any:
+            raise AssertionError("reached a route that only documents")
+
+        never.__annotations__["request"] = body
+        app.add_api_route(
+            f"{path}/{name}", never, methods=["POST"], response_model=answer, tags=[tag], name=f"{tag} {name}"
+        )  # fmt: skip
+
+    describe("invoke", handler.InvokeRequest, handler.InvokeResponse)
+    describe("batch", handler.BatchRequest, handler.BatchResponse)
+    describe("stream", handler.StreamRequest, None)
+    describe("stream_events", handler.StreamEventsRequest, None)
+
+
+def _as_json(call: Callable[..., Any]) -> Callable[..., Any]:
+    async def answer(request: Request, **kwargs: Any) -> Response:
+        return Response(json.dumps(await call(request, **kwargs)), media_type="application/json")
+
+    return answer
+
+
+def _spec(name: str, kind: Any, default: Any, description: str) -> ConfigurableFieldSpec:
+    return ConfigurableFieldSpec(
+        id=name, annotation=kind, default=default, name=name.replace("_", " "), description=description
+    )
+
+
+def _in_playground(config: RunnableConfig) -> bool:
+    handlers = getattr(config.get("callbacks"), "handlers", None) or []
+    return any(isinstance(handler, LogStreamCallbackHandler) for handler in handlers)
+
+
+def _inner(config: RunnableConfig) -> RunnableConfig:
+    """What the graph's run takes over of the caller's config: who listens, not what was chosen."""
+    return {key: config[key] for key in ("callbacks", "tags", "metadata") if key in config}  # type: ignore[return-value,literal-required]

@@ -1,0 +1,64 @@
+"""What operators and browsers look at: the front page, liveness, readiness, metrics."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from citewell import __version__
+from citewell.errors import CitewellError
+from citewell.service import Service
+
+router = APIRouter(tags=["operations"])
+READY_WITHIN_S = 3.0
+_PAGE = Path(__file__).with_name("page.html")
+
+
+@router.get("/", response_model=None)
+async def front(request: Request) -> Response:
+    """A page for browsers, a status for programs."""
+    if "text/html" in request.headers.get("accept", ""):
+        return HTMLResponse(_PAGE.read_text(encoding="utf-8"))
+    return JSONResponse({"status": "ok", "service": "citewell", "version": __version__, "docs": "/docs"})
+
+
+@router.get("/healthz")
+async def alive() -> dict[str, str]:
+    """Liveness: the process answers. Calls nothing."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz", response_model=None)
+async def ready(request: Request) -> Response:
+    """Readiness: the index, the threads and the chat model can be used."""
+    service: Service = request.app.state.service
+    checks: dict[str, Any] = {}
+    for name, check in service.checks().items():
+        try:
+            async with asyncio.timeout(READY_WITHIN_S):
+                checks[name] = await check()
+        except CitewellError as exc:
+            checks[name] = {"error": exc.code, "detail": exc.detail}
+        except TimeoutError:
+            checks[name] = {"error": "timeout", "detail": f"No answer within {READY_WITHIN_S:g} s."}
+    fit = not any("error" in check for check in checks.values())
+    return JSONResponse({"status": "ready" if fit else "not ready", "checks": checks}, 200 if fit else 503)
+
+
+@router.get("/metrics", response_model=None)
+async def metrics() -> Response:
+    """Prometheus text format."""
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+
+@router.get("/source", response_model=None)
+async def source(request: Request, uri: str, start: int = 0, end: int = 0) -> Response:
+    """A passage of a source's extracted text with its surroundings, so that a reader can see a quote in its place."""
+    service: Service = request.app.state.service
+    text = await service.index.text(uri)
+    low, high = max(0, start - 600), min(len(text), end + 600)
+    start, end = max(low, min(start, high)), max(low, min(end, high))
+    return JSONResponse({"uri": uri, "before": text[low:start], "quote": text[start:end], "after": text[end:high]})

@@ -1,0 +1,94 @@
+"""Errors on the wire: one mapping for all doors (RFC 9457 problem details).
+
+Before the first byte a problem is the response; after it, it is the body of an `error` event or frame.
+"""
+
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ValidationError
+from starlette.exceptions import HTTPException
+
+from citewell.errors import CitewellError, RateLimited
+
+MEDIA_TYPE = "application/problem+json"
+log = structlog.get_logger()
+
+
+class Fault(BaseModel):
+    """One field that cannot be used."""
+
+    field: str
+    message: str
+
+
+class Problem(BaseModel):
+    """What went wrong, for people (`title`, `detail`) and for programs (`code`, `retryable`)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    retryable: bool = False
+    instance: str | None = None
+    request_id: str | None = None
+    errors: list[Fault] | None = None
+    retry_after_s: float | None = None
+
+
+def to_problem(exc: BaseException) -> Problem:
+    """Turn any exception into a problem. What is not ours becomes a 500 that says nothing of its insides."""
+    match exc:
+        case CitewellError():
+            retry_after = exc.retry_after_s if isinstance(exc, RateLimited) else None
+            return _problem(exc.code, exc.title, exc.status, exc.detail, exc.retryable, retry_after_s=retry_after)
+        case RequestValidationError() | ValidationError():
+            faults = [_fault(error) for error in exc.errors()]
+            detail = "; ".join(f"{fault.field}: {fault.message}" if fault.field else fault.message for fault in faults)
+            return _problem("invalid_request", "The request cannot be used", 422, detail, errors=faults)
+        case HTTPException():
+            detail = exc.detail if isinstance(exc.detail, str) else "The request cannot be used."
+            return _problem(f"http_{exc.status_code}", "The request was refused", exc.status_code, detail)
+    log.error("request.failed", exc_info=exc)
+    return _problem("internal", "Something went wrong inside the service", 500, "The fault has been logged.")
+
+
+def _problem(code: str, title: str, status: int, detail: str, retryable: bool = False, **more: Any) -> Problem:
+    return Problem(
+        type=f"/docs/errors#{code}", title=title, status=status, detail=detail, code=code, retryable=retryable, **more
+    )  # fmt: skip
+
+
+def _fault(error: Any) -> Fault:
+    # The value itself is left out: it may be private, huge, or no valid text.
+    if not isinstance(error, dict):
+        return Fault(field="", message=str(error))
+    where = ".".join(str(part) for part in error.get("loc", ()) if part not in ("body", "root"))
+    return Fault(field=where, message=error.get("msg", "cannot be used").removeprefix("Value error, "))
+
+
+def response(exc: BaseException, request: Request) -> JSONResponse:
+    problem = to_problem(exc)
+    problem.instance = request.url.path
+    problem.request_id = request.scope.get("request_id")
+    headers = dict(getattr(exc, "headers", None) or {})
+    if problem.retry_after_s is not None:
+        headers["Retry-After"] = str(max(1, round(problem.retry_after_s)))
+    if problem.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    body = problem.model_dump(exclude_none=True)
+    return JSONResponse(body, status_code=problem.status, media_type=MEDIA_TYPE, headers=headers)
+
+
+def install(app: FastAPI) -> None:
+    """Let every exception of every route leave through `response`."""
+
+    async def handle(request: Request, exc: Exception) -> JSONResponse:
+        return response(exc, request)
+
+    for kind in (CitewellError, RequestValidationError, ValidationError, HTTPException, Exception):
+        app.add_exception_handler(kind, handle)

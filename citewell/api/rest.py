@@ -1,0 +1,127 @@
+"""The REST door: one message, one JSON answer; and the conversations themselves."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
+
+from citewell.api.turns import run_context
+from citewell.citations import Citation
+from citewell.errors import ThreadNotFound
+from citewell.service import Service
+
+router = APIRouter(tags=["chat"])
+
+
+class ChatRequest(BaseModel):
+    """One message. `conversation_id` continues a conversation; absent, null or empty starts one."""
+
+    model_config = ConfigDict(extra="forbid")
+    message: StrictStr
+    conversation_id: StrictStr | None = None
+    include_sources: StrictBool = False
+    chat_model: StrictStr | None = Field(None, description="`extractive` or one of the models offered.")
+    temperature: StrictFloat | StrictInt | None = Field(None, ge=0, le=2)
+    max_tokens: StrictInt | None = Field(None, ge=1, le=32_000)
+    top_k: StrictInt | None = Field(None, ge=1, le=50)
+    filter: dict[str, Any] | None = Field(None, description="Metadata filter, see docs/filters.md.")
+    thread_policy: StrictStr | None = Field(None, description="`queue`, `reject` or `replace` when the thread is busy.")
+    trace: StrictBool = False
+
+
+class ChatResponse(BaseModel):
+    response: str
+    conversation_id: str
+    sources: list[Citation] | None = Field(None, description="The citations; only with `include_sources`.")
+    metadata: dict[str, Any]
+
+
+class Message(BaseModel):
+    role: str = Field(description="`user` or `assistant`.")
+    content: str
+    created_at: str | None = Field(None, description="ISO 8601, UTC.")
+    citations: list[Citation] = []
+    metadata: dict[str, Any] = {}
+
+
+class Statistics(BaseModel):
+    total: int
+    user: int
+    assistant: int
+    first: str | None = Field(description="Time of the first message, ISO 8601, UTC.")
+    last: str | None = None
+
+
+class ConversationPage(BaseModel):
+    conversation_id: str
+    history: list[Message] = Field(description="Oldest first.")
+    statistics: Statistics
+    summary: str = ""
+    before: int | None = Field(None, description="Give this as `before` for the page of older messages; null at the start.")  # fmt: skip
+
+
+@router.post("/chat", response_model_exclude_none=True)
+async def chat(body: ChatRequest, request: Request) -> ChatResponse:
+    """Ask one question and get the whole answer."""
+    service: Service = request.app.state.service
+    turn = service.prepare(
+        body.message,
+        thread_id=body.conversation_id,
+        context=run_context(body.model_dump()),
+        policy=body.thread_policy,
+    )
+    result = await service.ask(turn)
+    return ChatResponse(
+        response=result.answer,
+        conversation_id=result.thread_id,
+        sources=result.citations if body.include_sources else None,  # type: ignore[arg-type]  # the same shape
+        metadata=result.metadata | {"usage": result.usage},
+    )
+
+
+@router.get("/conversation/{conversation_id:path}")
+async def conversation(
+    request: Request,
+    conversation_id: str,
+    before: Annotated[int | None, Query(ge=0)] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> ConversationPage:
+    """Read a conversation, newest page first."""
+    service: Service = request.app.state.service
+    thread = await service.transcript(conversation_id)
+    if thread is None:
+        raise ThreadNotFound("There is no such conversation, or it has expired.")
+    messages = [
+        Message(
+            role="user" if message.type == "human" else "assistant",
+            content=message.text,
+            created_at=message.additional_kwargs.get("created_at"),
+            citations=message.additional_kwargs.get("citations", []),
+            metadata=message.additional_kwargs.get("metadata", {}),
+        )
+        for message in thread.messages
+    ]
+    end = len(messages) if before is None else min(before, len(messages))
+    start = max(0, end - limit)
+    users = sum(message.role == "user" for message in messages)
+    return ConversationPage(
+        conversation_id=conversation_id,
+        history=messages[start:end],
+        statistics=Statistics(
+            total=len(messages),
+            user=users,
+            assistant=len(messages) - users,
+            first=messages[0].created_at if messages else None,
+            last=messages[-1].created_at if messages else None,
+        ),
+        summary=thread.summary,
+        before=start or None,
+    )
+
+
+@router.delete("/conversation/{conversation_id:path}", status_code=204)
+async def forget(request: Request, conversation_id: str) -> Response:
+    """Delete every trace of a conversation. Deleting what is not there is no fault."""
+    service: Service = request.app.state.service
+    await service.forget(conversation_id)
+    return Response(status_code=204)

@@ -1,0 +1,33 @@
+"""What every door does alike: a caller's choices to a run's context."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from citewell.errors import InvalidRequest
+from graph.state import RunContext
+
+
+def run_context(chosen: Mapping[str, Any], caller: str | None = None) -> RunContext:
+    """Read the per-call options; absent, null and empty mean "as the settings say".
+
+    Raises:
+        InvalidRequest: An option has the wrong type; the message names it.
+    """
+
+    def pick(name: str, *kinds: type) -> Any:
+        value = chosen.get(name)
+        if value is None or value in ("", {}):
+            return None
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise InvalidRequest(f"{name} must be {' or '.join(kind.__name__ for kind in kinds)}.")
+        return value
+
+    return RunContext(
+        chat_model=pick("chat_model", str),
+        temperature=pick("temperature", int, float),
+        max_tokens=pick("max_tokens", int),
+        top_k=pick("top_k", int),
+        filter=pick("filter", dict),
+        trace=bool(pick("trace", bool)),
+        caller=caller or "local",
+    )

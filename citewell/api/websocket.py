@@ -1,0 +1,111 @@
+"""The WebSocket door: messages in, tokens out, many turns on one socket."""
+
+import asyncio
+import json
+from contextlib import aclosing, suppress
+from typing import Any
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter, WebSocket, WebSocketDisconnect
+
+from citewell.api.problems import to_problem
+from citewell.api.rest import ChatRequest
+from citewell.api.turns import run_context
+from citewell.errors import InvalidRequest
+from citewell.service import Result, Service
+
+router = APIRouter()
+WAITING = 16
+"""Messages a client may send ahead while one is being answered."""
+
+
+@router.websocket("/ws/chat")
+async def chat(socket: WebSocket) -> None:
+    """In: the body of `POST /chat`. Out: `{token, done: false}` many times, then `{token: "", done: true,
+    conversation_id, sources, metadata}`; or `{error: problem}`.
+
+    A socket without a `conversation_id` has one conversation of its own. Leaving ends the run.
+    """
+    service: Service = socket.app.state.service
+    if not _welcome(socket, service.settings.cors_origins):
+        await socket.close(1008, "origin not allowed")
+        return
+    await socket.accept()
+    inbox: asyncio.Queue[str] = asyncio.Queue(WAITING)
+    reader = asyncio.create_task(_read(socket, inbox))
+    writer = asyncio.create_task(_answer(socket, service, inbox))
+    try:
+        await asyncio.wait({reader, writer}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        reader.cancel()
+        writer.cancel()
+        await asyncio.wait({reader, writer})
+    for task in (reader, writer):
+        if not task.cancelled() and (exc := task.exception()) and not isinstance(exc, WebSocketDisconnect):
+            raise exc
+
+
+async def _read(socket: WebSocket, inbox: asyncio.Queue[str]) -> None:
+    while True:
+        message = await socket.receive()
+        if message["type"] == "websocket.disconnect":
+            return
+        await inbox.put(message.get("text") or (message.get("bytes") or b"").decode(errors="replace"))
+
+
+async def _answer(socket: WebSocket, service: Service, inbox: asyncio.Queue[str]) -> None:
+    own_thread: str | None = None
+    while True:
+        text = await inbox.get()
+        try:
+            request = ChatRequest.model_validate(_object(text))
+            turn = service.prepare(
+                request.message,
+                thread_id=request.conversation_id or own_thread,
+                context=run_context(request.model_dump()),
+                policy=request.thread_policy,
+            )
+            own_thread = own_thread or turn.thread_id
+            async with aclosing(service.stream(turn)) as events:
+                async for event in events:
+                    await _send(socket, _frame(event))
+        except WebSocketDisconnect:
+            return
+        except Exception as exc:  # noqa: BLE001  # an open socket has no status: the frame is the only way to say it
+            problem = to_problem(exc)
+            await _send(socket, {"error": problem.model_dump(exclude_none=True)})
+            if problem.status == 500:
+                await socket.close(1011)
+                return
+
+
+def _frame(event: str | Result) -> dict[str, Any]:
+    if isinstance(event, str):
+        return {"token": event, "done": False}
+    return {
+        "token": "", "done": True, "conversation_id": event.thread_id,
+        "sources": event.citations, "metadata": event.metadata | {"usage": event.usage},
+    }  # fmt: skip
+
+
+async def _send(socket: WebSocket, frame: dict[str, Any]) -> None:
+    with suppress(RuntimeError):  # the client left; the reader sees it and ends the run
+        await socket.send_text(json.dumps(frame, ensure_ascii=False))
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        raise InvalidRequest("The frame is not valid JSON.") from None
+    if not isinstance(value, dict):
+        raise InvalidRequest("The frame must be a JSON object.")
+    return value
+
+
+def _welcome(socket: WebSocket, origins: tuple[str, ...]) -> bool:
+    """Browsers let any page open a socket anywhere, so the server must look at where the page came from."""
+    origin = socket.headers.get("origin")
+    if origin is None:  # no browser
+        return True
+    return origin in origins or urlsplit(origin).netloc == socket.headers.get("host")

@@ -1,0 +1,79 @@
+"""The command line: `citewell ask "question"`."""
+
+import asyncio
+import json
+import sys
+from contextlib import aclosing
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from citewell.api import serve as server
+from citewell.errors import CitewellError, ConfigurationError
+from citewell.service import Result
+from citewell.settings import Settings
+from citewell.wiring import open_service
+from graph.state import RunContext
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+SIGNS = {"verified": "✓ verified", "partial": "~ partial", "unsupported": "✗ unsupported"}
+
+
+@app.command()
+def ask(
+    question: Annotated[str, typer.Argument(help="What to ask the documents.")],
+    thread: Annotated[str, typer.Option(help="Conversation to continue.")] = "",
+    model: Annotated[str, typer.Option(help="`extractive` or `provider:model`; as the settings say if left out.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole result as JSON.")] = False,
+) -> None:
+    """Answer in the terminal, streamed, with the citations below."""
+    raise SystemExit(asyncio.run(_ask(question, thread, model, as_json)))
+
+
+@app.command()
+def serve() -> None:
+    """Start the service."""
+    server.main()
+
+
+async def _ask(question: str, thread: str, model: str, as_json: bool) -> int:
+    out = Console(highlight=False, soft_wrap=True)
+    try:
+        async with open_service(Settings.load()) as service:
+            turn = service.prepare(question, thread_id=thread, context=RunContext(chat_model=model or None))
+            async with aclosing(service.stream(turn)) as events:
+                async for event in events:
+                    if isinstance(event, Result):
+                        _show(out, event, as_json)
+                    elif not as_json:
+                        out.out(event, end="")
+    except CitewellError as exc:
+        print(f"citewell: {exc.detail}", file=sys.stderr)
+        return 2 if isinstance(exc, ConfigurationError) else 1
+    return 0
+
+
+def _show(out: Console, result: Result, as_json: bool) -> None:
+    if as_json:
+        out.out(json.dumps(asdict(result), ensure_ascii=False, indent=2))
+        return
+    out.out("")
+    for citation in result.citations:
+        page = f", page {citation['page']}" if citation["page"] else ""
+        style = {"verified": "green", "partial": "yellow"}.get(citation["status"], "red")
+        out.print()
+        out.print(Text.assemble(
+            (f"[{citation['marker']}] ", "bold"), (SIGNS[citation["status"]], style),
+            f"  {citation['title']} ({citation['source']}{page}, characters {citation['start']}-{citation['end']})",
+        ))  # fmt: skip
+        out.print(Text(f"    “{citation['quote']}”", style="dim"))
+    out.print()
+    out.print(Text(f"answered by {result.metadata.get('model') or result.metadata['answerer']} · thread {result.thread_id}", style="dim"))  # fmt: skip
+
+
+def main() -> None:
+    """Entry point of the `citewell` command."""
+    app()

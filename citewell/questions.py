@@ -1,0 +1,50 @@
+"""What a question must be before anything is done with it. Every door checks, and the graph checks again."""
+
+import re
+
+from citewell.errors import InvalidRequest, MessageTooLong
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+
+
+def check_question(text: object, *, limit: int) -> str:
+    """Return the question without surrounding space; line breaks and tabs inside stay.
+
+    Raises:
+        InvalidRequest: Not text, empty, or with characters that are not text (NUL, control, lone surrogates).
+        MessageTooLong: More than `limit` characters. Nothing is ever cut off in silence.
+    """
+    if not isinstance(text, str):
+        raise InvalidRequest("The question must be text.")
+    if len(text) > limit:
+        raise MessageTooLong(len(text), limit)
+    _check_text(text, "question")
+    text = text.strip()
+    if not text:
+        raise InvalidRequest("The question is empty.")
+    return text
+
+
+def check_thread_id(thread_id: object) -> str | None:
+    """Return the id, or None when there is none (absent, null or empty).
+
+    Raises:
+        InvalidRequest: Not text, longer than 1,024 characters, or with control characters.
+    """
+    if thread_id is None or thread_id == "":
+        return None
+    if not isinstance(thread_id, str):
+        raise InvalidRequest("The conversation id must be text.")
+    if len(thread_id) > 1024:
+        raise InvalidRequest("The conversation id is longer than 1,024 characters.")
+    _check_text(thread_id, "conversation id")
+    return thread_id
+
+
+def _check_text(text: str, what: str) -> None:
+    if found := _CONTROL.search(text):
+        raise InvalidRequest(f"The {what} holds a control character (U+{ord(found[0]):04X}).")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidRequest(f"The {what} holds half of a surrogate pair, which is not a character.") from None

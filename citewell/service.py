@@ -1,0 +1,220 @@
+"""Run turns: what every door calls.
+
+One compiled graph, one run per thread at a time, a deadline for the turn, and a run that ends when whoever waits for
+it goes away.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+from langchain_core.messages import BaseMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.graph.state import CompiledStateGraph
+
+from citewell.errors import InvalidRequest, RunReplaced, TurnTimeout, UnknownModel
+from citewell.questions import check_question, check_thread_id
+from citewell.retrieval.filters import parse_filter
+from citewell.retrieval.index import Index
+from citewell.settings import Settings
+from citewell.threads import Threads
+from graph.state import RunContext
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """One question, checked and ready to run."""
+
+    question: str
+    thread_id: str
+    context: RunContext
+    policy: str | None = None
+    history: Sequence[BaseMessage] | None = None
+    """Given by callers that keep their own transcript; such a turn is not remembered."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """How a turn ended."""
+
+    answer: str
+    citations: list[dict[str, Any]]
+    thread_id: str
+    usage: dict[str, int]
+    metadata: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transcript:
+    """A conversation as it stands in its thread."""
+
+    messages: list[BaseMessage]
+    summary: str
+
+
+class Service:
+    """The compiled graph, the threads and the index, behind the calls that doors make."""
+
+    def __init__(
+        self, *, settings: Settings, graph: CompiledStateGraph[Any, Any, Any, Any],
+        stateless: CompiledStateGraph[Any, Any, Any, Any], threads: Threads, index: Index,
+    ) -> None:  # fmt: skip
+        self.settings = settings
+        self.graph = graph
+        self.threads = threads
+        self.index = index
+        self._stateless = stateless
+
+    def prepare(
+        self,
+        question: object,
+        *,
+        thread_id: object = None,
+        context: RunContext | None = None,
+        policy: str | None = None,
+        history: Sequence[BaseMessage] | None = None,
+    ) -> Turn:
+        """Check everything that can be checked before anything runs.
+
+        Raises:
+            InvalidRequest: The question, the id or an option cannot be used; the message names it.
+        """
+        context = context or RunContext()
+        text = check_question(question, limit=self.settings.max_question_chars)
+        given = check_thread_id(thread_id)
+        allowed = {self.settings.chat_model, *self.settings.chat_models, "extractive"}
+        if context.chat_model is not None and context.chat_model not in allowed:
+            raise UnknownModel(f"The model is not offered here. Offered are: {', '.join(sorted(allowed))}.")
+        _within("temperature", context.temperature, 0, 2)
+        _within("max_tokens", context.max_tokens, 1, 32_000)
+        _within("top_k", context.top_k, 1, 50)
+        if context.filter:
+            parse_filter(context.filter)
+        return Turn(
+            question=text, thread_id=given or str(uuid4()), context=context, policy=policy, history=history
+        )  # fmt: skip
+
+    async def stream(self, turn: Turn, config: RunnableConfig | None = None) -> AsyncIterator[str | Result]:
+        """Run a turn: the answer's pieces as they come, then the result.
+
+        The pieces joined are `Result.answer`. Closing the iterator cancels the run.
+
+        Args:
+            turn: From `prepare`.
+            config: Callbacks, tags and metadata of whoever calls; `configurable` is ours.
+
+        Raises:
+            CitewellError: What stopped the turn; the question is in the thread all the same.
+        """
+        events: asyncio.Queue[Any] = asyncio.Queue()
+        run = asyncio.create_task(self._run(turn, dict(config or {}), events))
+        pieces: list[str] = []
+        stages: dict[str, float] = {}
+        try:
+            while (event := await events.get()) is not None:
+                if "token" in event:
+                    pieces.append(event["token"])
+                    yield event["token"]
+                elif "stage" in event:
+                    stages[event["stage"]] = event["ms"]
+            final = await run
+        finally:
+            if not run.done():
+                run.cancel()
+                await asyncio.wait([run])
+        yield Result(
+            answer=final["answer"],
+            citations=final["citations"],
+            thread_id=turn.thread_id,
+            usage=final["usage"],
+            metadata=final["metadata"] | {"stages_ms": stages},
+        )
+
+    async def ask(self, turn: Turn, config: RunnableConfig | None = None) -> Result:
+        """Run a turn to its end."""
+        async with aclosing(self.stream(turn, config)) as events:
+            async for event in events:
+                if isinstance(event, Result):
+                    return event
+        raise AssertionError("a turn ends with its result or an error")
+
+    async def transcript(self, thread_id: str) -> Transcript | None:
+        """The whole conversation; None when there is none.
+
+        Raises:
+            CheckpointError: The threads cannot be read. Never mistaken for an empty conversation.
+        """
+        thread_id = check_thread_id(thread_id) or ""
+        config: RunnableConfig = {"configurable": {"thread_id": thread_id}}
+        values = (await self.graph.aget_state(config)).values
+        if not values.get("messages"):
+            return None
+        return Transcript(messages=values["messages"], summary=values.get("summary", ""))
+
+    async def forget(self, thread_id: str) -> None:
+        """Delete every trace of a conversation."""
+        await self.threads.delete(check_thread_id(thread_id) or "")
+
+    def checks(self) -> dict[str, Callable[[], Awaitable[dict[str, Any]]]]:
+        """What readiness looks at, by name; each call raises a CitewellError when its part cannot be used."""
+        return {"index": self.index.stats, "threads": self.threads.check, "model": self._check_model}
+
+    async def _check_model(self) -> dict[str, Any]:
+        return {"name": self.settings.chat_model}
+
+    async def _run(self, turn: Turn, config: RunnableConfig, events: asyncio.Queue[Any]) -> dict[str, Any]:
+        try:
+            async with asyncio.timeout(self.settings.turn_timeout_s) as deadline:
+                if turn.history is not None:
+                    return await self._drive(
+                        self._stateless, {"messages": list(turn.history)}, turn, config, {}, events
+                    )
+                async with self.threads.turn(turn.thread_id, turn.policy) as held:
+                    running = asyncio.create_task(self._drive(self.graph, {}, turn, config, held.config, events))
+                    lost = asyncio.create_task(held.lost.wait())
+                    try:
+                        await asyncio.wait({running, lost}, return_when=asyncio.FIRST_COMPLETED)
+                    finally:
+                        lost.cancel()
+                        if not running.done():
+                            running.cancel()
+                            await asyncio.wait([running])
+                    if running.cancelled():
+                        raise RunReplaced()
+                    return running.result()
+        except TimeoutError as exc:
+            if deadline.expired():
+                raise TurnTimeout(f"The answer took longer than {self.settings.turn_timeout_s:g} s.") from exc
+            raise
+        finally:
+            events.put_nowait(None)
+
+    async def _drive(
+        self, graph: CompiledStateGraph[Any, Any, Any, Any], state: dict[str, Any], turn: Turn,
+        config: RunnableConfig, held: dict[str, Any], events: asyncio.Queue[Any],
+    ) -> dict[str, Any]:  # fmt: skip
+        config = config | {"configurable": {"thread_id": turn.thread_id, **held}}
+        config.pop("run_name", None)
+        final: dict[str, Any] = {}
+        stream = graph.astream(
+            state | {"question": turn.question},
+            config,
+            context=turn.context,
+            stream_mode=["custom", "values"],
+            output_keys=["answer", "citations", "usage", "metadata"],
+            durability="async",
+        )
+        async for mode, event in stream:
+            if mode == "custom":
+                events.put_nowait(event)
+            else:
+                final = event
+        return final
+
+
+def _within(name: str, value: float | None, low: float, high: float) -> None:
+    if value is not None and not low <= value <= high:
+        raise InvalidRequest(f"{name} must be between {low:g} and {high:g}.")

@@ -1,0 +1,54 @@
+"""The one place that knows which class does which job: settings in, live parts out."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from langgraph.graph.state import CompiledStateGraph
+
+from chains.evidence import Evidence
+from chains.extract import extractive_answerer
+from citewell.guards import open_guards
+from citewell.models import open_embedder
+from citewell.models.chat import open_chat_models
+from citewell.retrieval import open_index
+from citewell.retrieval.index import Index
+from citewell.service import Service
+from citewell.settings import Settings
+from citewell.threads import open_threads
+from graph.build import build_graph
+from graph.parts import Parts
+
+
+@asynccontextmanager
+async def open_parts(settings: Settings) -> AsyncIterator[tuple[Parts, Index]]:
+    """Open models, index and guards; close them in reverse."""
+    async with AsyncExitStack() as stack:
+        embedder = open_embedder(settings)
+        index = await stack.enter_async_context(open_index(settings, embedder))
+        models = await stack.enter_async_context(open_chat_models(settings))
+        yield (
+            Parts(
+                settings=settings,
+                retriever=index,
+                models=models,
+                extractive=extractive_answerer(embedder),
+                guards=open_guards(settings, embedder),
+                evidence=Evidence(embedder),
+            ),
+            index,
+        )
+
+
+@asynccontextmanager
+async def open_service(settings: Settings) -> AsyncIterator[Service]:
+    """Everything a door needs: the compiled graph over live parts, and the threads."""
+    async with open_parts(settings) as (parts, index), open_threads(settings) as threads:
+        graph = build_graph(parts)
+        yield Service(
+            settings=settings,
+            graph=graph.compile(checkpointer=threads.checkpointer),
+            stateless=graph.compile(),
+            threads=threads,
+            index=index,
+        )

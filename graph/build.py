@@ -1,0 +1,40 @@
+"""The state machine: which node follows which.
+
+    START ─► screen ─┬─► condense ─► retrieve ─► rerank ─┐
+                     └─► summarize (only if long) ───────┴─► generate ─► verify ─► END
+
+A first question needs no condensing and goes straight to retrieve; a blocked one goes to END.
+"""
+
+from langgraph.graph import END, START, StateGraph
+
+from graph.nodes import Nodes, Parts
+from graph.state import Answer, Question, RunContext, State
+
+
+def build_graph(parts: Parts) -> StateGraph[State, RunContext, Question, Answer]:
+    """Wire the nodes to live parts.
+
+    Returns:
+        An uncompiled graph: the service compiles it with a checkpointer, `langgraph dev` brings its own.
+    """
+    nodes = Nodes(parts)
+    graph = StateGraph(State, context_schema=RunContext, input_schema=Question, output_schema=Answer)
+    graph.add_node("screen", nodes.screen)
+    graph.add_node("condense", nodes.condense)
+    graph.add_node("retrieve", nodes.retrieve)
+    graph.add_node("rerank", nodes.rerank)
+    graph.add_node("summarize", nodes.summarize)
+    # Deferred: it waits for both branches, also when one of them was not taken.
+    graph.add_node("generate", nodes.generate, defer=True)
+    graph.add_node("verify", nodes.verify)
+
+    graph.add_edge(START, "screen")
+    graph.add_conditional_edges("screen", nodes.after_screen, ["condense", "retrieve", "summarize", END])
+    graph.add_edge("condense", "retrieve")
+    graph.add_edge("retrieve", "rerank")
+    graph.add_edge("rerank", "generate")
+    graph.add_edge("summarize", "generate")
+    graph.add_edge("generate", "verify")
+    graph.add_edge("verify", END)
+    return graph

@@ -1,0 +1,250 @@
+"""The nodes: each takes the state and the run's context and returns a partial update.
+
+A node owns no retry loop, never mutates the state and can be called with a plain dictionary. What a client watches
+as it happens goes through the stream writer: `{"token": text}` for each piece of the answer, `{"stage": name,
+"ms": milliseconds}` when a node is done.
+"""
+
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
+from langchain_core.messages.ai import UsageMetadata, add_usage
+from langgraph.graph import END
+from langgraph.runtime import Runtime
+
+from chains.answer import AnswerInput, answer_chain
+from chains.condense import condense_chain, condense_rule
+from chains.prompts import PROMPT_VERSION
+from chains.summarize import summarize_chain, summarize_rule, summary_input, to_fold
+from citewell.citations import verify
+from citewell.documents import ScoredChunk
+from citewell.models.chat import map_model_errors
+from citewell.questions import check_question
+from graph.parts import Parts
+from graph.state import RunContext, State
+
+EXTRACTIVE = "extractive"
+"""The name of the answerer that needs no chat model."""
+
+
+class Nodes:
+    """The work of each step, over live parts."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._settings = parts.settings
+
+    async def screen(self, state: State, runtime: Runtime[RunContext]) -> dict[str, Any]:
+        """Check the question, let the guards judge it, and put it into the transcript."""
+        with _stage(runtime, "screen"):
+            question = check_question(state["question"], limit=self._settings.max_question_chars)
+            verdict = await self._parts.guards.screen(question)
+        asked = HumanMessage(question, id=str(uuid4()), additional_kwargs={"created_at": _now()})
+        if verdict.allowed:
+            return {"messages": [asked], "blocked": ""}
+        # A blocked question is an outcome, not an exception: the caller gets an answer that names the rule.
+        answer = f"I can't answer that ({verdict.rule}): {verdict.reason}"
+        runtime.stream_writer({"token": answer})
+        metadata = {"answerer": "guard", "blocked": verdict.rule, "finish_reason": "blocked"}
+        asked.additional_kwargs["blocked"] = verdict.rule
+        return {
+            "messages": [asked, _reply(answer, [], metadata, None) ],
+            "blocked": verdict.rule, "answer": answer, "citations": [], "usage": _no_usage(), "metadata": metadata,
+        }  # fmt: skip
+
+    def after_screen(self, state: State) -> list[str]:
+        """Where to go from `screen`; pure."""
+        if state.get("blocked"):
+            return [END]
+        steps = ["condense" if len(_talk(state)) > 1 else "retrieve"]
+        if self._fold(state):
+            steps.append("summarize")
+        return steps
+
+    async def condense(self, state: State, runtime: Runtime[RunContext]) -> dict[str, Any]:
+        """Turn a follow-up into a question that stands alone."""
+        with _stage(runtime, "condense"):
+            *history, asked = _talk(state)
+            model = self._model(runtime)
+            if model is None:
+                return {"standalone": condense_rule(asked.text, self._recent(history))}
+            with map_model_errors():
+                standalone = await condense_chain(model).ainvoke(
+                    {"question": asked.text, "history": self._recent(history)}
+                )
+            return {"standalone": standalone.strip() or asked.text}
+
+    async def retrieve(self, state: State, runtime: Runtime[RunContext]) -> dict[str, Any]:
+        """Search by meaning and by words side by side, within what the caller may read."""
+        context = _context(runtime)
+        question = state.get("standalone") or _talk(state)[-1].text
+        with _stage(runtime, "retrieve"):
+            found = await self._parts.retriever.search(
+                question,
+                candidates=self._settings.candidates,
+                where=context.filter,
+                access=None if context.access is None else frozenset(context.access),
+            )
+        return {"standalone": question, "candidates": found}
+
+    async def rerank(self, state: State, runtime: Runtime[RunContext]) -> dict[str, Any]:
+        """Order the candidates by late interaction (or a cross-encoder) and let the guards see what is kept."""
+        top_k = _context(runtime).top_k or self._settings.top_k
+        with _stage(runtime, "rerank"):
+            ranked = await self._parts.retriever.rerank(state["standalone"], state["candidates"], top_k=top_k)
+            kept, quarantined = await self._parts.guards.screen_chunks(ranked)
+        return {
+            "sources": kept,
+            "metadata": {
+                "retrieved": len(state["candidates"]), "kept": len(kept), "quarantined": len(quarantined),
+                "index": self._parts.retriever.generation,
+            },
+        }  # fmt: skip
+
+    async def summarize(self, state: State, runtime: Runtime[RunContext]) -> dict[str, Any]:
+        """Fold the oldest messages into the running summary."""
+        with _stage(runtime, "summarize"):
+            fold = self._fold(state)
+            done = state.get("summarized", 0)
+            old = [message for message in state["messages"][done : done + fold] if not _is_blocked(message)]
+            model = self._model(runtime)
+            if model is None:
+                summary = summarize_rule(state.get("summary", ""), old)
+            else:
+                with map_model_errors():
+                    summary = await summarize_chain(model).ainvoke(summary_input(state.get("summary", ""), old))
+            return {"summary": summary, "summarized": done + fold}
+
+    async def generate(self, state: State, runtime: Runtime[RunContext]) -> dict[str, Any]:
+        """Stream the answer, or say that the documents do not hold one."""
+        question, sources = state["standalone"], state["sources"]
+        metadata = dict(state["metadata"])
+        *history, asked = _talk(state)
+        if question != asked.text:
+            metadata["standalone_question"] = question
+        with _stage(runtime, "generate"):
+            confidence = await self._parts.evidence.confidence(question, sources) if sources else 0.0
+            metadata["confidence"] = round(confidence, 3)
+            if not sources or not self._parts.evidence.is_supported(confidence):
+                answer = _not_in_documents(sources)
+                runtime.stream_writer({"token": answer})
+                metadata |= {"answerer": "none", "supported": False, "finish_reason": "no_evidence"}
+                return {"answer": answer, "usage": _no_usage(), "metadata": metadata}
+            model = self._model(runtime)
+            chain = self._parts.extractive if model is None else answer_chain(model)
+            prompt = AnswerInput(
+                question=question if model is None else asked.text,
+                chunks=sources[: self._settings.top_n],
+                history=self._recent(history),
+                summary=state.get("summary", ""),
+            )
+            pieces: list[str] = []
+            usage: UsageMetadata | None = None
+            response: dict[str, Any] = {}
+            with map_model_errors():
+                async with aclosing(_astream(chain, prompt)) as stream:
+                    async for piece in stream:
+                        if text := piece.text:
+                            pieces.append(text)
+                            runtime.stream_writer({"token": text})
+                        if piece.usage_metadata:
+                            usage = add_usage(usage, piece.usage_metadata)
+                        response |= piece.response_metadata
+        finish = response.get("finish_reason") or response.get("stop_reason") or "stop"
+        metadata |= {
+            "answerer": "model" if model else EXTRACTIVE,
+            "model": response.get("model_name") or response.get("model") or self._name(runtime),
+            "prompt": PROMPT_VERSION if model else None,
+            "supported": True,
+            "finish_reason": finish,
+            "truncated": finish in ("length", "max_tokens"),
+        }
+        counts = {key: usage[key] for key in ("input_tokens", "output_tokens", "total_tokens")} if usage else _no_usage()
+        return {"answer": "".join(pieces), "usage": counts, "metadata": metadata}
+
+    async def verify(self, state: State, runtime: Runtime[RunContext]) -> dict[str, Any]:
+        """Match each cited sentence to the text of the chunk it cites, and close the turn."""
+        with _stage(runtime, "verify"):
+            shown = state["sources"][: self._settings.top_n] if state["metadata"].get("supported") else []
+            citations = verify(state["answer"], shown)
+        reply = _reply(state["answer"], citations, state["metadata"], state["usage"])
+        cited = list(dict.fromkeys(citation["chunk_id"] for citation in citations if citation["chunk_id"]))
+        return {"citations": citations, "messages": [reply], "cited": cited}
+
+    def _name(self, runtime: Runtime[RunContext]) -> str:
+        return _context(runtime).chat_model or self._parts.models.default
+
+    def _model(self, runtime: Runtime[RunContext]) -> BaseChatModel | None:
+        """The chat model of this run; None when the extractive answerer is to answer."""
+        context = _context(runtime)
+        if self._name(runtime) == EXTRACTIVE:
+            return None
+        return self._parts.models.get(
+            self._name(runtime), temperature=context.temperature, max_tokens=context.max_tokens
+        )
+
+    def _fold(self, state: State) -> int:
+        waiting = state["messages"][state.get("summarized", 0) : -1]
+        return to_fold(waiting, most=self._settings.history_messages, tokens=self._settings.history_tokens)
+
+    def _recent(self, history: Sequence[BaseMessage]) -> list[BaseMessage]:
+        """The newest messages that go to the model as they are; the first of them is a question."""
+        fold = to_fold(history, most=self._settings.history_messages, tokens=self._settings.history_tokens)
+        return list(history[fold:])
+
+
+def _talk(state: State) -> list[BaseMessage]:
+    """The transcript not yet summarized, without blocked questions and their refusals; the last is the question."""
+    return [message for message in state["messages"][state.get("summarized", 0) :] if not _is_blocked(message)]
+
+
+def _is_blocked(message: BaseMessage) -> bool:
+    extra = message.additional_kwargs
+    return bool(extra.get("blocked") or extra.get("metadata", {}).get("blocked"))
+
+
+def _context(runtime: Runtime[RunContext]) -> RunContext:
+    return runtime.context or RunContext()  # `langgraph dev` may give none
+
+
+def _reply(answer: str, citations: Sequence[Any], metadata: dict[str, Any], usage: dict[str, int] | None) -> AIMessage:
+    return AIMessage(
+        answer,
+        id=str(uuid4()),
+        additional_kwargs={"citations": list(citations), "metadata": metadata, "created_at": _now()},
+        usage_metadata=UsageMetadata(**usage) if usage else None,
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _no_usage() -> dict[str, int]:
+    return {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
+
+
+def _not_in_documents(sources: Sequence[ScoredChunk]) -> str:
+    if not sources:
+        return "I found nothing in the documents that this could be answered from."
+    nearest = list(dict.fromkeys(scored.chunk.title or scored.chunk.source for scored in sources))[:3]
+    return f"The documents do not seem to answer this. The nearest passages are in: {'; '.join(nearest)}."
+
+
+async def _astream(chain: Any, prompt: AnswerInput) -> AsyncIterator[AIMessageChunk]:
+    async for piece in chain.astream(prompt):
+        yield piece
+
+
+@contextmanager
+def _stage(runtime: Runtime[RunContext], name: str) -> Iterator[None]:
+    """Tell whoever watches how long the step took."""
+    started = time.perf_counter()
+    yield
+    runtime.stream_writer({"stage": name, "ms": round((time.perf_counter() - started) * 1000, 2)})

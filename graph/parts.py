@@ -1,0 +1,55 @@
+"""The live objects the nodes work with, and what they ask of each."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessageChunk
+from langchain_core.runnables import Runnable
+
+from chains.answer import AnswerInput
+from citewell.documents import ScoredChunk
+from citewell.settings import Settings
+
+
+class Retriever(Protocol):
+    """What the graph needs of an index; `citewell.retrieval.index.Index` is one."""
+
+    @property
+    def generation(self) -> str: ...
+    async def search(
+        self, question: str, *, candidates: int, where: Mapping[str, Any] | None, access: frozenset[str] | None,
+        trace: Any = None,
+    ) -> list[ScoredChunk]: ...  # fmt: skip
+    async def rerank(
+        self, question: str, candidates: Sequence[ScoredChunk], *, top_k: int, trace: Any = None
+    ) -> list[ScoredChunk]: ...
+
+
+class ChatModels(Protocol):
+    default: str
+
+    def get(self, name: str | None = None, *, temperature: float | None = None, max_tokens: int | None = None) -> BaseChatModel: ...  # fmt: skip
+
+
+class Guards(Protocol):
+    async def screen(self, question: str) -> Any: ...
+    async def screen_chunks(self, chunks: Sequence[ScoredChunk]) -> tuple[list[ScoredChunk], list[Any]]: ...
+
+
+class Evidence(Protocol):
+    async def confidence(self, question: str, chunks: Sequence[ScoredChunk]) -> float: ...
+    def is_supported(self, confidence: float) -> bool: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """Live objects, opened and closed by whoever builds the graph."""
+
+    settings: Settings
+    retriever: Retriever
+    models: ChatModels
+    extractive: Runnable[AnswerInput, AIMessageChunk]
+    guards: Guards
+    evidence: Evidence

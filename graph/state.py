@@ -1,0 +1,78 @@
+"""What flows through the graph: the thread's state, one run's plain data, what goes in and comes out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from langchain_core.messages import AnyMessage
+from langgraph.channels import UntrackedValue
+from langgraph.graph.message import add_messages
+from typing_extensions import NotRequired, TypedDict
+
+from citewell.citations import Citation
+from citewell.documents import ScoredChunk
+
+
+class Question(TypedDict):
+    """What goes into the graph."""
+
+    question: str
+    messages: NotRequired[list[AnyMessage]]
+    """An earlier transcript, from callers that keep their own."""
+
+
+class Answer(TypedDict, total=False):
+    """What comes out of it."""
+
+    answer: str
+    citations: list[Citation]
+    usage: dict[str, int]
+    metadata: dict[str, Any]
+
+
+class State(TypedDict, total=False):
+    """The thread (checkpointed), and what one run hands from node to node (not checkpointed)."""
+
+    question: str
+    """As the caller asked it."""
+    messages: Annotated[list[AnyMessage], add_messages]
+    """The whole transcript. An answer carries its citations and metadata in `additional_kwargs`."""
+    summary: str
+    """Running summary of the oldest messages."""
+    summarized: int
+    """How many of the messages the summary covers, from the first."""
+    cited: list[str]
+    """Ids of the chunks the last answer cited, so that "and the second one?" finds them."""
+
+    blocked: Annotated[str, UntrackedValue]
+    """The rule that refused the question; empty when none did."""
+    standalone: Annotated[str, UntrackedValue]
+    """The question, understandable without the conversation."""
+    candidates: Annotated[list[ScoredChunk], UntrackedValue]
+    """What retrieval found, best first."""
+    sources: Annotated[list[ScoredChunk], UntrackedValue]
+    """What reranking kept and the guards let through, best first; markers number these from 1."""
+    answer: Annotated[str, UntrackedValue]
+    citations: Annotated[list[Citation], UntrackedValue]
+    usage: Annotated[dict[str, int], UntrackedValue]
+    """`input_tokens`, `output_tokens`, `total_tokens`."""
+    metadata: Annotated[dict[str, Any], UntrackedValue]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunContext:
+    """Plain data of one run, given by the door. None means: as the settings say."""
+
+    chat_model: str | None = None
+    """`extractive` or `provider:model`."""
+    temperature: float | None = None
+    max_tokens: int | None = None
+    top_k: int | None = None
+    """Chunks that leave the reranker."""
+    filter: Mapping[str, Any] | None = None
+    """Metadata filter, see docs/filters.md."""
+    access: tuple[str, ...] | None = None
+    """Labels the caller holds; None: everything may be read."""
+    caller: str = "local"
+    trace: bool = False
+    """Whether the answer's metadata holds why these chunks."""
