@@ -1,0 +1,122 @@
+"""Where sentences begin and end, in prose, lists, Markdown and the broken lines of a PDF."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+
+class Span(NamedTuple):
+    """A half-open range of characters (Python code points)."""
+
+    start: int
+    end: int
+
+
+# A full stop after one of these does not end a sentence. Titles, units and Latin shorthand as English writes them.
+_ABBREVIATIONS = frozenset(
+    "mr mrs ms dr prof rev gen sen rep gov capt lt col sgt st mt jr sr vs etc e.g i.e cf al ca approx est fig figs "
+    "eq sec ch vol no nos pp p ed eds inc ltd co corp bros dept univ assn jan feb mar apr jun jul aug sep sept oct "
+    "nov dec mon tue wed thu fri sat sun min max avg a.m p.m u.s u.k u.n d.c ph.d b.c a.d op art para ref".split()
+)
+_NEVER_LAST = frozenset("mr mrs ms dr prof rev gen sen rep gov capt lt col sgt e.g i.e cf fig figs eq vs no".split())
+_LINE_BREAK = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
+_BLOCK = re.compile(
+    r"(?:\r?\n|\r)(?:[ \t]*(?:\r?\n|\r))+"  # an empty line
+    r"|[\v\f\x1c-\x1e\u2029]"
+    r"|(?:\r?\n|\r)(?=[ \t]*(?:[-*+\u2022\u2023\u25aa\u25cf\u25e6]\s|\d{1,3}[.)]\s|\#{1,6}\s|>|\||```))"  # list, heading, table
+)
+_HEADING = re.compile(r"[ \t]*#{1,6}[ \t][^\n\r]*")
+_TERMINATOR = re.compile(r"[.!?\u2026\u061f\u06d4\u0964\u0965]+[\"'\u2019\u201d\u00bb)\]*_]*(?=\s)|[\u3002\uff01\uff1f]+[\u300d\u300f\u201d\uff09]*")
+_WORD_BEFORE = re.compile(r"(?:[^\W\d_]\.)*[^\W\d_]+$")
+
+
+def sentence_spans(text: str) -> list[Span]:
+    """Split any text into sentences.
+
+    A line break alone ends nothing (PDF lines are broken anywhere); an empty line, a list item and a heading do.
+
+    Returns:
+        Spans in order, not overlapping, without surrounding white space, none empty. Only white space lies
+        between them.
+    """
+    spans: list[Span] = []
+    for block in _blocks(text):
+        start = block.start
+        for match in _TERMINATOR.finditer(text, block.start, block.end):
+            if match.end() < block.end and _ends_sentence(text, match, block.end, start):
+                _add(spans, text, start, match.end())
+                start = match.end()
+        _add(spans, text, start, block.end)
+    return spans
+
+
+def _blocks(text: str) -> list[Span]:
+    edges = [0]
+    for match in _BLOCK.finditer(text):
+        edges += [match.start(), match.end()]
+    edges.append(len(text))
+    blocks = []
+    for start, end in zip(edges[::2], edges[1::2], strict=True):
+        heading = _HEADING.match(text, start, end)
+        if heading and heading.end() < end:
+            blocks += [Span(start, heading.end()), Span(heading.end(), end)]
+        else:
+            blocks.append(Span(start, end))
+    return blocks
+
+
+def _ends_sentence(text: str, match: re.Match[str], limit: int, sentence_start: int) -> bool:
+    if match.group()[0] != ".":
+        return True
+    following = text[match.end() : min(limit, match.end() + 40)].lstrip()
+    if not following:
+        return True
+    word = _WORD_BEFORE.search(text, max(sentence_start, match.start() - 24), match.start())
+    before = word.group().lower() if word else ""
+    head = following.lstrip("\"'\u2018\u201c\u00ab([*_")[:1]
+    if before in _NEVER_LAST or (len(before) == 1 and before.isascii() and before != "i" and head.isupper()):
+        return False  # a title, or an initial: "J. Smith"
+    if head.islower():
+        return False
+    if before in _ABBREVIATIONS or "." in before:
+        return head.isupper() and following.split(None, 1)[0].lower().strip(",") in _OPENERS
+    # "1." at the head of a list item stands before what it numbers
+    return not text[sentence_start : match.start()].strip().isdigit()
+
+
+# After an abbreviation only a word that opens sentences tells that one ended: "in the U.S. The".
+_OPENERS = frozenset(
+    "the a an this that these those it he she they we i you in on at as for from by with after before during since "
+    "when while although but and however its his her their there most many some all no if".split()
+)
+
+
+def _add(spans: list[Span], text: str, start: int, end: int) -> None:
+    while start < end and text[start].isspace():
+        start += 1
+    while end > start and text[end - 1].isspace():
+        end -= 1
+    if end > start:
+        spans.append(Span(start, end))
+
+
+_MARKUP = re.compile(r"^\s*(?:#{1,6}\s+|>\s*|[-*+\u2022\u2023\u25aa\u25cf\u25e6]\s+|\d{1,3}[.)]\s+)+")
+_LINK = re.compile(r"!?\[([^\]\[]*)\]\((?:[^()\s]|\([^()\s]*\))*(?:\s+\"[^\"]*\")?\)")
+_REFERENCE = re.compile(r"\[(?:\d{1,3}|[a-z]|citation needed|note \d+)\]|\u3010\d{1,3}\u3011", re.IGNORECASE)
+_EMPHASIS = re.compile(r"(\*\*|__|\*|`)(?=\S)(.+?)(?<=\S)\1")
+_HYPHENATED = re.compile(r"(?<=[^\W\d_])-[ \t]*(?:\r?\n|\r)[ \t]*(?=[a-z])")
+
+
+def readable(text: str) -> str:
+    """One line of prose from a sentence as it stands in a document.
+
+    Takes away list bullets, heading signs, emphasis, links' addresses, a source's own reference marks such as `[12]`
+    (a reader would take them for this answer's citations), soft hyphens and line breaks; joins words hyphenated over
+    a line end. Words, numbers and punctuation stay.
+    """
+    text = _HYPHENATED.sub("", text.replace("\u00ad", ""))
+    text = _REFERENCE.sub("", _LINK.sub(r"\1", _MARKUP.sub("", text)))
+    text = _EMPHASIS.sub(r"\2", text).replace("|", " ")
+    text = re.sub(r"\[(\d)", r"(\1", text)  # whatever still looks like a marker
+    return " ".join(text.split())

@@ -1,0 +1,302 @@
+"""What a sentence states, as terms that can be compared: numbers, names, words, and which of them it denies.
+
+Numbers are compared as values ("1,204" is "1204", "1.5 million" is "1,500,000", "twelve percent" is "12%"), with
+their unit. Words are compared without inflection, never by meaning: a synonym is another word.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from decimal import Decimal
+from typing import Literal, NamedTuple
+
+Kind = Literal["number", "name", "word"]
+
+
+class Term(NamedTuple):
+    """One thing a sentence says."""
+
+    key: str
+    """What is compared."""
+    kind: Kind
+    unit: str
+    """Of a number: `%`, a currency's sign, a unit's symbol, or empty."""
+    start: int
+    end: int
+
+
+class Statement(NamedTuple):
+    """The terms of a text, in order, and its denials."""
+
+    terms: tuple[Term, ...]
+    denials: tuple[tuple[int, ...], ...]
+    """For each "not", "never", "without" ...: the indices of the terms it governs, the nearest first; at most three."""
+
+
+# Said in every sentence and so telling nothing. Comparatives, quantities and before/after are left out on purpose:
+# exchanging one for another changes what a sentence says.
+STOPWORDS = frozenset(
+    "a an the this that these those it its it's itself he him his she her hers they them their theirs we us our ours "
+    "you your yours i me my mine who whom whose which what where when why how is am are was were be been being do does "
+    "did doing done has have had having will would shall should can of in on at by for from to with into onto upon as "
+    "and or but so if then than there here such also too very just about between through during while because "
+    "although though however therefore thus hence moreover furthermore additionally specifically namely e.g i.e etc "
+    "according s t re ve ll d".split()
+)
+_NEGATORS = frozenset(
+    "not no never cannot neither nor none nobody nothing nowhere without fail fails failed failing unable lack lacks "
+    "lacked lacking hardly scarcely ain't nicht kein keine keinen keiner nie pas jamais nunca jam\u00e1s n\u00e3o nem "
+    "\u043d\u0435 \u043d\u0435\u0442 niet geen".split()
+)
+_SCOPE = 3
+_ONLY = frozenset("only just merely simply necessarily".split())  # "not only ... but also" affirms
+
+_SMALL = {
+    word: value
+    for value, word in enumerate(
+        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+        "seventeen eighteen nineteen".split()
+    )
+} | {word: 10 * n for n, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)}
+_SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "millions": 10**6, "mn": 10**6, "billion": 10**9,
+           "billions": 10**9, "bn": 10**9, "trillion": 10**12, "trillions": 10**12}  # fmt: skip
+_ORDINALS = {
+    word: value
+    for value, word in enumerate(
+        "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth "
+        "fifteenth sixteenth seventeenth eighteenth nineteenth twentieth".split(), 1
+    )
+}  # fmt: skip
+_MONTHS = (
+    "january february march april may june july august september october november december".split()
+)  # fmt: skip
+_MONTH_SHORT = {name[:3]: name for name in _MONTHS if name != "may"} | {"sept": "september"}
+_UNITS = {
+    word: unit
+    for unit, words in {
+        "%": "% percent pct", "$": "dollar dollars usd", "\u20ac": "euro euros eur", "\u00a5": "yen jpy yuan",
+        "km": "km kms kilometer kilometers kilometre kilometres", "mi": "mi mile miles", "m": "m meter meters metre metres",
+        "cm": "cm centimeter centimeters centimetre centimetres", "mm": "mm millimeter millimeters millimetre millimetres",
+        "ft": "ft foot feet", "in": "inch inches", "kg": "kg kilogram kilograms", "g": "g gram grams",
+        "mg": "mg milligram milligrams", "lb": "lb lbs pound pounds", "l": "l liter liters litre litres",
+        "ml": "ml milliliter milliliters millilitre millilitres", "s": "s sec secs second seconds",
+        "ms": "ms millisecond milliseconds", "min": "min mins minute minutes", "h": "h hr hrs hour hours",
+        "d": "day days", "wk": "week weeks", "mo": "month months", "yr": "yr yrs year years",
+        "kb": "kb kilobyte kilobytes", "mb": "mb megabyte megabytes", "gb": "gb gigabyte gigabytes",
+        "hz": "hz hertz", "mhz": "mhz megahertz", "ghz": "ghz gigahertz", "w": "watt watts", "kw": "kw kilowatt kilowatts",
+        "mw": "mw megawatt megawatts", "\u00b0c": "celsius", "\u00b0f": "fahrenheit", "mph": "mph", "kmh": "kmh km/h",
+    }.items()
+    for word in words.split()
+}  # fmt: skip
+_LETTER_UNITS = frozenset("m g l s h d w in".split())  # as words of their own these mean other things
+
+# Combining marks are not \w: without them words of Indic, Thai, Arabic and Hebrew script would fall apart.
+_MARKS = "\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u05bf-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u0900-\u0963\u0966-\u0dff\u0e31-\u0e3a\u0e47-\u0e4e\u1ab0-\u1aff\u200c\u200d"
+_LETTERS = rf"(?:[^\W\d_]|[{_MARKS}])"
+_TOKEN = re.compile(
+    rf"""(?P<iso>(?<!\w)\d{{4}}-\d{{2}}-\d{{2}}(?!\w))
+    |(?P<currency>US\$|[$\u20ac\u00a3\u00a5])?[ \u00a0]?(?P<sign>(?<![\w)])[-\u2212](?=\d))?
+      (?P<number>\d{{1,3}}(?:[,\u202f\u00a0]\d{{3}})+(?:\.\d+)?(?!\d)|\d+(?:[.,:/]\d+)*)
+      (?P<tail>(?:st|nd|rd|th|s)\b|[ \u00a0]?[%\u2030]|{_LETTERS}+)?
+    |(?P<word>{_LETTERS}+(?:\d+|{_LETTERS}|(?:-?[ \t]*\r?\n[ \t]*(?<=-\n))|['\u2019](?={_LETTERS}))*)
+    |(?P<stop>[.!?;:,()\u3002\uff0c\u2014])""",
+    re.VERBOSE,
+)
+_UNSPACED = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
+
+# The forms of common verbs that no suffix rule joins.
+_IRREGULAR = {
+    form: base
+    for base, forms in {
+        "use": "used using", "begin": "began begun", "become": "became", "write": "wrote written", "win": "won",
+        "lead": "led", "hold": "held", "make": "made", "find": "found", "build": "built", "grow": "grew grown",
+        "rise": "rose risen", "fall": "fell fallen", "sell": "sold", "buy": "bought", "take": "took taken",
+        "give": "gave given", "know": "knew known", "say": "said", "go": "went gone goes going", "come": "came",
+        "get": "got gotten", "see": "saw seen", "run": "ran", "keep": "kept", "leave": "left", "lose": "lost",
+        "pay": "paid", "send": "sent", "show": "shown", "think": "thought", "teach": "taught", "tell": "told",
+        "fight": "fought", "bring": "brought", "choose": "chose chosen", "speak": "spoke spoken", "man": "men",
+        "woman": "women", "child": "children", "person": "people",
+    }.items()
+    for form in forms.split()
+}  # fmt: skip
+
+
+def stem(word: str) -> str:
+    """Take away English inflection (plural, -ed, -ing), nothing that changes a word's class. Lower case in and out."""
+    if word in _IRREGULAR:
+        return _IRREGULAR[word]
+    if len(word) <= 3 or not word.isascii():
+        return word
+    if word.endswith("ies") and len(word) > 4:
+        word = word[:-3] + "y"
+    elif word.endswith(("sses", "xes", "ches", "shes", "zzes")):
+        word = word[:-2]
+    elif word.endswith("s") and not word.endswith(("ss", "us", "is")):
+        word = word[:-1]
+    if word.endswith("ied") and len(word) > 4:
+        return word[:-3] + "y"
+    for suffix in ("ing", "ed"):
+        root = word.removesuffix(suffix)
+        if root != word and len(root) >= 3 and re.search("[aeiouy]", root):
+            if len(root) > 3 and root[-1] == root[-2] and root[-1] not in "lsz":
+                return root[:-1]
+            return root if len(root) > 3 or root[-1] == root[-2] else root + "e" if root[-1] not in "wxy" else root
+    return word[:-1] if len(word) > 4 and word.endswith("e") else word
+
+
+def read(text: str) -> Statement:
+    """The terms of a text. Never raises; the same text gives the same terms."""
+    terms: list[Term] = []
+    denials: list[list[int]] = []
+    open_denial: list[int] | None = None
+    previous = ""
+    at_start = True
+    for match in _TOKEN.finditer(text):
+        if match["stop"]:
+            if match["stop"] not in ",." or text[match.end() : match.end() + 1].isspace():
+                open_denial = None
+            at_start = at_start or match["stop"] in ".!?:\u3002"
+            previous = ""
+            continue
+        if match["word"]:
+            low = unicodedata.normalize("NFKC", match["word"]).casefold().replace("\u2019", "'")
+            base = low[:-2] if low.endswith("'s") else low.rstrip("'")
+            if base.endswith("n't") or (base in _NEGATORS and not _is_numbering(base, text, match.end())):
+                denials.append([])
+                open_denial, previous, at_start = denials[-1], "not", False
+                continue
+            if base in _ONLY and previous == "not" and denials:
+                denials.pop()
+                open_denial = None
+            previous = base
+            if base == "but":
+                open_denial = None
+            if base in STOPWORDS:
+                at_start = False
+                continue
+        before = len(terms)
+        _append(terms, match, text, at_start)
+        at_start = False
+        if open_denial is not None:
+            open_denial.extend(range(before, len(terms)))
+            if len(open_denial) >= _SCOPE:
+                del open_denial[_SCOPE:]
+                open_denial = None
+    return Statement(*_joined(terms, denials, text))
+
+
+def _is_numbering(word: str, text: str, end: int) -> bool:
+    return word == "no" and re.match(r"\.?\s*\d", text[end : end + 5]) is not None  # "No. 5"
+
+
+def _append(terms: list[Term], match: re.Match[str], text: str, at_start: bool) -> None:
+    start, end = match.span()
+    if match["iso"]:
+        year, month, day = match["iso"].split("-")
+        name = _MONTHS[int(month) - 1] if 1 <= int(month) <= 12 else month
+        terms += [Term(year, "number", "", start, end), Term(name, "word", "", start, end),
+                  Term(str(int(day)), "number", "", start, end)]  # fmt: skip
+    elif match["number"]:
+        terms.append(_number(match))
+    else:
+        terms += _words(match["word"], start, at_start)
+
+
+def _number(match: re.Match[str]) -> Term:
+    digits, tail = match["number"], (match["tail"] or "").strip()
+    if re.fullmatch(r"\d{1,3}(?:[,\u202f\u00a0]\d{3})+(?:\.\d+)?", digits):
+        digits = re.sub("[,\u202f\u00a0]", "", digits)
+    key = unicodedata.normalize("NFKC", digits)
+    if re.fullmatch(r"\d+", key):
+        key = key.lstrip("0") or "0"
+    if match["sign"]:
+        key = "-" + key
+    unit = {"US$": "$"}.get(match["currency"] or "", match["currency"] or "")
+    low = tail.casefold()
+    if low in {"st", "nd", "rd", "th"}:
+        key = "#" + key
+    elif low in _SCALES or (low in {"k", "m", "b"} and (unit or low == "k")):
+        key = _scaled(key, {"k": 10**3, "m": 10**6, "b": 10**9}.get(low) or _SCALES[low])
+    elif low in _UNITS:
+        unit = unit or _UNITS[low]
+    elif low:
+        key += low  # "1970s", "3d", "747b": one name
+    return Term(key, "number", unit, *match.span())
+
+
+def _scaled(key: str, scale: int) -> str:
+    try:
+        value = Decimal(key) * scale
+    except ArithmeticError:
+        return f"{key}*{scale}"
+    return format(value.normalize(), "f")
+
+
+def _words(raw: str, start: int, at_start: bool) -> list[Term]:
+    folded = unicodedata.normalize("NFKC", raw).casefold().replace("\u2019", "'")
+    folded = re.sub(r"-?\s+", "", folded)
+    folded = folded[:-2] if folded.endswith("'s") else folded.rstrip("'")
+    end = start + len(raw)
+    if _UNSPACED.search(raw):  # no spaces to split at: overlapping pairs keep the order of characters
+        pairs = [raw[i : i + 2] for i in range(max(1, len(raw) - 1))]
+        return [Term(pair, "word", "", start + i, start + i + len(pair)) for i, pair in enumerate(pairs)]
+    if folded in _ORDINALS:
+        return [Term(f"#{_ORDINALS[folded]}", "number", "", start, end)]
+    if folded.startswith("fy") and folded[2:].isdigit():
+        return [Term(folded[2:], "number", "", start, end)]
+    if any(char.isdigit() for char in folded):
+        return [Term(folded, "number", "", start, end)]
+    if raw[:1].isupper() and folded in _MONTH_SHORT:
+        folded = _MONTH_SHORT[folded]
+    named = raw[:1].isupper() and (not at_start or raw[1:2].isupper())
+    return [Term(stem(folded), "name" if named else "word", "", start, end)]
+
+
+def _joined(
+    terms: list[Term], denials: list[list[int]], text: str
+) -> tuple[tuple[Term, ...], tuple[tuple[int, ...], ...]]:
+    """Spelled-out numbers become values; a scale or a unit joins the number before it."""
+    joined: list[Term] = []
+    place: list[int] = []  # where each term went
+    for term in terms:
+        last = joined[-1] if joined else None
+        near = last is not None and term.start - last.end <= 2 and not re.search(r"[.;:,()]", text[last.end : term.start])
+        merged = _merge(last, term, text) if near and last is not None and last.kind == "number" else None
+        if merged is not None:
+            joined[-1] = merged
+        elif term.kind != "number" and _spelled(term, text) is not None:
+            joined.append(term._replace(key=str(_spelled(term, text)), kind="number"))
+        else:
+            joined.append(term)
+        place.append(len(joined) - 1)
+    return tuple(joined), tuple(tuple(dict.fromkeys(place[i] for i in denial)) for denial in denials)
+
+
+def _surface(term: Term, text: str) -> str:
+    return text[term.start : term.end].casefold()
+
+
+def _spelled(term: Term, text: str) -> int | None:
+    word = _surface(term, text)
+    if word == "one" and re.match(r"\s+(?:of|another)\b", text[term.end : term.end + 10]):
+        return None  # "one of the", "one another" count nothing
+    return _SMALL.get(word)
+
+
+def _merge(last: Term, term: Term, text: str) -> Term | None:
+    word = _surface(term, text)
+    if last.unit == "" or last.unit in "$\u20ac\u00a3\u00a5":
+        if word in _SCALES and not last.key.startswith("#"):
+            return last._replace(key=_scaled(last.key, _SCALES[word]), end=term.end)
+        small = _SMALL.get(word)
+        if small is not None and small < 10 and _SMALL.get(_surface(last, text), 0) >= 20:
+            return last._replace(key=str(int(last.key) + small), end=term.end)  # "twenty-one"
+        ordinal = _ORDINALS.get(word)
+        if ordinal is not None and ordinal < 10 and _SMALL.get(_surface(last, text), 0) >= 20:
+            return last._replace(key=f"#{int(last.key) + ordinal}", end=term.end)  # "twenty-first"
+    if last.unit == "" and not last.key.startswith("#") and word in _UNITS:
+        if word in _LETTER_UNITS and text[last.end : term.start].strip():
+            return None
+        return last._replace(unit=_UNITS[word], end=term.end)
+    return None
