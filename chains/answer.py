@@ -10,6 +10,8 @@ from langchain_core.runnables import Runnable, RunnableLambda
 
 from chains.prompts import AnswerInput, answer_messages
 
+__all__ = ["AnswerInput", "answer_chain"]
+
 
 def answer_chain(model: BaseChatModel) -> Runnable[AnswerInput, AIMessageChunk]:
     """A chat model that answers from the numbered chunks it is given.
