@@ -91,6 +91,19 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(1_000_000, ge=1_000, description="Largest request body or WebSocket frame, in bytes.")
     turn_timeout_s: float = Field(120, gt=0, le=3600, description="Deadline for a whole turn, in seconds.")
 
+    # --- guards -------------------------------------------------------------------------------
+    injection_guard: Literal["on", "off"] = Field(
+        "on", description="Scans questions and retrieved chunks for instructions aimed at the assistant."
+    )
+    pii_policy: Literal["allow", "redact", "refuse"] = Field(
+        "allow",
+        description="Personal data in questions and answers: let through, replace by its kind (`[email]`), or refuse. "
+        "Logs and traces are redacted whatever this says.",
+    )
+    pii_names: Literal["off", "on"] = Field(
+        "off", description="Whether names of people, places and addresses count as personal data as well."
+    )
+
     # --- the server ---------------------------------------------------------------------------
     host: str = Field("127.0.0.1", description="Address the service listens on.")
     port: int = Field(8000, ge=0, le=65_535, description="Port the service listens on; 0 takes a free one.")

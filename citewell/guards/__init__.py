@@ -1,0 +1,154 @@
+"""Guards: what may go in, what may be used, what may come out. A guard that cannot decide blocks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+
+from citewell.documents import ScoredChunk
+from citewell.errors import ConfigurationError
+from citewell.guards import output, personal
+from citewell.guards.injection import InjectionScanner, load_heads
+from citewell.guards.verdict import (
+    ACTIVE_MARKUP,
+    INJECTION,
+    PERSONAL_DATA,
+    PROMPT_LEAK,
+    UNDECIDED,
+    Verdict,
+    allow,
+    block,
+    change,
+)
+from citewell.models.embedder import Embedder
+from citewell.models.minilm import MiniLM
+from citewell.settings import Settings
+
+__all__ = ["ACTIVE_MARKUP", "INJECTION", "PERSONAL_DATA", "PROMPT_LEAK", "UNDECIDED", "Guards", "Verdict", "open_guards"]
+
+GUARD_TIMEOUT_S: Final = 10.0
+"""Longest one check may take, in seconds; a check that takes longer has not decided."""
+
+log = structlog.get_logger()
+
+
+class Guards:
+    """All checks of one turn. Every method is safe to call from many tasks at once."""
+
+    def __init__(self, settings: Settings, scanner: InjectionScanner | None) -> None:
+        self._scanner = scanner
+        self._policy = settings.pii_policy
+
+    async def screen(self, question: str) -> Verdict:
+        """Judge a question: injection, then personal data by policy.
+
+        Returns:
+            A verdict; where the policy is `redact`, its `text` is the question to go on with.
+        """
+        if self._scanner is not None:
+            try:
+                async with asyncio.timeout(GUARD_TIMEOUT_S):
+                    score = await asyncio.to_thread(self._scanner.score_question, question)
+            except Exception as exc:  # whatever went wrong: a check that failed has not allowed anything
+                return self._undecided(exc)
+            if not score < self._scanner.threshold("question"):  # written so that NaN blocks
+                return block(INJECTION, score)
+        else:
+            score = 0.0
+        return await self._personal(question, score)
+
+    async def screen_chunks(
+        self, chunks: Sequence[ScoredChunk]
+    ) -> tuple[list[ScoredChunk], list[tuple[ScoredChunk, Verdict]]]:
+        """Divide retrieved chunks into those that may be used and those that address the assistant.
+
+        Returns:
+            Kept chunks in their order, and the others each with its verdict.
+        """
+        if self._scanner is None or not chunks:
+            return list(chunks), []
+        try:
+            async with asyncio.timeout(GUARD_TIMEOUT_S):
+                scores = await asyncio.to_thread(self._scanner.score_documents, [c.chunk.text for c in chunks])
+        except Exception as exc:  # as above
+            verdict = self._undecided(exc)
+            return [], [(chunk, verdict) for chunk in chunks]
+        kept: list[ScoredChunk] = []
+        quarantined: list[tuple[ScoredChunk, Verdict]] = []
+        for chunk, score in zip(chunks, scores, strict=True):
+            if score < self._scanner.threshold("document"):
+                kept.append(chunk)
+            else:
+                quarantined.append((chunk, block(INJECTION, score)))
+        return kept, quarantined
+
+    async def screen_answer(self, text: str, *, instructions: str = "") -> Verdict:
+        """Judge a complete answer: leaked instructions, active markup, personal data by policy.
+
+        Args:
+            text: The whole answer.
+            instructions: The system prompt the model was given, without the documents; empty for none.
+
+        Returns:
+            A verdict; its `text`, where set, is the answer to show instead.
+        """
+        if instructions and (leak := output.leak_score(text, instructions)) >= 1:
+            return block(PROMPT_LEAK, leak)
+        shown = output.defuse(text)
+        verdict = await self._personal(shown, 0.0)
+        if shown != text and verdict.allowed and verdict.text is None:
+            return change(ACTIVE_MARKUP, shown)
+        return verdict
+
+    def scan_text(self, text: str) -> float:
+        """0..1, how much a document's text addresses the assistant; from `suspect_from` on it is quarantined.
+
+        Holds the processor for about as long as embedding the text: call it in a thread.
+        """
+        return 0.0 if self._scanner is None else self._scanner.score_documents([text])[0]
+
+    @property
+    def suspect_from(self) -> float:
+        """Score from which `screen_chunks` quarantines."""
+        return 1.0 if self._scanner is None else self._scanner.threshold("document")
+
+    def redact(self, text: str) -> str:
+        """The text with every piece of detected personal data replaced by its kind, as `[email]`."""
+        return personal.redact(text)
+
+    async def _personal(self, text: str, score: float) -> Verdict:
+        if self._policy == "allow" or not (hits := await asyncio.to_thread(personal.find, text)):
+            return allow(score)
+        if self._policy == "refuse":
+            return block(PERSONAL_DATA)
+        return change(PERSONAL_DATA, await asyncio.to_thread(personal.redact, text, hits))
+
+    def _undecided(self, exc: Exception) -> Verdict:
+        log.error("guard.failed", error=type(exc).__name__)
+        return block(UNDECIDED)
+
+
+def open_guards(settings: Settings, embedder: Embedder) -> Guards:
+    """Load what the settings ask for.
+
+    Args:
+        settings: `injection_guard` and `pii_policy` are read.
+        embedder: Shared when it is the built-in model, which the injection head was trained on; otherwise the
+            guard opens the built-in one beside it.
+
+    Raises:
+        ConfigurationError: A configured guard cannot start; the service must not start without it.
+    """
+    if settings.injection_guard == "off":
+        return Guards(settings, None)
+    heads, model = load_heads()
+    encoder = embedder if embedder.fingerprint == model else MiniLM()
+    if encoder.fingerprint != model:
+        raise ConfigurationError(
+            "The injection guard's weights were trained on another embedding model; reinstall citewell, or set "
+            "CITEWELL_INJECTION_GUARD to off."
+        )
+    return Guards(settings, InjectionScanner(encoder, heads))

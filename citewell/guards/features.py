@@ -1,0 +1,73 @@
+"""What the injection head looks at: windows of a text, and the hashed character n-grams of a window."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+BUCKETS: Final = 2**15
+"""Places the character n-grams are hashed to (Weinberger et al. 2009, arXiv:0902.2206)."""
+NGRAMS: Final = (2, 3, 4, 5)
+WINDOW_CHARS: Final = 700
+"""Longest window, in characters: about what the embedding model reads with attention to spare."""
+MAX_WINDOWS: Final = 400
+"""Windows looked at in one text; a longer one is judged in larger windows, never in part."""
+
+_SENTENCE = re.compile(r"(?<=[.!?。！？;])[\"'”’)\]]*\s+|\s*\n+\s*|(?<=[。！？])")
+_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff\ufe00-\ufe0f]")
+_TAGS = re.compile("[\U000e0020-\U000e007e]+")
+_SPACED = re.compile(r"(?:(?<=\s)|^)(?:\w[ \t]{1,2}){5,}\w(?=\s|[.,!?:]|$)")
+_SPACE = re.compile(r"\s+")
+_CELL = re.compile(r"\s*\|\s*")
+
+
+def unhide(text: str) -> str:
+    """The text as a model would read it: NFKC, without invisible characters, hidden ASCII tags and
+    s p a c e d words written out."""
+    text = _TAGS.sub(lambda match: " " + "".join(chr(ord(c) - 0xE0000) for c in match.group()) + " ", text)
+    text = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text))
+    return _SPACED.sub(lambda match: re.sub(r"[ \t]", "", match.group()), text)
+
+
+def sentences(text: str) -> list[str]:
+    """Sentences, lines and table rows of an unhidden text, none empty, none longer than `WINDOW_CHARS`."""
+    found: list[str] = []
+    for piece in _SENTENCE.split(text):
+        line = _SPACE.sub(" ", piece).strip()
+        for start in range(0, len(line), WINDOW_CHARS):
+            if part := line[start : start + WINDOW_CHARS].strip():
+                found.append(part)
+    return found
+
+
+def merged(windows: list[str], limit: int = MAX_WINDOWS) -> list[str]:
+    """The same text in at most about `limit` windows."""
+    if len(windows) <= limit:
+        return windows
+    step = -(-len(windows) // limit)
+    return [" ".join(windows[i : i + step]) for i in range(0, len(windows), step)]
+
+
+def ngram_buckets(window: str) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Hashed character n-grams of a window.
+
+    Returns:
+        Distinct bucket numbers, and a weight each: 1 + ln(count), the whole of Euclidean length 1.
+    """
+    text = f" {_SPACE.sub(' ', window).strip().lower()} "
+    points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(np.uint64)
+    hashes = []
+    for n in NGRAMS:
+        if len(points) < n:
+            break
+        value = np.full(len(points) - n + 1, n, dtype=np.uint64)
+        for i in range(n):  # FNV-1a over code points, wrapping at 64 bits
+            value = (value ^ points[i : len(points) - n + 1 + i]) * np.uint64(0x100000001B3)
+        hashes.append((value ^ (value >> np.uint64(29))) % np.uint64(BUCKETS))
+    buckets, counts = np.unique(np.concatenate(hashes).astype(np.int64), return_counts=True)
+    weights = (1 + np.log(counts)).astype(np.float32)
+    return buckets, weights / np.linalg.norm(weights)

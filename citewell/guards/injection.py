@@ -1,0 +1,128 @@
+"""Prompt injection: a small trained head over the built-in embeddings and hashed character n-grams.
+
+A question is judged whole and by its sentences; a document by its sentences, since an instruction planted in
+a page of honest text hardly moves the page's embedding. A text's score is its highest window's.
+`python -m evals.train_injection` makes the weights, `python -m evals.injection` measures them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from threading import Lock
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from citewell.errors import ConfigurationError
+from citewell.guards.features import BUCKETS, merged, ngram_buckets, sentences, unhide
+from citewell.models.embedder import Embedder
+
+WEIGHTS: Final = "injection.npz"
+CACHED_TEXTS: Final = 20_000
+"""Scores of document texts kept in memory, by digest: about 2 MB."""
+
+Form = Literal["question", "document"]
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A logistic regression: one weight per embedding dimension and per n-gram bucket."""
+
+    embedding: NDArray[np.float32]
+    ngrams: NDArray[np.float32]
+    bias: float
+    threshold: float
+    """0..1; a text that scores this or more is taken for an attack."""
+
+    def probability(self, windows: Sequence[str], vectors: NDArray[np.float32]) -> float:
+        """Highest probability of any window; 0 for a text without windows."""
+        if not windows:
+            return 0.0
+        logits = vectors @ self.embedding + self.bias
+        for i, window in enumerate(windows):
+            buckets, weights = ngram_buckets(window)
+            logits[i] += self.ngrams[buckets] @ weights
+        return float(1 / (1 + np.exp(-logits.max())))
+
+
+def windows_of(text: str, form: Form) -> list[str]:
+    """What is judged of a text: its sentences, and for a question also its whole."""
+    shown = unhide(text)
+    parts = merged(sentences(shown))
+    if form == "question" and len(parts) > 1:
+        parts.insert(0, shown.strip())
+    return parts
+
+
+class InjectionScanner:
+    """Scores texts. Safe to call from several threads; holds the processor, so call it off the event loop."""
+
+    def __init__(self, encoder: Embedder, heads: dict[Form, Head]) -> None:
+        self._encoder = encoder
+        self._heads = heads
+        self._cache: OrderedDict[bytes, float] = OrderedDict()
+        self._lock = Lock()
+
+    def threshold(self, form: Form) -> float:
+        return self._heads[form].threshold
+
+    def score_question(self, text: str) -> float:
+        """0..1, how much a question reads as an attempt to change the assistant's instructions."""
+        return self._score([text], "question")[0]
+
+    def score_documents(self, texts: Sequence[str]) -> list[float]:
+        """0..1 for each text, how much some sentence of it addresses the assistant. Remembered by text."""
+        keys = [hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest() for text in texts]
+        with self._lock:
+            known = {key: self._cache[key] for key in keys if key in self._cache}
+        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
+        if missing:
+            scores = self._score(list(missing.values()), "document")
+            known |= dict(zip(missing, scores, strict=True))
+            with self._lock:
+                for key, score in zip(missing, scores, strict=True):
+                    self._cache[key] = score
+                while len(self._cache) > CACHED_TEXTS:
+                    self._cache.popitem(last=False)
+        return [known[key] for key in keys]
+
+    def _score(self, texts: Sequence[str], form: Form) -> list[float]:
+        windows = [windows_of(text, form) for text in texts]
+        flat = [window for group in windows for window in group]
+        if not flat:
+            return [0.0] * len(texts)
+        vectors = self._encoder.encode(flat).vectors
+        scores, at = [], 0
+        for group in windows:
+            scores.append(self._heads[form].probability(group, vectors[at : at + len(group)]))
+            at += len(group)
+        return scores
+
+
+def load_heads() -> tuple[dict[Form, Head], str]:
+    """The trained weights, and the name of the embedding model they were trained on.
+
+    Raises:
+        ConfigurationError: The weights are missing or not what this version reads.
+    """
+    try:
+        with resources.files(__package__).joinpath(WEIGHTS).open("rb") as file, np.load(file, allow_pickle=False) as data:
+            heads: dict[Form, Head] = {form: _head(data, form) for form in ("question", "document")}
+            return heads, str(data["model"])
+    except (OSError, KeyError, ValueError) as exc:
+        raise ConfigurationError(
+            "The injection guard's weights cannot be read; reinstall citewell, or set CITEWELL_INJECTION_GUARD to off."
+        ) from exc
+
+
+def _head(data: np.lib.npyio.NpzFile, form: Form) -> Head:
+    embedding, ngrams = data[f"{form}_embedding"], data[f"{form}_ngrams"]
+    if ngrams.shape != (BUCKETS,) or embedding.ndim != 1:
+        raise ValueError("unexpected shape")
+    bias, threshold = (float(x) for x in data[f"{form}_bias_threshold"])
+    return Head(embedding.astype(np.float32), ngrams.astype(np.float32), bias, threshold)

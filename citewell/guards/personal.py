@@ -1,0 +1,209 @@
+"""Personal data that has a pattern: found with every span, checked by its own rules, and redacted.
+
+A digit run alone says little, so each kind is confirmed by what makes it that kind: check digits
+(cards, IBANs, national identifiers), a numbering plan (telephones), an address family (IP). Names and
+places have no pattern and live in `citewell.guards.names`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import phonenumbers
+from stdnum import iban, luhn
+
+from citewell.guards.national_ids import find_national_ids
+
+Kind = Literal[
+    "email", "phone", "card", "iban", "ip", "national_id", "url_credentials", "secret", "name", "place", "address"
+]
+
+CUE_WINDOW: Final = 48
+"""Characters before a number in which a cue word ("card", "phone") counts."""
+
+LONGEST: Final = 320
+"""No hit is longer, in characters: 64 + 1 + 255, the longest e-mail address (RFC 5321, 4.5.3.1)."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Hit:
+    """One piece of personal data: `text[start:end]`, offsets in code points."""
+
+    start: int
+    end: int
+    kind: Kind
+
+
+_EMAIL = re.compile(
+    r"(?<![\w.+%'-])[\w.!#$%&'*+/=?^`{|}~-]{1,64}@(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.){1,8}[^\W\d_]{2,24}(?![\w-])"
+)
+_URL_CREDENTIALS = re.compile(r"(?i)\b[a-z][a-z0-9+.-]{1,20}://([^\s/:@]{0,256}:[^\s/@]{1,256})@(?=[\w\[])")
+_SECRETS = (
+    re.compile(r"(?<![\w-])(?:sk|pk|rk)-(?:[A-Za-z]+-)?[A-Za-z0-9_-]{20,200}(?![\w-])"),
+    re.compile(r"\b(?:gh[pousr]_[A-Za-z0-9]{36,255}|github_pat_\w{22,255}|AKIA[0-9A-Z]{16}|AIza[\w-]{35})(?![\w-])"),
+    re.compile(r"\beyJ[\w-]{8,2000}\.eyJ[\w-]{8,4000}\.[\w-]{8,2000}(?![\w-])"),
+    re.compile(r"(?i)[?&](?:api_?key|access_token|token|secret|password|sig)=([^\s&#\"'<>]{6,512})"),
+)
+_IPV4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w]|\.\d)")
+_IPV6 = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}(?:[0-9A-Fa-f]{1,4}|(?:\d{1,3}\.){3}\d{1,3})?(?![\w:])")
+_NOT_IP = re.compile(r"(?i)\b(?:version|ver|v|release|section|chapter|§)\.?\s*$")
+_IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}(?:[ -]?[A-Za-z0-9]{4}){2,7}(?:[ -]?[A-Za-z0-9]{1,3})?(?![A-Za-z0-9])")
+_CARD = re.compile(r"(?<![\w.,-])\d(?:[ -]?\d){11,18}(?![\w]|[.,-]\d)")
+_CARD_CUE = re.compile(r"(?i)card|visa|master|maestro|amex|american express|diners|discover|karte|carte|tarjeta|carta|kort")
+_CARD_PREFIX = re.compile(
+    r"4(?:\d{12}|\d{15}|\d{18})$|5[1-5]\d{14}$|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)\d{12}$"  # Visa, Mastercard
+    r"|3[47]\d{13}$|3(?:0[0-5]|[689]\d)\d{11}$|35\d{14}$|(?:1800|2131)\d{11}$"  # American Express, Diners, JCB
+    r"|6(?:011|4[4-9]\d|5\d\d)\d{12}$|62\d{14,17}$|(?:50|5[6-9]|6[0-9])\d{14,17}$"  # Discover, UnionPay, Maestro
+)
+"""Issuers' ranges and lengths as published in ISO/IEC 7812 registrations; other runs need a cue word."""
+_GROUPED = re.compile(r"\d+(?:([ -])\d+)*")
+_PHONE = re.compile(r"(?<![\w.,/:+-])(?:\+|\b00)?\(?\d(?:[ .\-/]{0,2}[()]?[ ]?\d){5,14}(?![\w]|[.,:/-]\d|\s?[%°€$£])")
+_PHONE_CUE = re.compile(
+    r"(?i)phone|\btel\b|\btel[.:]|telefon|téléphone|teléfono|mobile|mobil|\bcell|\bcall\b|\bcall me|\bring\b|\bfax\b|whatsapp"
+    r"|\bsms\b|\btext (?:me|us)|hotline|extension|reach (?:me|us)|contact|\bregistered$|\bdial\b|电话|手机|電話|номер|тел"
+)
+_DATE = re.compile(r"(?:\d{4}([-./ ])\d{1,2}\1\d{1,2}|\d{1,2}([-./ ])\d{1,2}\2\d{4})(?:[ T]\d{1,2}(?::\d\d){0,2})?$")
+_YEARS = re.compile(r"(?:1\d|20)\d\d[ -](?:1\d|20)\d\d$")
+_THOUSANDS = re.compile(r"\d{1,3}(?:[ .]\d{3})+$")
+PHONE_REGIONS: Final = (
+    "US", "GB", "DE", "FR", "ES", "IT", "NL", "BE", "AT", "CH", "SE", "NO", "DK", "FI", "PL", "CZ", "PT", "IE", "GR",
+    "HU", "RO", "IS", "EE", "SI", "UA", "RU", "TR", "IL", "IN", "CN", "JP", "KR", "SG", "HK", "AU", "NZ", "ZA", "BR",
+    "MX", "AR", "CL",
+)  # fmt: skip
+"""Numbering plans a number without a country code is tried against."""
+
+
+def find(text: str) -> list[Hit]:
+    """Every piece of patterned personal data, by position; overlaps are settled by the order of certainty.
+
+    Args:
+        text: Any length; time is linear in it.
+
+    Returns:
+        Hits that do not overlap, sorted by `start`.
+    """
+    taken: list[Hit] = []
+    for finder in _FINDERS:
+        for hit in finder(text):
+            if not any(hit.start < other.end and other.start < hit.end for other in taken):
+                taken.append(hit)
+    return sorted(taken)
+
+
+def redact(text: str, hits: Sequence[Hit] | None = None) -> str:
+    """Put `[kind]` in the place of each hit, until nothing is found any more.
+
+    What remains holds no detectable entity, so redacting twice changes nothing.
+
+    Args:
+        text: What to redact.
+        hits: Further hits (names, places) beside the patterned ones; must not overlap each other.
+    """
+    if hits:
+        text = _replace(text, [hit for hit in hits if hit.kind in ("name", "place", "address")])
+    while found := find(text):
+        text = _replace(text, found)
+    return text
+
+
+def _replace(text: str, hits: Sequence[Hit]) -> str:
+    for hit in sorted(hits, reverse=True):
+        text = f"{text[: hit.start]}[{hit.kind}]{text[hit.end :]}"
+    return text
+
+
+def _emails(text: str) -> Iterator[Hit]:
+    if "@" in text:
+        yield from (Hit(m.start(), m.end(), "email") for m in _EMAIL.finditer(text))
+
+
+def _url_credentials(text: str) -> Iterator[Hit]:
+    if "://" in text:
+        yield from (Hit(m.start(1), m.end(1), "url_credentials") for m in _URL_CREDENTIALS.finditer(text))
+
+
+def _secrets(text: str) -> Iterator[Hit]:
+    for pattern in _SECRETS:
+        group = pattern.groups
+        yield from (Hit(m.start(group), m.end(group), "secret") for m in pattern.finditer(text))
+
+
+def _ibans(text: str) -> Iterator[Hit]:
+    for match in _IBAN.finditer(text):
+        # the grouped form may have run on into the next word: shorten until the check digits agree
+        words = re.split(r"(?=[ -])", match.group())
+        for n in range(len(words), 0, -1):
+            written = "".join(words[:n])
+            if iban.is_valid(written):
+                yield Hit(match.start(), match.start() + len(written), "iban")
+                break
+
+
+def _ips(text: str) -> Iterator[Hit]:
+    for pattern in (_IPV4, _IPV6):
+        for match in pattern.finditer(text):
+            try:
+                address = ipaddress.ip_address(match.group())
+            except ValueError:
+                continue
+            # loopback and "any" name no one; neither does a four-part version number
+            if address.is_loopback or address.is_unspecified or _NOT_IP.search(text, 0, match.start()):
+                continue
+            yield Hit(match.start(), match.end(), "ip")
+
+
+def _cards(text: str) -> Iterator[Hit]:
+    for match in _CARD.finditer(text):
+        written = match.group()
+        grouped = _GROUPED.fullmatch(written)
+        digits = re.sub(r"\D", "", written)
+        if grouped is None or len(set(digits)) < 3 or not luhn.is_valid(digits):
+            continue
+        if _CARD_PREFIX.match(digits) or _CARD_CUE.search(_before(text, match.start())):
+            yield Hit(match.start(), match.end(), "card")
+
+
+def _national_ids(text: str) -> Iterator[Hit]:
+    yield from (Hit(start, end, "national_id") for start, end in find_national_ids(text))
+
+
+def _phones(text: str) -> Iterator[Hit]:
+    for match in _PHONE.finditer(text):
+        written = match.group()
+        digits = re.sub(r"\D", "", written)
+        if not 7 <= len(digits) <= 15 or _DATE.match(written) or _YEARS.match(written) or len(set(digits)) < 2:
+            continue
+        if written.count("(") != written.count(")"):
+            continue
+        if written.startswith(("+", "00")):
+            number = "+" + digits.removeprefix("00" if written.startswith("00") else "")
+            found = _valid(number, None) or bool(_PHONE_CUE.search(_before(text, match.start())))
+        elif _PHONE_CUE.search(_before(text, match.start())):
+            found = True
+        else:
+            # no cue: the digits must be grouped as people group them, and fit a numbering plan
+            shaped = bool(re.search(r"[ .\-/()]", written)) and not _THOUSANDS.match(written)
+            found = shaped and len(digits) >= 9 and any(_valid(written, region) for region in PHONE_REGIONS)
+        if found:
+            yield Hit(match.start(), match.end(), "phone")
+
+
+def _valid(written: str, region: str | None) -> bool:
+    try:
+        return phonenumbers.is_valid_number(phonenumbers.parse(written, region))
+    except phonenumbers.NumberParseException:
+        return False
+
+
+def _before(text: str, start: int) -> str:
+    return text[max(0, start - CUE_WINDOW) : start].rstrip()
+
+
+_FINDERS: Final[Sequence[Callable[[str], Iterator[Hit]]]] = (
+    _url_credentials, _secrets, _emails, _ibans, _national_ids, _cards, _ips, _phones,
+)  # fmt: skip
+"""In the order of certainty: an earlier finder's hit keeps its span."""
