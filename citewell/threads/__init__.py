@@ -1,0 +1,137 @@
+"""Threads: conversations that outlive the process, one run at a time each."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+from typing import Any
+
+from langgraph.checkpoint.base import BaseCheckpointSaver
+
+from citewell.errors import CheckpointError
+from citewell.settings import Settings
+from citewell.threads.history import Page, Statistics, history, statistics
+from citewell.threads.index import Place, ThreadInfo
+from citewell.threads.sqlite import SqlitePlace, SqliteSaver
+from citewell.threads.strict import StrictSerializer
+from citewell.threads.turns import LEASE_KEY, Policy, Turn, Turns
+
+__all__ = [
+    "LEASE_KEY", "Page", "Policy", "SqliteSaver", "Statistics", "StrictSerializer", "ThreadInfo", "Threads", "Turn",
+    "open_threads",
+]  # fmt: skip
+
+SWEEP_S = 60.0
+"""Seconds between two looks for expired threads in SQLite; Redis drops them by itself."""
+
+
+class Threads:
+    """Everything the service does with conversations. Made by `open_threads`."""
+
+    def __init__(self, place: Place, *, policy: Policy, wait_s: float, lease_s: float = 5.0) -> None:
+        self._place = place
+        self._policy = policy
+        self._turns = Turns(place, wait_s=wait_s, lease_s=lease_s)
+
+    @property
+    def checkpointer(self) -> BaseCheckpointSaver[Any]:  # Any: the base class is generic over its version type
+        """To compile the graph with."""
+        return self._place.checkpointer
+
+    def turn(self, thread_id: str, policy: Policy | None = None) -> contextlib.AbstractAsyncContextManager[Turn]:
+        """Hold a thread for one run; the run's configuration must carry the `config` of the turn.
+
+        Args:
+            policy: What to do when the thread is being answered: wait in line (`queue`), give up (`reject`) or take
+                its place (`replace`). None: as the settings say.
+
+        Raises:
+            ThreadBusy: The thread did not become free in time, or at once with `reject`.
+            CheckpointError: The store cannot be reached.
+        """
+        return self._turns.turn(thread_id, policy or self._policy)
+
+    async def record(self, thread_id: str, owner: str, title: str) -> None:
+        """Enter a thread in its owner's list, or move it to the top. The first title that is not empty stays."""
+        await self._place.record(thread_id, owner, " ".join(title.split())[:200])
+
+    async def info(self, thread_id: str) -> ThreadInfo | None:
+        """One thread; None when there is no such."""
+        return await self._place.info(thread_id)
+
+    async def list(self, owner: str, *, limit: int = 50, before: datetime | None = None) -> Sequence[ThreadInfo]:
+        """An owner's threads, the one used last first.
+
+        Args:
+            limit: 1..1000.
+            before: Only threads last used before this moment (`updated` of the last one of the page before).
+        """
+        return await self._place.list(owner, limit, before)
+
+    async def history(self, thread_id: str, *, before: int | None = None, limit: int = 50) -> Page:
+        """A page of a thread's transcript, see `citewell.threads.history`."""
+        return await history(self.checkpointer, thread_id, before=before, limit=limit)
+
+    async def statistics(self, thread_id: str) -> Statistics:
+        """Counts over a thread's transcript."""
+        return await statistics(self.checkpointer, thread_id)
+
+    async def touch(self, thread_id: str, *, ttl_s: int | None = None) -> None:
+        """Start a thread's time to live anew; `ttl_s` gives it one of its own (0: for good)."""
+        await self._place.touch(thread_id, ttl_s)
+
+    async def delete(self, thread_id: str) -> bool:
+        """Remove every trace of a thread. A run that holds it is told and cannot write any more. False: no such."""
+        found = await self._place.delete(thread_id)
+        self._turns.revoke(thread_id)
+        return found
+
+    async def prune(self, thread_id: str) -> None:
+        """Drop a thread's old checkpoints; the transcript stays."""
+        await self._place.prune(thread_id)
+
+    def walk(self) -> AsyncIterator[ThreadInfo]:
+        """Every thread, in no order; for maintenance."""
+        return self._place.walk()
+
+    async def ping(self) -> None:
+        """Raise CheckpointError when threads cannot be reached."""
+        await self._place.ping()
+
+
+@contextlib.asynccontextmanager
+async def open_threads(settings: Settings) -> AsyncIterator[Threads]:
+    """Threads in Redis when `settings.redis_url` is set, else in `settings.data_dir / "threads.db"`.
+
+    Raises:
+        CheckpointError: The store cannot be reached.
+        ConfigurationError: The Redis URL cannot be used.
+    """
+    async with _open_place(settings) as place:
+        yield Threads(place, policy=settings.thread_policy, wait_s=settings.thread_wait_s)
+
+
+@contextlib.asynccontextmanager
+async def _open_place(settings: Settings) -> AsyncIterator[Place]:
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    place = SqlitePlace(settings.data_dir / "threads.db", ttl_s=settings.thread_ttl_s)
+    sweeping: asyncio.Task[None] | None = None
+    try:
+        await place.open()
+        sweeping = asyncio.create_task(_sweep(place))
+        yield place
+    finally:
+        if sweeping is not None:
+            sweeping.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await sweeping
+        await place.close()
+
+
+async def _sweep(place: SqlitePlace) -> None:
+    while True:
+        await asyncio.sleep(SWEEP_S)
+        with contextlib.suppress(CheckpointError):  # tried again next time
+            await place.sweep()
