@@ -36,4 +36,36 @@ setup: $(VENV)/.run  ## build .venv with the locked dependencies
 lock: $(BIN)/uv  ## resolve the dependencies anew (add ARGS=--upgrade for newer ones)
 	UV=$(BIN)/uv sh requirements/lock.sh $(ARGS)
 
-.PHONY: help setup lock
+run: $(VENV)/.run  ## set up, ingest the sample documents and start the service
+	$(BIN)/python ingest.py examples docs README.md
+	CITEWELL_HOST=$(HOST) CITEWELL_PORT=$(PORT) $(BIN)/citewell-server
+
+test: $(VENV)/.test  ## set up, then run every test that needs no key (ARGS="-k name" for some)
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.test  ## format, lint, types, imports, generated files
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m docs.generate --check
+
+docs: $(VENV)/.test  ## write the generated pages, the picture of the graph and .env.example
+	$(BIN)/python -m docs.generate
+
+eval: $(VENV)/.test  ## measure quality on the evaluation packs: a table and plots
+	$(BIN)/python -m evals.all $(ARGS)
+
+bench: $(VENV)/.bench  ## measure speed: turns under load, threads, retrieval, embedding
+	$(BIN)/python -m benchmarks.load $(ARGS)
+	$(BIN)/python -m benchmarks.threads
+	$(BIN)/python -m benchmarks.retrieval
+	$(BIN)/python -m benchmarks.embedding
+
+studio: $(VENV)/.test  ## the same graph, step by step, in langgraph dev
+	$(BIN)/langgraph dev --no-browser
+
+clean:  ## remove the index, the threads and the environment
+	rm -rf .citewell .langgraph_api $(VENV)
+
+.PHONY: help setup lock run test check docs eval bench studio clean

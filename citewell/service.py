@@ -17,7 +17,7 @@ from langgraph.graph.state import CompiledStateGraph
 
 from citewell.errors import InvalidRequest, RunReplaced, TurnTimeout, UnknownModel
 from citewell.questions import check_question, check_thread_id
-from citewell.retrieval.filters import parse_filter
+from citewell.retrieval import filters
 from citewell.retrieval.index import Index
 from citewell.settings import Settings
 from citewell.threads import Threads
@@ -85,6 +85,8 @@ class Service:
         context = context or RunContext()
         text = check_question(question, limit=self.settings.max_question_chars)
         given = check_thread_id(thread_id)
+        if policy not in (None, "queue", "reject", "replace"):
+            raise InvalidRequest("The thread policy must be queue, reject or replace.")
         allowed = {self.settings.chat_model, *self.settings.chat_models, "extractive"}
         if context.chat_model is not None and context.chat_model not in allowed:
             raise UnknownModel(f"The model is not offered here. Offered are: {', '.join(sorted(allowed))}.")
@@ -92,7 +94,7 @@ class Service:
         _within("max_tokens", context.max_tokens, 1, 32_000)
         _within("top_k", context.top_k, 1, 50)
         if context.filter:
-            parse_filter(context.filter)
+            filters.parse(context.filter)
         return Turn(
             question=text, thread_id=given or str(uuid4()), context=context, policy=policy, history=history
         )  # fmt: skip
@@ -160,7 +162,11 @@ class Service:
 
     def checks(self) -> dict[str, Callable[[], Awaitable[dict[str, Any]]]]:
         """What readiness looks at, by name; each call raises a CitewellError when its part cannot be used."""
-        return {"index": self.index.stats, "threads": self.threads.check, "model": self._check_model}
+        return {"index": self.index.stats, "threads": self._check_threads, "model": self._check_model}
+
+    async def _check_threads(self) -> dict[str, Any]:
+        await self.threads.ping()
+        return {"store": "redis" if self.settings.redis_url else "sqlite"}
 
     async def _check_model(self) -> dict[str, Any]:
         return {"name": self.settings.chat_model}
@@ -173,6 +179,7 @@ class Service:
                         self._stateless, {"messages": list(turn.history)}, turn, config, {}, events
                     )
                 async with self.threads.turn(turn.thread_id, turn.policy) as held:
+                    await self.threads.record(turn.thread_id, turn.context.caller, turn.question)
                     running = asyncio.create_task(self._drive(self.graph, {}, turn, config, held.config, events))
                     lost = asyncio.create_task(held.lost.wait())
                     try:

@@ -20,10 +20,10 @@ from langgraph.runtime import Runtime
 
 from chains.answer import AnswerInput, answer_chain
 from chains.condense import condense_chain, condense_rule
+from chains.extract import not_in_documents
 from chains.prompts import PROMPT_VERSION
 from chains.summarize import summarize_chain, summarize_rule, summary_input, to_fold
 from citewell.citations import verify
-from citewell.documents import ScoredChunk
 from citewell.models.chat import map_model_errors
 from citewell.questions import check_question
 from graph.parts import Parts
@@ -45,6 +45,7 @@ class Nodes:
         with _stage(runtime, "screen"):
             question = check_question(state["question"], limit=self._settings.max_question_chars)
             verdict = await self._parts.guards.screen(question)
+        question = verdict.text or question  # redacted, where the settings ask for it
         asked = HumanMessage(question, id=str(uuid4()), additional_kwargs={"created_at": _now()})
         if verdict.allowed:
             return {"messages": [asked], "blocked": ""}
@@ -132,7 +133,7 @@ class Nodes:
             confidence = await self._parts.evidence.confidence(question, sources) if sources else 0.0
             metadata["confidence"] = round(confidence, 3)
             if not sources or not self._parts.evidence.is_supported(confidence):
-                answer = _not_in_documents(sources)
+                answer = not_in_documents(sources)
                 runtime.stream_writer({"token": answer})
                 metadata |= {"answerer": "none", "supported": False, "finish_reason": "no_evidence"}
                 return {"answer": answer, "usage": _no_usage(), "metadata": metadata}
@@ -161,7 +162,7 @@ class Nodes:
             "answerer": "model" if model else EXTRACTIVE,
             "model": response.get("model_name") or response.get("model") or self._name(runtime),
             "prompt": PROMPT_VERSION if model else None,
-            "supported": True,
+            "supported": response.get("sentences") != 0,  # the extractive answerer found no sentence worth quoting
             "finish_reason": finish,
             "truncated": finish in ("length", "max_tokens"),
         }
@@ -228,13 +229,6 @@ def _now() -> str:
 
 def _no_usage() -> dict[str, int]:
     return {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
-
-
-def _not_in_documents(sources: Sequence[ScoredChunk]) -> str:
-    if not sources:
-        return "I found nothing in the documents that this could be answered from."
-    nearest = list(dict.fromkeys(scored.chunk.title or scored.chunk.source for scored in sources))[:3]
-    return f"The documents do not seem to answer this. The nearest passages are in: {'; '.join(nearest)}."
 
 
 async def _astream(chain: Any, prompt: AnswerInput) -> AsyncIterator[AIMessageChunk]:

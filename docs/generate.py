@@ -1,0 +1,135 @@
+"""Write what is derived from the code: `.env.example`, docs/settings.md, docs/errors.md, the picture in README.md.
+
+`python -m docs.generate` writes; with `--check` it only says what is out of date and exits with 1.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+from pydantic import SecretStr
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from citewell import errors
+from citewell.errors import CitewellError
+from citewell.settings import PREFIX, Settings
+from graph.build import build_graph
+from graph.parts import Parts
+
+ROOT = Path(__file__).parents[1]
+
+
+def env_example() -> str:
+    lines = ["# Every setting with its default. Copy to .env and change what you need.", ""]
+    for name, field in Settings.model_fields.items():
+        lines += [f"# {field.description}", f"#{_variable(name)}={_default(field)}", ""]
+    lines += [
+        "# Keys are read under their vendors' own names:",
+        "#OPENAI_API_KEY=",
+        "#ANTHROPIC_API_KEY=",
+        "#PINECONE_API_KEY=",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def settings_page() -> str:
+    lines = [
+        "# Settings",
+        "",
+        "Read from the environment and from `.env`. A value out of range or an unknown `CITEWELL_` name stops the "
+        "start with a sentence that names it.",
+        "",
+        "| variable | default | |",
+        "|---|---|---|",
+    ]
+    for name, field in Settings.model_fields.items():
+        text = (field.description or "").replace("|", "\\|")
+        others = [alias for alias in _aliases(field) if alias != _variable(name)]
+        also = f" Also read as {', '.join(f'`{alias}`' for alias in others)}." if others else ""
+        lines.append(f"| `{_variable(name)}` | {f'`{_default(field)}`' if _default(field) else ''} | {text}{also} |")
+    return "\n".join(lines) + "\n"
+
+
+def errors_page() -> str:
+    lines = [
+        "# Errors",
+        "",
+        "Every door answers with the same body (RFC 9457, `application/problem+json`): `type`, `title`, `status`, "
+        "`detail`, `code`, `retryable`, `request_id`. After the first byte it comes as an `error` event or frame.",
+        "",
+        "| code | status | | worth another try |",
+        "|---|---|---|---|",
+    ]
+    for error in _all(CitewellError):
+        lines.append(
+            f"| <a id=\"{error.code}\"></a>`{error.code}` | {error.status} | {error.title} | {'yes' if error.retryable else ''} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def readme() -> str:
+    """README.md with the graph drawn anew between its two marks."""
+    parts = cast(Parts, SimpleNamespace(settings=None))  # drawing calls no node
+    picture = build_graph(parts).compile().get_graph().draw_mermaid(with_styles=False)
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = f"<!-- graph: drawn from the code by make docs -->\n```mermaid\n{picture.strip()}\n```\n<!-- /graph -->"
+    return re.sub(r"<!-- graph:.*?<!-- /graph -->", lambda _: block, text, flags=re.DOTALL)
+
+
+def _variable(name: str) -> str:
+    return PREFIX + name.upper()
+
+
+def _aliases(field: FieldInfo) -> list[str]:
+    return [str(choice) for choice in getattr(field.validation_alias, "choices", [])]
+
+
+def _default(field: FieldInfo) -> str:
+    value: Any = field.default
+    if value is None or value is PydanticUndefined or isinstance(value, SecretStr):
+        return ""
+    return json.dumps(value) if isinstance(value, (tuple, bool)) else str(value)
+
+
+def _all(root: type[CitewellError]) -> Iterator[type[CitewellError]]:
+    seen = set()
+    for error in vars(errors).values():
+        if isinstance(error, type) and issubclass(error, root) and error.code not in seen:
+            seen.add(error.code)
+            yield error
+
+
+PAGES = {
+    ".env.example": env_example,
+    "docs/settings.md": settings_page,
+    "docs/errors.md": errors_page,
+    "README.md": readme,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true")
+    check = parser.parse_args().check
+    stale = []
+    for name, make in PAGES.items():
+        path = ROOT / name
+        text = make()
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            stale.append(name)
+            if not check:
+                path.write_text(text, encoding="utf-8")
+    if stale:
+        print(f"{'out of date' if check else 'written'}: {', '.join(stale)}")
+    sys.exit(1 if check and stale else 0)
+
+
+if __name__ == "__main__":
+    main()

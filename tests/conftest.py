@@ -1,0 +1,9 @@
+"""Fixtures that every area shares."""
+
+import importlib.util
+
+pytest_plugins = [
+    name
+    for name in ("tests.service", "tests.redis_servers", "tests.models.openai_server", "tests.browser")
+    if importlib.util.find_spec(name)
+]

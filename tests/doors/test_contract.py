@@ -1,0 +1,92 @@
+"""One question through every door: the same answer, the same citations."""
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+import websockets
+from langserve import RemoteRunnable
+
+from tests.service import Live
+
+QUESTION = "How high is the tower of the lighthouse?"
+FOLLOW_UP = "And when was it first lit?"
+
+
+def rag(live: Live) -> RemoteRunnable:
+    return RemoteRunnable(f"{live.url}/rag")
+
+
+async def by_invoke(live: Live, question: str, thread: str) -> dict[str, Any]:
+    return await rag(live).ainvoke({"question": question}, {"configurable": {"thread_id": thread}})
+
+
+async def by_stream(live: Live, question: str, thread: str) -> dict[str, Any]:
+    whole = None
+    async for piece in rag(live).astream({"question": question}, {"configurable": {"thread_id": thread}}):
+        whole = piece if whole is None else whole + piece
+    return whole
+
+
+async def by_batch(live: Live, question: str, thread: str) -> dict[str, Any]:
+    [answer] = await rag(live).abatch([{"question": question}], {"configurable": {"thread_id": thread}})
+    return answer
+
+
+async def by_events(live: Live, question: str, thread: str) -> dict[str, Any]:
+    config = {"configurable": {"thread_id": thread}}
+    ends = [
+        event
+        async for event in rag(live).astream_events({"question": question}, config, version="v2")
+        if event["event"] == "on_chain_end" and not event["parent_ids"]
+    ]
+    return ends[-1]["data"]["output"]
+
+
+async def by_post(live: Live, question: str, thread: str) -> dict[str, Any]:
+    async with httpx.AsyncClient(base_url=live.url, timeout=60) as client:
+        body = {"message": question, "conversation_id": thread, "include_sources": True}
+        reply = (await client.post("/chat", json=body)).raise_for_status().json()
+    return {"answer": reply["response"], "citations": reply["sources"], "thread_id": reply["conversation_id"]}
+
+
+async def by_websocket(live: Live, question: str, thread: str) -> dict[str, Any]:
+    async with websockets.connect(live.ws) as socket:
+        await socket.send(json.dumps({"message": question, "conversation_id": thread}))
+        tokens = []
+        async for frame in socket:
+            message = json.loads(frame)
+            if message["done"]:
+                break
+            tokens.append(message["token"])
+    return {"answer": "".join(tokens), "citations": message["sources"], "thread_id": message["conversation_id"]}
+
+
+DOORS = [by_invoke, by_stream, by_batch, by_events, by_post, by_websocket]
+
+
+@pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name__.removeprefix("by_"))
+async def test_every_door_gives_the_same_cited_answer_and_remembers(live: Live, door: Any) -> None:
+    thread = f"contract {door.__name__}"
+    first = await door(live, QUESTION, thread)
+    second = await door(live, FOLLOW_UP, thread)
+    assert "42 metres" in first["answer"]
+    assert "14 March 1871" in second["answer"], "the follow-up was not understood from the first turn"
+    assert (first["thread_id"], second["thread_id"]) == (thread, thread)
+    reference = await by_invoke(live, QUESTION, f"reference {door.__name__}")
+    assert first["answer"] == reference["answer"]
+    assert first["citations"] == reference["citations"]
+    assert all(citation["status"] == "verified" for citation in first["citations"] + second["citations"])
+
+
+async def test_the_chat_door_gives_the_same_text_and_remembers_what_it_is_sent(live: Live) -> None:
+    chat = RemoteRunnable(f"{live.url}/chat")
+    first = await chat.ainvoke({"messages": [{"type": "human", "content": QUESTION}]})
+    assert first == (await by_invoke(live, QUESTION, "reference chat"))["answer"]
+    messages = [
+        {"type": "human", "content": QUESTION},
+        {"type": "ai", "content": first},
+        {"type": "human", "content": FOLLOW_UP},
+    ]
+    assert "14 March 1871" in await chat.ainvoke({"messages": messages})

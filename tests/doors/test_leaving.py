@@ -1,0 +1,113 @@
+"""A client that leaves ends its run, on every door: the call to the chat model is closed."""
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import httpx
+import pytest
+import websockets
+
+from tests.service import ROOT, Live, free_port
+
+QUESTION = "How high is the tower of the lighthouse?"
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[str]:
+    """A model server so slow that there is time to leave; it counts who left."""
+    port = free_port()
+    process = subprocess.Popen([sys.executable, "-m", "benchmarks.upstream", str(port)], cwd=ROOT)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(200):
+            try:
+                httpx.get(f"{url}/stats").raise_for_status()
+                break
+            except httpx.TransportError:
+                time.sleep(0.05)
+        yield url
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def slow(upstream: str, indexed: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    from tests.service import LIBRARY, ingest, running
+
+    data_dir = tmp_path_factory.mktemp("slow") / "data"
+    data_dir.mkdir()
+    ingest(data_dir, LIBRARY)
+    with running(data_dir, CITEWELL_CHAT_MODEL="openai:slow", OPENAI_API_KEY="none", OPENAI_BASE_URL=f"{upstream}/slow") as live:  # fmt: skip
+        yield live
+
+
+async def leave_post(url: str, path: str, body: object, until: Callable[[str], bool]) -> None:
+    async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+        if until is NEVER:
+            with pytest.raises(httpx.ReadTimeout):
+                await client.post(path, json=body, timeout=1.0)
+            return
+        async with client.stream("POST", path, json=body) as response:
+            async for line in response.aiter_lines():
+                if until(line):
+                    return
+
+
+def NEVER(_: str) -> bool:
+    return False
+
+
+async def leave_socket(url: str) -> None:
+    async with websockets.connect(url.replace("http", "ws") + "/ws/chat") as socket:
+        await socket.send(json.dumps({"message": QUESTION}))
+        await socket.recv()
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "until"),
+    [
+        ("/rag/invoke", {"input": {"question": QUESTION}}, NEVER),
+        ("/rag/batch", {"inputs": [{"question": QUESTION}]}, NEVER),
+        ("/rag/stream", {"input": {"question": QUESTION}}, lambda line: "tower" in line),
+        ("/rag/stream_log", {"input": {"question": QUESTION}}, lambda line: "streamed_output" in line),
+        ("/rag/stream_events", {"input": {"question": QUESTION}}, lambda line: "on_chain_stream" in line),
+        ("/chat/stream", {"input": {"messages": [{"type": "human", "content": QUESTION}]}}, lambda line: "tower" in line),
+        ("/chat", {"message": QUESTION}, NEVER),
+        ("/ws/chat", None, NEVER),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_leaving_closes_the_call_to_the_model(
+    slow: Live, upstream: str, path: str, body: object, until: Callable[[str], bool]
+) -> None:
+    async with httpx.AsyncClient() as client:
+        before = (await client.get(f"{upstream}/stats")).json()
+        await (leave_socket(slow.url) if body is None else leave_post(slow.url, path, body, until))
+        for _ in range(100):
+            after = (await client.get(f"{upstream}/stats")).json()
+            if after["left"] > before["left"]:
+                break
+            await asyncio.sleep(0.05)
+    assert after["started"] == before["started"] + 1
+    assert after["left"] == before["left"] + 1, "the model went on writing for nobody"
+
+
+async def test_the_question_of_a_cut_turn_is_kept_and_the_next_turn_works(slow: Live) -> None:
+    body = {"message": QUESTION, "conversation_id": "cut"}
+    await leave_post(slow.url, "/chat", body, NEVER)
+    async with httpx.AsyncClient(base_url=slow.url, timeout=60) as client:
+        for _ in range(100):  # the cut run gives the thread back when it has ended
+            page = await client.get("/conversation/cut")
+            if page.status_code == 200:
+                break
+            await asyncio.sleep(0.05)
+        assert [message["content"] for message in page.json()["history"]] == [QUESTION]
+        reply = await client.post("/chat", json=body | {"chat_model": "extractive"})
+        assert "42 metres" in reply.raise_for_status().json()["response"]
+
+

@@ -1,0 +1,105 @@
+"""`POST /chat`, conversations, health."""
+
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from tests.service import Live, problem
+
+
+@pytest.fixture
+def client(live: Live) -> Any:
+    with httpx.Client(base_url=live.url, timeout=60) as client:
+        yield client
+
+
+def ask(client: httpx.Client, message: str, **more: Any) -> dict[str, Any]:
+    return client.post("/chat", json={"message": message, **more}).raise_for_status().json()
+
+
+def test_an_answer_says_who_answered_and_keeps_sources_for_those_who_ask(client: httpx.Client) -> None:
+    plain = ask(client, "How long is the crossing of the ferry?")
+    assert "25 minutes" in plain["response"]
+    assert plain["metadata"]["answerer"] == "extractive"
+    assert "sources" not in plain
+    assert ask(client, "How long is the crossing of the ferry?", include_sources=True)["sources"]
+
+
+def test_every_quote_stands_where_its_citation_says(client: httpx.Client) -> None:
+    for citation in ask(client, "When was the fog horn added?", include_sources=True)["sources"]:
+        passage = client.get("/source", params={"uri": citation["source"], "start": citation["start"], "end": citation["end"]}).json()  # fmt: skip
+        assert passage["quote"] == citation["quote"]
+
+
+def test_nothing_in_the_documents_is_said_so(client: httpx.Client) -> None:
+    reply = ask(client, "Who won the football world cup in 1954?", include_sources=True)
+    assert reply["metadata"]["supported"] is False
+    assert reply["sources"] == []
+
+
+def test_a_conversation_is_read_back_counted_and_deleted(client: httpx.Client) -> None:
+    thread = f"öffentlich:{{x}} {uuid4()}"
+    ask(client, "What does admission to the museum cost?", conversation_id=thread)
+    ask(client, "And for children?", conversation_id=thread)
+    page = client.get(f"/conversation/{thread}").json()
+    assert [message["role"] for message in page["history"]] == ["user", "assistant"] * 2
+    assert page["statistics"] | {"first": None, "last": None} == {
+        "total": 4, "user": 2, "assistant": 2, "first": None, "last": None,
+    }  # fmt: skip
+    assert page["statistics"]["first"] < page["statistics"]["last"]
+    newest = client.get(f"/conversation/{thread}", params={"limit": 1}).json()
+    assert newest["history"] == page["history"][-1:]
+    older = client.get(f"/conversation/{thread}", params={"limit": 3, "before": newest["before"]}).json()
+    assert older["history"] + newest["history"] == page["history"]
+    assert client.delete(f"/conversation/{thread}").status_code == 204
+    problem(client.get(f"/conversation/{thread}"), "thread_not_found", 404)
+    assert client.delete(f"/conversation/{thread}").status_code == 204
+
+
+@pytest.mark.parametrize("given", [{}, {"conversation_id": None}, {"conversation_id": ""}])
+def test_a_missing_conversation_id_makes_a_fresh_one(client: httpx.Client, given: dict[str, Any]) -> None:
+    seen = {ask(client, "How high is the tower?", **given)["conversation_id"] for _ in range(2)}
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ({}, "message"), ({"message": None}, "message"), ({"message": 1}, "message"), ({"message": ""}, "empty"),
+        ({"message": "hi", "colour": "red"}, "colour"), ({"message": "hi", "top_k": 51}, "top_k"),
+        ({"message": "hi", "conversation_id": 3}, "conversation_id"), ({"message": "a\x00b"}, "U+0000"),
+        ({"message": "hi", "include_sources": "yes"}, "include_sources"), ([], ""), ("text", ""),
+    ],
+)  # fmt: skip
+def test_bad_input_gets_a_problem_that_names_the_fault(client: httpx.Client, body: Any, named: str) -> None:
+    assert named in problem(client.post("/chat", json=body), "invalid_request", 422)["detail"]
+
+
+def test_a_request_id_comes_back(client: httpx.Client) -> None:
+    reply = client.post("/chat", json={})
+    assert reply.headers["x-request-id"] == reply.json()["request_id"]
+
+
+def test_the_front_door_serves_browsers_a_page_and_programs_a_status(client: httpx.Client) -> None:
+    assert client.get("/").json()["status"] == "ok"
+    page = client.get("/", headers={"accept": "text/html"}).text
+    assert "<form" in page
+    assert "http" not in page.replace("http://www.w3.org/2000/svg", ""), "the page loads something from elsewhere"
+
+
+def test_liveness_readiness_and_metrics_answer(client: httpx.Client) -> None:
+    assert client.get("/healthz").json() == {"status": "ok"}
+    ready = client.get("/readyz").json()
+    assert ready["status"] == "ready"
+    assert ready["checks"]["index"]["sources"] == 3
+    assert "citewell_turns_total" in client.get("/metrics").text
+
+
+def test_the_api_page_works_without_a_network(client: httpx.Client) -> None:
+    page = client.get("/docs").text
+    assert "https://" not in page
+    assert client.get("/docs/static/swagger-ui-bundle.js").status_code == 200
+    paths = client.get("/openapi.json").json()["paths"]
+    assert {"/chat", "/rag/invoke", "/rag/batch", "/rag/stream", "/conversation/{conversation_id}"} <= set(paths)

@@ -1,0 +1,124 @@
+"""A real service: ingested documents, its own process, a free port on loopback."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LIBRARY = Path(__file__).with_name("library")
+START_WITHIN_S = 60.0
+
+
+@dataclass(frozen=True)
+class Live:
+    """A running service."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+    data_dir: Path
+
+    @property
+    def ws(self) -> str:
+        return self.url.replace("http://", "ws://") + "/ws/chat"
+
+
+def environment(data_dir: Path, **settings: str) -> dict[str, str]:
+    """The environment of a service that knows nothing of this machine's own settings and keys."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("CITEWELL_", "OPENAI_", "REDIS_"))}
+    return kept | {"CITEWELL_DATA_DIR": str(data_dir), "PYTHONPATH": str(ROOT)} | settings
+
+
+def ingest(data_dir: Path, *paths: Path, **settings: str) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "ingest.py"), *map(str, paths)],
+        env=environment(data_dir, **settings), cwd=data_dir.parent, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running(data_dir: Path, **settings: str) -> Iterator[Live]:
+    """Start the service over an index that stands, wait until it is ready, stop it."""
+    port = free_port()
+    log = data_dir.parent / f"server-{port}.log"
+    url = f"http://127.0.0.1:{port}"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "server.py")],
+            env=environment(data_dir, CITEWELL_PORT=str(port), **settings),
+            cwd=data_dir.parent, stdout=out, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    try:
+        deadline = time.monotonic() + START_WITHIN_S
+        while True:
+            assert process.poll() is None, f"the service ended:\n{log.read_text()}"
+            try:
+                if httpx.get(f"{url}/readyz", timeout=5).status_code == 200:
+                    break
+            except httpx.TransportError:
+                pass
+            assert time.monotonic() < deadline, f"not ready within {START_WITHIN_S:g} s:\n{log.read_text()}"
+            time.sleep(0.1)
+        yield Live(url, process, log, data_dir)
+    finally:
+        process.terminate()
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(scope="session")
+def indexed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory with the test library ingested."""
+    data_dir = tmp_path_factory.mktemp("indexed") / "data"
+    data_dir.mkdir()
+    ingest(data_dir, LIBRARY)
+    return data_dir
+
+
+@pytest.fixture(scope="session")
+def live(indexed: Path) -> Iterator[Live]:
+    """The service with default settings, shared by tests that do not change it."""
+    with running(indexed) as service:
+        yield service
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Live]]:
+    """Start services with settings of the test's own: `start(CITEWELL_CHAT_MODEL=...)`."""
+    with ExitStack() as stack:
+
+        def begin(documents: Path | None = LIBRARY, **settings: str) -> Live:
+            data_dir = tmp_path / "data"
+            data_dir.mkdir(exist_ok=True)
+            if documents is not None and not any(data_dir.iterdir()):
+                ingest(data_dir, documents)
+            return stack.enter_context(running(data_dir, **settings))
+
+        yield begin
+
+
+def problem(response: httpx.Response, code: str, status: int) -> Mapping[str, object]:
+    """Assert that a response is a problem of this kind, and return its body."""
+    assert (response.status_code, response.headers["content-type"]) == (status, "application/problem+json"), response.text
+    body: Mapping[str, object] = response.json()
+    assert body["code"] == code
+    return body
