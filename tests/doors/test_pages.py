@@ -1,0 +1,63 @@
+"""The pages a person opens, driven in a real browser: type, send, see tokens and the answer, go on."""
+
+from playwright.sync_api import Page, expect
+
+from tests.service import Live
+
+
+def test_the_front_page_answers_with_sources_that_open_at_the_quote(live: Live, page: Page) -> None:
+    page.goto(live.url)
+    page.get_by_label("Question").fill("How high is the tower of the lighthouse?")
+    page.keyboard.press("Enter")
+    expect(page.locator(".answer").first).to_contain_text("42 metres")
+    source = page.locator("details").first
+    expect(source).to_contain_text("✓ verified")
+    source.locator("summary").click()
+    expect(source.locator("mark")).to_contain_text("42 metres")
+    expect(source.locator(".passage")).to_contain_text("Marrick quarry")
+    page.get_by_label("Question").fill("And when was it first lit?")
+    page.get_by_role("button", name="Ask").click()
+    expect(page.locator(".answer").nth(1)).to_contain_text("14 March 1871")
+
+
+def test_the_front_page_says_what_went_wrong(live: Live, page: Page) -> None:
+    page.goto(live.url)
+    page.get_by_label("Question").fill("x" * 5001)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text("5,001 characters")
+
+
+def test_the_playground_shows_tokens_and_the_answer(live: Live, page: Page) -> None:
+    page.goto(f"{live.url}/rag/playground/")
+    page.locator("textarea").first.fill("How high is the tower of the lighthouse?")
+    page.get_by_role("button", name="Start").click()
+    expect(page.get_by_text("42 metres").first).to_be_visible()
+    expect(page.get_by_text("verified").first).to_be_visible()
+
+
+def test_the_playground_remembers_by_thread_id(live: Live, page: Page) -> None:
+    page.goto(f"{live.url}/rag/playground/")
+    page.get_by_label("thread id").fill("playground thread")
+    for question, words in (
+        ("How high is the tower of the lighthouse?", "42 metres"),
+        ("And when was it first lit?", "14 March 1871"),
+    ):
+        page.locator("textarea").last.fill(question)
+        page.get_by_role("button", name="Start").click()
+        expect(page.get_by_text(words).first).to_be_visible()
+
+
+def test_the_chat_playground_streams_and_remembers(live: Live, page: Page) -> None:
+    page.goto(f"{live.url}/chat/playground/")
+    for question, words in (
+        ("How high is the tower of the lighthouse?", "42 metres"),
+        ("And when was it first lit?", "14 March 1871"),
+    ):
+        page.locator("textarea").last.fill(question)
+        page.keyboard.press("Enter")
+        expect(page.get_by_text(words).first).to_be_visible()
+
+
+def test_the_api_page_draws_itself(live: Live, page: Page) -> None:
+    page.goto(f"{live.url}/docs")
+    expect(page.get_by_text("/rag/invoke").first).to_be_visible()
