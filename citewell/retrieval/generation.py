@@ -1,0 +1,162 @@
+"""One generation, open: catalog, vector store, keyword index and token file kept in step."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from citewell.documents import Chunk, Source
+from citewell.models import Encoded
+from citewell.retrieval import maxsim
+from citewell.retrieval.catalog import Catalog, Entry, Replacement, digest
+from citewell.retrieval.keywords import KeywordIndex
+from citewell.retrieval.stores import VectorStore, Vectors, open_store
+from citewell.retrieval.tokens import TokenFile
+from citewell.settings import Settings
+
+REFRESH_SHARE = 0.1
+"""Most of the time that may go into reopening a store another process keeps writing to."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewSource:
+    """What ingestion hands over for one source."""
+
+    source: Source
+    text: str
+    chunks: Sequence[Chunk]
+    page_starts: Sequence[int] = ()
+
+
+class Generation:
+    """Blocking; call it from threads. Searches may run at the same time, and beside one writer."""
+
+    def __init__(self, folder: Path, settings: Settings, *, dimension: int) -> None:
+        """Open what `Generation.create` made."""
+        self.name = folder.name
+        self.catalog = Catalog(folder / "catalog.sqlite")
+        self.keywords = KeywordIndex(folder / "keywords")
+        self.tokens = TokenFile(folder / "tokens.bin")
+        self.store: VectorStore = open_store(
+            settings, namespace=f"{settings.namespace}-{folder.name}", folder=folder / "vectors", dimension=dimension
+        )
+        self._seen = self.catalog.revision()
+        self._store_seen = self._seen
+        self._next_refresh = 0.0
+        self._refreshing = threading.Lock()
+
+    @classmethod
+    def create(cls, folder: Path, fingerprint: Mapping[str, object]) -> None:
+        Catalog.create(folder / "catalog.sqlite", fingerprint).close()
+
+    @staticmethod
+    def fingerprint_of(folder: Path) -> dict[str, object] | None:
+        """What a generation was built with; None where its catalog is missing or was never finished."""
+        if not (folder / "catalog.sqlite").exists():
+            return None
+        catalog = Catalog(folder / "catalog.sqlite")
+        try:
+            return catalog.fingerprint()
+        except sqlite3.DatabaseError:
+            return None
+        finally:
+            catalog.close()
+
+    @property
+    def revision(self) -> int:
+        """The last revision that `synchronise` saw."""
+        return self._seen
+
+    def close(self) -> None:
+        self.keywords.close()
+        self.store.close()
+        self.tokens.close()
+        self.catalog.close()
+
+    def drop(self) -> None:
+        """Remove what lies outside the generation's folder."""
+        self.store.drop()
+
+    # --- reading --------------------------------------------------------------------------------
+
+    def synchronise(self) -> int:
+        """See what has been committed since, by whomever; returns the revision that searches will find at least."""
+        revision = self.catalog.revision()
+        if revision != self._seen or (revision != self._store_seen and time.monotonic() >= self._next_refresh):
+            with self._refreshing:
+                if revision != self._seen:
+                    self.keywords.reload()
+                    self._seen = revision
+                if revision != self._store_seen and time.monotonic() >= self._next_refresh:
+                    began = time.monotonic()
+                    self.store.refresh()
+                    ended = time.monotonic()
+                    self._next_refresh = ended + (ended - began) / REFRESH_SHARE
+                    self._store_seen = revision
+        return revision
+
+    def token_vectors(self, ids: Sequence[str]) -> dict[str, maxsim.Packed]:
+        """Packed token vectors by chunk id; a chunk that is gone, or has none, is left out."""
+        entries = [entry for entry in self.catalog.entries_by_id(ids).values() if entry.token_bytes]
+        spans = [(entry.token_start, entry.token_bytes) for entry in entries]
+        return {
+            entry.chunk.id: maxsim.unpack(data) for entry, data in zip(entries, self.tokens.read(spans), strict=True)
+        }
+
+    # --- writing --------------------------------------------------------------------------------
+
+    def replace(self, new: Sequence[NewSource], encoded: Encoded) -> None:
+        """Make sources visible in their new state, all at once. `encoded` holds their chunks' vectors, in order."""
+        chunks = [chunk for each in new for chunk in each.chunks]
+        first = self.catalog.reserve(len(chunks)) if chunks else None
+        end = self.catalog.token_end()
+        entries: list[Entry] = []
+        pieces: list[bytes] = []
+        for number, chunk in enumerate(chunks):
+            packed = b""
+            if encoded.tokens is not None and encoded.token_ids is not None:
+                packed = maxsim.pack(encoded.tokens[number], encoded.token_ids[number]).tobytes()  # type: ignore[arg-type]
+            entries.append(Entry((first or 0) + number, chunk, digest(chunk.text), end, len(packed)))
+            pieces.append(packed)
+            end += len(packed)
+        if chunks:
+            self.tokens.write(self.catalog.token_end(), pieces)
+            self.store.add([entry.key for entry in entries], np.asarray(encoded.vectors, np.float32), chunks)
+            self.keywords.add(entries)
+            self.keywords.commit()
+        by_source: list[Replacement] = []
+        for each in new:
+            own, entries = entries[: len(each.chunks)], entries[len(each.chunks) :]
+            by_source.append(Replacement(source=each.source, text=each.text, page_starts=each.page_starts, entries=own))
+        self.catalog.replace(by_source, token_end=end, first_key=first)
+        self._wrote()
+
+    def remove(self, uris: Sequence[str]) -> None:
+        """Make sources disappear, all at once."""
+        self.catalog.remove(uris)
+        self._wrote()
+
+    def clean(self) -> None:
+        """Empty the stores of what no reader can see: old states, and what a killed writer left."""
+        if keys := self.catalog.leftovers():
+            self.store.delete(keys)
+            self.keywords.delete(keys)
+            self.keywords.commit()
+            self.catalog.forget(keys)
+
+    def catch_up(self) -> None:
+        """Before writing: see everything others wrote, whatever it takes."""
+        self._next_refresh = 0.0
+        self.synchronise()
+
+    def _wrote(self) -> None:
+        """Our own change needs no refresh of the store, which saw it being made."""
+        with self._refreshing:
+            self.keywords.reload()
+            self._seen = self._store_seen = self.catalog.revision()

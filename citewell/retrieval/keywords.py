@@ -1,0 +1,143 @@
+"""The keyword index: BM25 over text, headings and title, on disk, kept by tantivy.
+
+Commits are incremental: a changed source costs what its own chunks cost. Nothing is rebuilt at start or per query.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import tantivy
+from tantivy import Filter as Step
+from tantivy import Occur, Query
+
+from citewell.retrieval.catalog import Entry
+from citewell.retrieval.filters import All, Any_, Field, Filter, Test, field_value
+
+FIELD_WEIGHTS = {"text": 1.0, "title": 0.5, "headings": 0.5}
+MAX_TERMS = 64
+"""Different words of a question that are searched for; a longer one is a pasted text."""
+
+_WRITER_BYTES = 50_000_000
+"""Memory in which tantivy collects new documents before it writes a segment."""
+
+
+def _schema() -> tantivy.Schema:
+    builder = tantivy.SchemaBuilder().add_integer_field("key", indexed=True, fast=True)
+    for name in FIELD_WEIGHTS:
+        builder.add_text_field(name, tokenizer_name="english", index_option="freq")
+    for name in ("source", "exact_title", "type", "tags", "access"):
+        builder.add_text_field(name, tokenizer_name="raw", index_option="basic")
+    return builder.add_integer_field("date", indexed=True, fast=True).build()
+
+
+def _analyzer() -> tantivy.TextAnalyzer:
+    """Words in lower case, without accents, without English stop words, stemmed."""
+    return (
+        tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.simple())
+        .filter(Step.remove_long(60)).filter(Step.lowercase()).filter(Step.ascii_fold())
+        .filter(Step.stopword("english")).filter(Step.stemmer("english")).build()
+    )  # fmt: skip
+
+
+class KeywordIndex:
+    """Blocking; call it from a thread. One writer at a time, which the index's lock ensures."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the index in this folder, or make one there."""
+        path.mkdir(parents=True, exist_ok=True)
+        self._schema = _schema()
+        self._index = tantivy.Index(self._schema, path=str(path))
+        self._analyzer = _analyzer()
+        self._index.register_tokenizer("english", self._analyzer)
+        self._index.config_reader("manual")
+        self._writer: tantivy.IndexWriter | None = None
+
+    def search(self, question: str, limit: int, filter_: Filter | None = None) -> list[tuple[int, float]]:
+        """Best matches as (key, BM25 score > 0), best first; empty where no word of the question is in the index."""
+        terms = list(dict.fromkeys(self._analyzer.analyze(question)))[:MAX_TERMS]
+        words = [
+            (Occur.Should, Query.boost_query(Query.term_query(self._schema, name, term, "freq"), weight))
+            for term in terms
+            for name, weight in FIELD_WEIGHTS.items()
+        ]
+        if not words:
+            return []
+        query = Query.boolean_query(words)
+        if filter_ is not None:
+            only = Query.const_score_query(self._translate(filter_), 0.0)
+            query = Query.boolean_query([(Occur.Must, query), (Occur.Must, only)])
+        searcher = self._index.searcher()
+        hits = searcher.search(query, limit, count=False).hits
+        keys = searcher.fast_field_values("key", [address for _, address in hits])
+        return [(int(key), float(score)) for key, (score, _) in zip(keys, hits, strict=True) if key is not None]
+
+    def reload(self) -> None:
+        """See what has been committed since, by this process or another."""
+        self._index.reload()
+
+    def add(self, entries: Iterable[Entry]) -> None:
+        writer = self._open_writer()
+        for entry in entries:
+            chunk = entry.chunk
+            writer.add_document(tantivy.Document(
+                key=entry.key, text=chunk.text, title=chunk.title, headings=" / ".join(chunk.headings),
+                source=chunk.source, exact_title=chunk.title, type=chunk.type, tags=["", *chunk.tags],
+                access=field_value(chunk, "access"), date=field_value(chunk, "date"),
+            ))  # fmt: skip
+
+    def delete(self, keys: Sequence[int]) -> None:
+        if keys:
+            self._open_writer().delete_documents_by_query(Query.term_set_query(self._schema, "key", list(keys)))
+
+    def commit(self) -> None:
+        if self._writer is not None:
+            self._writer.commit()
+
+    def close(self) -> None:
+        """Give the writer's lock back. What was not committed is lost."""
+        if self._writer is not None:
+            self._writer.rollback()
+            self._writer.wait_merging_threads()
+            self._writer = None
+
+    def _open_writer(self) -> tantivy.IndexWriter:
+        if self._writer is None:
+            self._writer = self._index.writer(_WRITER_BYTES, 1)
+        return self._writer
+
+    def _translate(self, tree: Filter) -> Query:
+        match tree:
+            case All(parts):
+                return Query.boolean_query([(Occur.Must, self._translate(part)) for part in parts])
+            case Any_(parts):
+                return Query.boolean_query([(Occur.Should, self._translate(part)) for part in parts])
+            case Test(field, "eq" | "has", value):
+                return Query.term_query(self._schema, _name(field), value, "basic")
+            case Test(field, "in", tuple() as values):
+                return Query.term_set_query(self._schema, _name(field), list(values))
+            case Test(_, "gt" | "gte" as operator, value):
+                return self._range(lower=value, include_lower=operator == "gte")
+            case Test(_, "lt" | "lte" as operator, value):
+                return self._range(upper=value, include_upper=operator == "lte")
+            case Test(field, "ne", value):
+                return self._without(Test(field, "eq", value))
+            case Test(field, "nin", value):
+                return self._without(Test(field, "in", value))
+            case Test(field, _, value):
+                return self._without(Test(field, "has", value))
+
+    def _range(
+        self, *, lower: object = None, upper: object = None, include_lower: bool = True, include_upper: bool = True
+    ) -> Query:
+        return Query.range_query(
+            self._schema, "date", tantivy.FieldType.Integer, lower, upper, include_lower, include_upper
+        )  # type: ignore[type-var]  # dates are integers here: filters.date_number
+
+    def _without(self, test: Test) -> Query:
+        return Query.boolean_query([(Occur.Must, Query.all_query()), (Occur.MustNot, self._translate(test))])
+
+
+def _name(field: Field) -> str:
+    return "exact_title" if field == "title" else field

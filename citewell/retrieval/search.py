@@ -1,0 +1,160 @@
+"""One search: dense and keyword side by side, checked against the catalog, fused, duplicates folded."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+from citewell.documents import ScoredChunk
+from citewell.retrieval import fusion
+from citewell.retrieval.catalog import Entry
+from citewell.retrieval.filters import Filter, Test, both, holds
+from citewell.retrieval.generation import Generation
+from citewell.retrieval.stores import Vectors
+from citewell.retrieval.trace import Trace
+
+_RETRIES = 5
+"""How often a search starts over because what it found was replaced while it ran."""
+_WIDEST = 16
+"""At most this many times the candidates are fetched when hits turn out to be leftovers or duplicates."""
+
+
+class Run(Protocol):
+    """Runs a blocking call in a thread."""
+
+    def __call__(self, call: Callable[..., Any], /, *args: Any) -> Awaitable[Any]: ...
+
+
+class Search:
+    """Searches one generation, in a state that is whole: no source is seen half old and half new.
+
+    The stores hold at every moment all that the catalog knows at that moment, and perhaps more. So if every hit is
+    still known afterwards, or nothing was committed meanwhile, the hits are what the catalog's state would have given;
+    otherwise the search starts over.
+    """
+
+    def __init__(self, generation: Generation, run: Run, trace: Trace) -> None:
+        self._generation = generation
+        self._run = run
+        self._trace = trace
+
+    async def __call__(
+        self, question: str, vector: Vectors, *, candidates: int, where: Filter | None, access: frozenset[str] | None
+    ) -> list[ScoredChunk]:
+        width, retries = candidates, 0
+        while True:
+            revision, allowed = await self._run(self._prepare, access)
+            if allowed == ():
+                return []
+            only = both(where, Test("access", "in", allowed) if allowed is not None else None)
+            dense, keyword = await asyncio.gather(
+                self._timed("dense", self._generation.store.search, vector, width, only),
+                self._timed("keyword", self._generation.keywords.search, question, width, only),
+            )
+            keys = dict.fromkeys(key for key, _ in [*dense, *keyword])
+            now, entries = await self._timed("catalog", self._generation.catalog.entries, keys)
+            if now != revision and len(entries) < len(keys) and retries < _RETRIES:
+                retries += 1
+                continue
+            known = {
+                key: entry for key, entry in entries.items()
+                if (where is None or holds(where, entry.chunk))
+                and (access is None or not access.isdisjoint(entry.chunk.access))
+            }  # fmt: skip
+            unique = _representatives(known, dense, keyword)
+            short = any(
+                len(hits) >= width and len({unique[key] for key, _ in hits if key in known}) < candidates
+                for hits in (dense, keyword)
+            )
+            if short and width < candidates * _WIDEST:
+                width *= 2
+                continue
+            for key in keys:
+                if key not in known:
+                    self._trace.drop("left over from a former state, or not allowed", key=key)
+            return await self._finish(dense, keyword, known, unique, candidates, access)
+
+    def _prepare(self, access: frozenset[str] | None) -> tuple[int, tuple[str, ...] | None]:
+        """The revision that is searched, and the label sets the caller may read; None where that is all of them."""
+        revision = self._generation.synchronise()
+        if access is None:
+            return revision, None
+        sets = self._generation.catalog.access_sets()
+        allowed = tuple(each for each in sets if not access.isdisjoint(each.split("\x1f")))
+        return revision, None if len(allowed) == len(sets) and sets else allowed
+
+    async def _timed(self, stage: str, call: Callable[..., Any], *args: Any) -> Any:
+        began = time.perf_counter()
+        result = await self._run(call, *args)
+        spent = (time.perf_counter() - began) * 1000
+        self._trace.stages[stage] = round(self._trace.stages.get(stage, 0.0) + spent, 3)
+        return result
+
+    async def _finish(
+        self,
+        dense: Sequence[tuple[int, float]],
+        keyword: Sequence[tuple[int, float]],
+        known: dict[int, Entry],
+        unique: dict[int, int],
+        candidates: int,
+        access: frozenset[str] | None,
+    ) -> list[ScoredChunk]:
+        by_meaning = _folded(dense, known, unique)
+        by_words = _folded(keyword, known, unique)
+        fused = fusion.fuse(by_meaning.items(), by_words.items())
+        dense_rank = {id_: rank for rank, id_ in enumerate(by_meaning, 1)}
+        keyword_rank = {id_: rank for rank, id_ in enumerate(by_words, 1)}
+        by_id = {known[key].chunk.id: known[key] for key in set(unique.values())}
+        for key, kept in unique.items():
+            if key != kept:
+                self._trace.drop("the same text as another candidate", id=known[key].chunk.id, of=known[kept].chunk.id)
+        ranked = []
+        for rank, one in enumerate(fused, 1):
+            evidence = {"fused": one.score, "fused_rank": float(rank)}
+            if one.dense is not None:
+                evidence |= {"dense": one.dense, "dense_rank": float(dense_rank[one.id])}
+            if one.keyword is not None:
+                evidence |= {"keyword": one.keyword, "keyword_rank": float(keyword_rank[one.id])}
+            ranked.append(ScoredChunk(chunk=by_id[one.id].chunk, score=one.score, evidence=evidence))
+        kept, beyond = ranked[:candidates], ranked[candidates:]
+        marks = {one.chunk.id: by_id[one.chunk.id].digest for one in kept}
+        holders = await self._timed("catalog", self._generation.catalog.holders, set(marks.values()))
+        result = []
+        for scored in kept:
+            others = tuple(
+                uri for uri, labels in holders.get(marks[scored.chunk.id], [])
+                if uri != scored.chunk.source and (access is None or not access.isdisjoint(labels))
+            )  # fmt: skip
+            result.append(replace(scored, chunk=replace(scored.chunk, also_in=others)) if others else scored)
+        self._trace.found(result, beyond)
+        return result
+
+
+def _representatives(
+    known: dict[int, Entry], dense: Sequence[tuple[int, float]], keyword: Sequence[tuple[int, float]]
+) -> dict[int, int]:
+    """For every known hit, the key that stands for its text: of chunks that hold the same, the one first by source."""
+    best: dict[bytes, int] = {}
+    for key, _ in [*dense, *keyword]:
+        if key in known:
+            mark = known[key].digest
+            held = best.get(mark)
+            if held is None or _place(known[key]) < _place(known[held]):
+                best[mark] = key
+    return {key: best[entry.digest] for key, entry in known.items()}
+
+
+def _folded(hits: Sequence[tuple[int, float]], known: dict[int, Entry], unique: dict[int, int]) -> dict[str, float]:
+    """Chunk id to score, best first, each text once."""
+    folded: dict[str, float] = {}
+    for key, score in hits:
+        if key in known:
+            folded.setdefault(known[unique[key]].chunk.id, score)
+    return folded
+
+
+def _place(entry: Entry) -> tuple[str, int]:
+    return entry.chunk.source, entry.chunk.index

@@ -1,0 +1,101 @@
+"""Vector stores: each a small adapter over its LangChain integration, chosen by `CITEWELL_VECTOR_STORE`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from langchain_core.embeddings import Embeddings
+from numpy.typing import NDArray
+
+from citewell.documents import Chunk, Source
+from citewell.errors import ConfigurationError
+from citewell.retrieval.filters import Filter, field_value
+from citewell.settings import Settings
+
+Vectors = NDArray[np.float32]
+
+
+class VectorStore(Protocol):
+    """What the index asks of a vector store. Blocking; the index calls it from threads, with its own deadline.
+
+    Every method raises only `StoreError` and its kind. An adapter holds one namespace, which it makes if absent.
+    """
+
+    def add(self, keys: Sequence[int], vectors: Vectors, chunks: Sequence[Chunk]) -> None:
+        """Insert or overwrite. `vectors`: float32[n, dimension], rows of length 1. Any number."""
+
+    def delete(self, keys: Sequence[int]) -> None:
+        """Remove; keys that are not there are no error. Any number."""
+
+    def search(self, vector: Vectors, limit: int, filter_: Filter | None = None) -> list[tuple[int, float]]:
+        """Nearest first, as (key, score); score = (1 + cosine) / 2, so 0..1. Only what passes the filter is ranked."""
+
+    def refresh(self) -> None:
+        """See what another process wrote since."""
+
+    def drop(self) -> None:
+        """Remove the whole namespace and everything in it."""
+
+    def close(self) -> None:
+        """Give back connections and memory."""
+
+
+def open_store(settings: Settings, *, namespace: str, folder: Path, dimension: int) -> VectorStore:
+    """Open the store that the settings name.
+
+    Args:
+        settings: `vector_store` decides.
+        namespace: What keeps this generation apart from everything else in the store.
+        folder: Where an embedded store may keep its files.
+        dimension: Length of a vector.
+
+    Raises:
+        MissingExtra: The store's packages are not installed.
+        ConfigurationError: No such store.
+        StoreError: It cannot be reached.
+    """
+    kind, _, rest = settings.vector_store.partition(":")
+    if kind == "chroma" and not rest:
+        from citewell.retrieval.stores.chroma import embedded
+
+        return embedded(folder, namespace)
+    if kind in ("chroma+http", "chroma+https"):
+        from citewell.retrieval.stores.chroma import server
+
+        return server(settings.vector_store.removeprefix("chroma+"), namespace, timeout_s=settings.retrieval_timeout_s)
+    raise ConfigurationError(
+        f"CITEWELL_VECTOR_STORE: no vector store is called {kind!r}; use chroma, chroma+http://host:port, "
+        "pinecone:INDEX or weaviate+http://host:port"
+    )
+
+
+def metadata(chunk: Chunk | Source) -> dict[str, str | int | list[str]]:
+    """What a store keeps beside a vector: exactly what can be filtered on. Text stays in the catalog."""
+    return {
+        "source": str(field_value(chunk, "source")), "title": str(field_value(chunk, "title")),
+        "type": str(field_value(chunk, "type")), "date": int(str(field_value(chunk, "date"))),
+        "tags": ["", *chunk.tags], "access": str(field_value(chunk, "access")),
+    }  # fmt: skip
+
+
+class HandOver(Embeddings):
+    """Gives LangChain's stores vectors that are already computed, under the texts they stand for (here: the keys).
+
+    LangChain's `add_texts` takes an embedding model and no vectors; ours come with token vectors from one pass.
+    """
+
+    def __init__(self) -> None:
+        self._vectors: dict[str, Vectors] = {}
+
+    def hold(self, texts: Sequence[str], vectors: Vectors) -> None:
+        self._vectors = dict(zip(texts, vectors, strict=True))
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        return [self._vectors[text].tolist() for text in texts]
+
+    def embed_query(self, text: str) -> list[float]:
+        found: list[float] = self._vectors[text].tolist()
+        return found

@@ -1,0 +1,183 @@
+"""Chroma, embedded or as a server, through langchain-chroma."""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import chromadb
+import chromadb.errors
+import httpx
+from chromadb.config import Settings as ChromaSettings
+from langchain_chroma import Chroma
+
+from citewell.documents import Chunk
+from citewell.errors import ConfigurationError, StoreError, StoreTimeout, StoreUnavailable
+from citewell.retrieval.filters import All, Any_, Filter, Operator, Test
+from citewell.retrieval.stores import HandOver, Vectors, metadata
+from citewell.retrieval.stores.faults import Faults, mapped
+
+FAULTS: Faults = {
+    chromadb.errors.ChromaError: StoreError,
+    chromadb.errors.RateLimitError: StoreUnavailable,
+    chromadb.errors.ChromaAuthError: ConfigurationError,
+    chromadb.errors.AuthorizationError: ConfigurationError,
+    httpx.TimeoutException: StoreTimeout,
+    httpx.HTTPError: StoreUnavailable,
+    OSError: StoreUnavailable,
+    ValueError: StoreError,  # the client raises bare ones, also where a server cannot be reached
+}
+HNSW = {"space": "cosine", "ef_construction": 100, "max_neighbors": 16, "ef_search": 100, "sync_threshold": 5000}
+_BATCH = 1000
+"""Vectors a call; SQLite inside Chroma takes about 5,400."""
+
+_OPERATORS: dict[Operator, str] = {
+    "eq": "$eq", "ne": "$ne", "in": "$in", "nin": "$nin", "lt": "$lt", "lte": "$lte", "gt": "$gt", "gte": "$gte",
+    "has": "$contains", "lacks": "$not_contains",
+}  # fmt: skip
+
+
+_spellings: set[str] = set()
+_spelling = threading.Lock()
+
+
+def embedded(folder: Path, namespace: str) -> ChromaStore:
+    """Chroma inside this process, with its files in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return ChromaStore(lambda: _Connection.to_folder(folder), namespace, lock=folder / "writing.lock")
+
+
+def server(url: str, namespace: str, *, timeout_s: float) -> ChromaStore:
+    """A Chroma server at `http://host:port` or `https://host:port`."""
+    address = urlsplit(url)
+    if not address.hostname:
+        raise ConfigurationError("CITEWELL_VECTOR_STORE: chroma+http:// must be followed by host:port")
+    return ChromaStore(lambda: _Connection.to_server(url, timeout_s), namespace, lock=None)
+
+
+class _Connection:
+    """A Chroma client and what has to be undone when it goes."""
+
+    def __init__(self, client: Any, spelling: str | None = None) -> None:
+        self.client = client
+        self._path = spelling
+
+    @classmethod
+    def to_folder(cls, folder: Path) -> _Connection:
+        """A view of the files as they are now.
+
+        Chroma shares one view per spelling of the path within a process, and that view never sees what another process
+        writes. A spelling that is not in use gives a fresh one, while searches go on in the old one.
+        """
+        with _spelling:
+            path = next(name for n in itertools.count() if (name := f"{folder}{'/.' * n}") not in _spellings)
+            _spellings.add(path)
+        return cls(chromadb.PersistentClient(path, settings=ChromaSettings(anonymized_telemetry=False)), path)
+
+    @classmethod
+    def to_server(cls, url: str, timeout_s: float) -> _Connection:
+        address = urlsplit(url)
+        client = chromadb.HttpClient(
+            str(address.hostname), address.port or 8000, ssl=address.scheme == "https",
+            settings=ChromaSettings(anonymized_telemetry=False),
+        )  # fmt: skip
+        client._server._session.timeout = httpx.Timeout(timeout_s)  # type: ignore[attr-defined]  # its own is endless, and no setting changes it
+        return cls(client)
+
+    def close(self) -> None:
+        self.client.close()
+        with _spelling:
+            _spellings.discard(self._path or "")
+
+
+class ChromaStore:
+    """One collection of a Chroma."""
+
+    def __init__(self, connect: Callable[[], _Connection], namespace: str, *, lock: Path | None) -> None:
+        """Args:
+        connect: Makes a connection.
+        namespace: The collection's name.
+        lock: File that keeps another process from reading the graph while it is being written; embedded only.
+        """
+        self._connect = connect
+        self._namespace = namespace
+        self._lock = lock
+        self._held = HandOver()
+        self._previous: _Connection | None = None
+        self._connection, self._chroma = self._open()
+
+    def add(self, keys: Sequence[int], vectors: Vectors, chunks: Sequence[Chunk]) -> None:
+        for start in range(0, len(keys), _BATCH):
+            ids = [str(key) for key in keys[start : start + _BATCH]]
+            self._held.hold(ids, vectors[start : start + _BATCH])
+            kept = [metadata(chunk) for chunk in chunks[start : start + _BATCH]]
+            with mapped(FAULTS, "Chroma"), self._alone():
+                self._chroma.add_texts(ids, metadatas=kept, ids=ids)
+
+    def delete(self, keys: Sequence[int]) -> None:
+        for start in range(0, len(keys), _BATCH):
+            with mapped(FAULTS, "Chroma"), self._alone():
+                self._chroma.delete([str(key) for key in keys[start : start + _BATCH]])
+
+    def search(self, vector: Vectors, limit: int, filter_: Filter | None = None) -> list[tuple[int, float]]:
+        where = _translate(filter_) if filter_ is not None else None
+        with mapped(FAULTS, "Chroma"):
+            found = self._chroma.similarity_search_by_vector_with_relevance_scores(
+                vector.tolist(), k=limit, filter=where
+            )
+        # Chroma's cosine distance is 1 - cosine, 0..2, give or take rounding.
+        return [(int(str(document.id)), min(1.0, max(0.0, 1 - distance / 2))) for document, distance in found]
+
+    def refresh(self) -> None:
+        if self._lock is None:
+            return
+        before = self._connection
+        self._connection, self._chroma = self._open()
+        if self._previous is not None:  # a search may still be running in the last view, not in the one before
+            self._previous.close()
+        self._previous = before
+
+    def drop(self) -> None:
+        with mapped(FAULTS, "Chroma"):
+            self._chroma.delete_collection()
+
+    def close(self) -> None:
+        for connection in (self._previous, self._connection):
+            if connection is not None:
+                connection.close()
+
+    def _open(self) -> tuple[_Connection, Chroma]:
+        with mapped(FAULTS, "Chroma"), self._alone():
+            connection = self._connect()
+            chroma = Chroma(
+                self._namespace, self._held, client=connection.client, collection_configuration={"hnsw": HNSW},  # type: ignore[typeddict-item]
+            )  # fmt: skip
+            if self._lock is not None and (one := chroma.get(limit=1, include=["embeddings"]))["ids"]:
+                # Chroma reads its graph on first use: let that be now, while no one writes it.
+                chroma.similarity_search_by_vector(one["embeddings"][0].tolist(), k=1)
+        return connection, chroma
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        if self._lock is None:
+            yield
+            return
+        with self._lock.open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def _translate(tree: Filter) -> dict[str, Any]:
+    match tree:
+        case All(parts):
+            return {"$and": [_translate(part) for part in parts]}
+        case Any_(parts):
+            return {"$or": [_translate(part) for part in parts]}
+        case Test(field, operator, value):
+            return {field: {_OPERATORS[operator]: list(value) if isinstance(value, tuple) else value}}
