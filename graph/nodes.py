@@ -24,8 +24,10 @@ from chains.extract import not_in_documents
 from chains.prompts import PROMPT_VERSION
 from chains.summarize import summarize_chain, summarize_rule, summary_input, to_fold
 from citewell.citations import verify
+from citewell.documents import ScoredChunk
 from citewell.models.chat import map_model_errors
 from citewell.questions import check_question
+from citewell.retrieval import Trace, filters
 from graph.parts import Parts
 from graph.state import RunContext, State
 
@@ -85,28 +87,43 @@ class Nodes:
         """Search by meaning and by words side by side, within what the caller may read."""
         context = _context(runtime)
         question = state.get("standalone") or _talk(state)[-1].text
+        access = None if context.access is None else frozenset(context.access)
+        trace = Trace() if context.trace else None
         with _stage(runtime, "retrieve"):
             found = await self._parts.retriever.search(
-                question,
-                candidates=self._settings.candidates,
-                where=context.filter,
-                access=None if context.access is None else frozenset(context.access),
+                question, candidates=self._settings.candidates, where=context.filter, access=access, trace=trace
             )
-        return {"standalone": question, "candidates": found}
+            # What the last answer cited stays in the running, so that "and the second one?" finds it.
+            known = {scored.chunk.id for scored in found}
+            cited = [id_ for id_ in state.get("cited", ()) if id_ not in known] if len(_talk(state)) > 1 else []
+            if cited:
+                tree = filters.parse(context.filter)
+                found += [
+                    ScoredChunk(chunk=chunk, score=0.0)
+                    for chunk in await self._parts.retriever.chunks(cited)
+                    if (access is None or not access.isdisjoint(chunk.access))
+                    and (tree is None or filters.holds(tree, chunk))
+                ]
+        return {"standalone": question, "candidates": found, "trace": trace}
 
     async def rerank(self, state: State, runtime: Runtime[RunContext]) -> dict[str, Any]:
         """Order the candidates by late interaction (or a cross-encoder) and let the guards see what is kept."""
         top_k = _context(runtime).top_k or self._settings.top_k
+        trace = state["trace"]
         with _stage(runtime, "rerank"):
-            ranked = await self._parts.retriever.rerank(state["standalone"], state["candidates"], top_k=top_k)
+            ranked = await self._parts.retriever.rerank(
+                state["standalone"], state["candidates"], top_k=top_k, trace=trace
+            )
             kept, quarantined = await self._parts.guards.screen_chunks(ranked)
-        return {
-            "sources": kept,
-            "metadata": {
-                "retrieved": len(state["candidates"]), "kept": len(kept), "quarantined": len(quarantined),
-                "index": self._parts.retriever.generation,
-            },
+        metadata: dict[str, Any] = {
+            "retrieved": len(state["candidates"]), "kept": len(kept), "quarantined": len(quarantined),
+            "index": self._parts.retriever.generation,
         }  # fmt: skip
+        if trace is not None:
+            metadata["trace"] = trace.as_dict() | {
+                "quarantined": [{"id": scored.chunk.id, "rule": verdict.rule} for scored, verdict in quarantined]
+            }
+        return {"sources": kept, "metadata": metadata}
 
     async def summarize(self, state: State, runtime: Runtime[RunContext]) -> dict[str, Any]:
         """Fold the oldest messages into the running summary."""
@@ -174,7 +191,8 @@ class Nodes:
         with _stage(runtime, "verify"):
             shown = state["sources"][: self._settings.top_n] if state["metadata"].get("supported") else []
             citations = verify(state["answer"], shown)
-        reply = _reply(state["answer"], citations, state["metadata"], state["usage"])
+        kept = {key: value for key, value in state["metadata"].items() if key != "trace"}  # too much to keep
+        reply = _reply(state["answer"], citations, kept, state["usage"])
         cited = list(dict.fromkeys(citation["chunk_id"] for citation in citations if citation["chunk_id"]))
         return {"citations": citations, "messages": [reply], "cited": cited}
 

@@ -1,6 +1,6 @@
 """The live objects the nodes work with, and what they ask of each."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -9,7 +9,8 @@ from langchain_core.messages import AIMessageChunk
 from langchain_core.runnables import Runnable
 
 from chains.answer import AnswerInput
-from citewell.documents import ScoredChunk
+from citewell.documents import Chunk, ScoredChunk
+from citewell.retrieval import Trace
 from citewell.settings import Settings
 
 
@@ -19,12 +20,14 @@ class Retriever(Protocol):
     @property
     def generation(self) -> str: ...
     async def search(
-        self, question: str, *, candidates: int, where: Mapping[str, Any] | None, access: frozenset[str] | None,
-        trace: Any = None,
+        self, question: str, *, candidates: int, where: dict[str, object] | None, access: frozenset[str] | None,
+        trace: Trace | None = None,
     ) -> list[ScoredChunk]: ...  # fmt: skip
     async def rerank(
-        self, question: str, candidates: Sequence[ScoredChunk], *, top_k: int, trace: Any = None
+        self, question: str, candidates: Sequence[ScoredChunk], *, top_k: int, trace: Trace | None = None
     ) -> list[ScoredChunk]: ...
+
+    async def chunks(self, ids: Sequence[str]) -> list[Chunk]: ...
 
 
 class ChatModels(Protocol):

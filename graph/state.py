@@ -1,6 +1,5 @@
 """What flows through the graph: the thread's state, one run's plain data, what goes in and comes out."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -11,6 +10,7 @@ from typing_extensions import NotRequired, TypedDict
 
 from citewell.citations import Citation
 from citewell.documents import ScoredChunk
+from citewell.retrieval import Trace
 
 
 class Question(TypedDict):
@@ -50,6 +50,8 @@ class State(TypedDict, total=False):
     """The question, understandable without the conversation."""
     candidates: Annotated[list[ScoredChunk], UntrackedValue]
     """What retrieval found, best first."""
+    trace: Annotated[Trace | None, UntrackedValue]
+    """How that came about, for callers who ask."""
     sources: Annotated[list[ScoredChunk], UntrackedValue]
     """What reranking kept and the guards let through, best first; markers number these from 1."""
     answer: Annotated[str, UntrackedValue]
@@ -69,7 +71,7 @@ class RunContext:
     max_tokens: int | None = None
     top_k: int | None = None
     """Chunks that leave the reranker."""
-    filter: Mapping[str, Any] | None = None
+    filter: dict[str, object] | None = None
     """Metadata filter, see docs/filters.md."""
     access: tuple[str, ...] | None = None
     """Labels the caller holds; None: everything may be read."""
