@@ -308,17 +308,26 @@ def _weight(terms: Sequence[Term], matched: Sequence[bool]) -> float:
 
 def _denied_otherwise(statement: Statement, terms: Sequence[Term], denials: Sequence[tuple[int, ...]]) -> bool:
     """Whether the sentence denies what the passage does not, or the passage denies what the sentence asserts."""
-    denied_here = {statement.terms[i].key for denial in statement.denials for i in denial}
-    denied_there = {terms[i].key for denial in denials for i in denial}
-    for denial in statement.denials:
-        if denial and not any(statement.terms[i].key in denied_there for i in denial):
-            return True
-    said = {term.key for term in statement.terms}
+    here, there = statement.denials, denials
+    return _unmatched(here, statement.terms, there, terms) or _unmatched(there, terms, here, statement.terms)
+
+
+def _unmatched(
+    denials: Sequence[tuple[int, ...]], terms: Sequence[Term],
+    others: Sequence[tuple[int, ...]], other_terms: Sequence[Term],
+) -> bool:  # fmt: skip
+    """Whether one of the denials governs a term that the other side has, at the same place, without denying it."""
+    denied = {i for denial in others for i in denial}
     for denial in denials:
-        head = terms[denial[0]].key
-        asserted_there = any(term.key == head for i, term in enumerate(terms) if not any(i in d for d in denials))
-        if head in said and not asserted_there and not any(terms[i].key in denied_here for i in denial):
-            return True
+        for i in denial:
+            places = [j for j, other in enumerate(other_terms) if other.key == terms[i].key]
+            if not places:
+                continue  # judged by the next word that the denial governs
+            around = _around(terms, i)
+            place = max(places, key=lambda j: (_fit(around, other_terms, j), j in denied))
+            if place not in denied:
+                return True
+            break
     return False
 
 
@@ -333,11 +342,7 @@ def _changed_places(claim: Sequence[Term], passage: Sequence[Term]) -> bool:
         around = _around(claim, i)
         if not around:
             continue
-        fits = [
-            (_fit(around, passage, j), _same(term, other))
-            for j, other in enumerate(passage)
-            if other.kind == term.kind and (term.kind == "name" or other.unit == term.unit)
-        ]
+        fits = [(_fit(around, passage, j), _same(term, other)) for j, other in enumerate(passage) if other.kind == term.kind]
         own = max((fit for fit, same in fits if same), default=0.0)
         if any(fit > own + 0.5 and not same for fit, same in fits):
             return True

@@ -47,6 +47,8 @@ def sentence_spans(text: str) -> list[Span]:
             if match.end() < block.end and _ends_sentence(text, match, block.end, start):
                 _add(spans, text, start, match.end())
                 start = match.end()
+        if spans and spans[-1].start >= block.start and not any(map(str.isalnum, text[start : block.end])):
+            start = spans.pop().start  # a lone quotation mark or bracket closes the sentence before it
         _add(spans, text, start, block.end)
     return spans
 
@@ -75,8 +77,8 @@ def _ends_sentence(text: str, match: re.Match[str], limit: int, sentence_start: 
     word = _WORD_BEFORE.search(text, max(sentence_start, match.start() - 24), match.start())
     before = word.group().lower() if word else ""
     head = following.lstrip("\"'\u2018\u201c\u00ab([*_")[:1]
-    if before in _NEVER_LAST or (len(before) == 1 and before.isascii() and before != "i" and head.isupper()):
-        return False  # a title, or an initial: "J. Smith"
+    if before in _NEVER_LAST or (len(before) == 1 and before.isascii() and before != "i" and (head + " ")[0].isalnum()):
+        return False  # a title, an initial, a short form: "J. Smith", "c. 1600"
     if head.islower():
         return False
     if before in _ABBREVIATIONS or "." in before:

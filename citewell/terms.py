@@ -50,7 +50,7 @@ _NEGATORS = frozenset(
     "\u043d\u0435 \u043d\u0435\u0442 niet geen".split()
 )
 _SCOPE = 3
-_ONLY = frozenset("only just merely simply necessarily".split())  # "not only ... but also" affirms
+_ONLY = frozenset("only just merely simply".split())  # "not only ... but also" affirms
 
 _SMALL = {
     word: value
@@ -218,7 +218,7 @@ def _number(match: re.Match[str]) -> Term:
         key = "#" + key
     elif low in _SCALES or (low in {"k", "m", "b"} and (unit or low == "k")):
         key = _scaled(key, {"k": 10**3, "m": 10**6, "b": 10**9}.get(low) or _SCALES[low])
-    elif low in _UNITS:
+    elif low in _UNITS and low != "s":  # "1970s" is a decade
         unit = unit or _UNITS[low]
     elif low:
         key += low  # "1970s", "3d", "747b": one name
