@@ -15,6 +15,7 @@ from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph.state import CompiledStateGraph
 
+from citewell import telemetry
 from citewell.errors import InvalidRequest, RunReplaced, TurnTimeout, UnknownModel
 from citewell.questions import check_question, check_thread_id
 from citewell.retrieval import filters
@@ -112,27 +113,29 @@ class Service:
             CitewellError: What stopped the turn; the question is in the thread all the same.
         """
         events: asyncio.Queue[Any] = asyncio.Queue()
-        run = asyncio.create_task(self._run(turn, dict(config or {}), events))
-        pieces: list[str] = []
-        stages: dict[str, float] = {}
-        try:
-            while (event := await events.get()) is not None:
-                if "token" in event:
-                    pieces.append(event["token"])
-                    yield event["token"]
-                elif "stage" in event:
-                    stages[event["stage"]] = event["ms"]
-            final = await run
-        finally:
-            if not run.done():
-                run.cancel()
-                await asyncio.wait([run])
+        with telemetry.turn(turn.thread_id) as record:
+            run = asyncio.create_task(self._run(turn, dict(config or {}), events))
+            stages: dict[str, float] = {}
+            try:
+                while (event := await events.get()) is not None:
+                    if "token" in event:
+                        record.token()
+                        yield event["token"]
+                    elif "stage" in event:
+                        stages[event["stage"]] = event["ms"]
+                final = await run
+            finally:
+                if not run.done():
+                    run.cancel()
+                    await asyncio.wait([run])
+            metadata = final["metadata"] | {"stages_ms": stages}
+            record.end(metadata, final["usage"])
         yield Result(
             answer=final["answer"],
             citations=final["citations"],
             thread_id=turn.thread_id,
             usage=final["usage"],
-            metadata=final["metadata"] | {"stages_ms": stages},
+            metadata=metadata,
         )
 
     async def ask(self, turn: Turn, config: RunnableConfig | None = None) -> Result:
