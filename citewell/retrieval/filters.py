@@ -8,7 +8,7 @@
 
 Several keys in one object must all hold; `{}` and `None` mean no filter. `docs/filters.md` is the page for users.
 
-A parsed filter is a tree of `All`, `Any_` and `Test`, in which negation has already been pushed into the tests, so
+A parsed filter is a tree of `All`, `Either` and `Test`, in which negation has already been pushed into the tests, so
 that a store's adapter translates three shapes and never has to know what "not" means for a missing value. Dates are
 whole numbers (`date_number`), 0 where a document has none; tags always hold the empty string, so no list is empty.
 """
@@ -61,13 +61,13 @@ class All:
 
 
 @dataclass(frozen=True, slots=True)
-class Any_:
+class Either:
     """At least one part holds. Never empty."""
 
     parts: tuple[Filter, ...]
 
 
-Filter: TypeAlias = Test | All | Any_
+Filter: TypeAlias = Test | All | Either
 
 
 def parse(where: Mapping[str, object] | None) -> Filter | None:
@@ -95,8 +95,8 @@ def negate(tree: Filter) -> Filter:
         case Test(field, operator, value):
             return Test(field, _NEGATED[operator], value)
         case All(parts):
-            return Any_(tuple(map(negate, parts)))
-        case Any_(parts):
+            return Either(tuple(map(negate, parts)))
+        case Either(parts):
             return All(tuple(map(negate, parts)))
 
 
@@ -105,7 +105,7 @@ def holds(tree: Filter, source: Source | Chunk) -> bool:
     match tree:
         case All(parts):
             return all(holds(part, source) for part in parts)
-        case Any_(parts):
+        case Either(parts):
             return any(holds(part, source) for part in parts)
         case Test(field, operator, value):
             return _COMPARE[operator](field_value(source, field), value)
@@ -249,7 +249,7 @@ def _all(parts: list[Filter]) -> Filter:
 
 
 def _any(parts: list[Filter]) -> Filter:
-    return parts[0] if len(parts) == 1 else Any_(tuple(parts))
+    return parts[0] if len(parts) == 1 else Either(tuple(parts))
 
 
 def _kind(value: object) -> str:

@@ -16,7 +16,7 @@ from citewell.models import Encoded
 from citewell.retrieval import maxsim
 from citewell.retrieval.catalog import Catalog, Entry, Replacement, digest
 from citewell.retrieval.keywords import KeywordIndex
-from citewell.retrieval.stores import VectorStore, Vectors, open_store
+from citewell.retrieval.stores import VectorStore, open_store
 from citewell.retrieval.tokens import TokenFile
 from citewell.settings import Settings
 

@@ -51,6 +51,18 @@ class Generations:
         if self.building() == name:
             (self.folder / "building").unlink()
 
+    def make_first(self, name: str) -> str:
+        """Make this generation current unless one is; returns the one that is."""
+        draft = self.folder / f"{name}.new"
+        draft.write_text(name)
+        try:
+            os.link(draft, self.folder / "current")
+        except FileExistsError:  # another process was quicker
+            shutil.rmtree(self.folder / name)
+        finally:
+            draft.unlink()
+        return self.current() or name
+
     def others(self) -> Iterator[Path]:
         """Folders of generations that are neither current nor being built and that no process has open."""
         kept = {self.current(), self.building()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -331,13 +330,9 @@ class Index:
 
     def _first(self, generations: Generations) -> str:
         """An empty generation, for an index that has none yet."""
-        with contextlib.suppress(IngestBusy), generations.lock():
-            if generations.current() is None:
-                name = generations.begin()
-                Generation.create(generations.folder / name, self.fingerprint)
-                generations.make_current(name)
-        time.sleep(0.01)  # where another process is just making it
-        return generations.current() or self._first(generations)
+        name = generations.begin()
+        Generation.create(generations.folder / name, self.fingerprint)
+        return generations.make_first(name)
 
     def _unfinished(self, generations: Generations) -> str:
         """The generation that a rebuild fills: one that was left unfinished if it fits, otherwise a new one."""

@@ -13,7 +13,7 @@ from tantivy import Filter as Step
 from tantivy import Occur, Query
 
 from citewell.retrieval.catalog import Entry
-from citewell.retrieval.filters import All, Any_, Field, Filter, Test, field_value
+from citewell.retrieval.filters import All, Either, Field, Filter, Test, field_value
 
 FIELD_WEIGHTS = {"text": 1.0, "title": 0.5, "headings": 0.5}
 MAX_TERMS = 64
@@ -111,16 +111,16 @@ class KeywordIndex:
         match tree:
             case All(parts):
                 return Query.boolean_query([(Occur.Must, self._translate(part)) for part in parts])
-            case Any_(parts):
+            case Either(parts):
                 return Query.boolean_query([(Occur.Should, self._translate(part)) for part in parts])
             case Test(field, "eq" | "has", value):
                 return Query.term_query(self._schema, _name(field), value, "basic")
             case Test(field, "in", tuple() as values):
                 return Query.term_set_query(self._schema, _name(field), list(values))
-            case Test(_, "gt" | "gte" as operator, value):
-                return self._range(lower=value, include_lower=operator == "gte")
-            case Test(_, "lt" | "lte" as operator, value):
-                return self._range(upper=value, include_upper=operator == "lte")
+            case Test(_, "gt" | "gte" as operator, int() as value):
+                return self._range(value, None, inclusive=operator == "gte")
+            case Test(_, "lt" | "lte" as operator, int() as value):
+                return self._range(None, value, inclusive=operator == "lte")
             case Test(field, "ne", value):
                 return self._without(Test(field, "eq", value))
             case Test(field, "nin", value):
@@ -128,12 +128,9 @@ class KeywordIndex:
             case Test(field, _, value):
                 return self._without(Test(field, "has", value))
 
-    def _range(
-        self, *, lower: object = None, upper: object = None, include_lower: bool = True, include_upper: bool = True
-    ) -> Query:
-        return Query.range_query(
-            self._schema, "date", tantivy.FieldType.Integer, lower, upper, include_lower, include_upper
-        )  # type: ignore[type-var]  # dates are integers here: filters.date_number
+    def _range(self, lower: int | None, upper: int | None, *, inclusive: bool) -> Query:
+        kind = tantivy.FieldType.Integer
+        return Query.range_query(self._schema, "date", kind, lower, upper, inclusive, inclusive)
 
     def _without(self, test: Test) -> Query:
         return Query.boolean_query([(Occur.Must, Query.all_query()), (Occur.MustNot, self._translate(test))])

@@ -108,9 +108,9 @@ class Search:
         dense_rank = {id_: rank for rank, id_ in enumerate(by_meaning, 1)}
         keyword_rank = {id_: rank for rank, id_ in enumerate(by_words, 1)}
         by_id = {known[key].chunk.id: known[key] for key in set(unique.values())}
-        for key, kept in unique.items():
-            if key != kept:
-                self._trace.drop("the same text as another candidate", id=known[key].chunk.id, of=known[kept].chunk.id)
+        for key, first in unique.items():
+            if key != first:
+                self._trace.drop("the same text as another candidate", id=known[key].chunk.id, of=known[first].chunk.id)
         ranked = []
         for rank, one in enumerate(fused, 1):
             evidence = {"fused": one.score, "fused_rank": float(rank)}

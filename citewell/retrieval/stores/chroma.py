@@ -14,12 +14,13 @@ from urllib.parse import urlsplit
 import chromadb
 import chromadb.errors
 import httpx
+from chromadb.api.collection_configuration import CreateHNSWConfiguration
 from chromadb.config import Settings as ChromaSettings
 from langchain_chroma import Chroma
 
 from citewell.documents import Chunk
 from citewell.errors import ConfigurationError, StoreError, StoreTimeout, StoreUnavailable
-from citewell.retrieval.filters import All, Any_, Filter, Operator, Test
+from citewell.retrieval.filters import All, Either, Filter, Operator, Test
 from citewell.retrieval.stores import HandOver, Vectors, metadata
 from citewell.retrieval.stores.faults import Faults, mapped
 
@@ -33,7 +34,7 @@ FAULTS: Faults = {
     OSError: StoreUnavailable,
     ValueError: StoreError,  # the client raises bare ones, also where a server cannot be reached
 }
-HNSW = {"space": "cosine", "ef_construction": 100, "max_neighbors": 16, "ef_search": 100, "sync_threshold": 5000}
+HNSW: CreateHNSWConfiguration = {"space": "cosine", "ef_construction": 100, "max_neighbors": 16, "ef_search": 100, "sync_threshold": 5000}
 _BATCH = 1000
 """Vectors a call; SQLite inside Chroma takes about 5,400."""
 
@@ -156,7 +157,7 @@ class ChromaStore:
         with mapped(FAULTS, "Chroma"), self._alone():
             connection = self._connect()
             chroma = Chroma(
-                self._namespace, self._held, client=connection.client, collection_configuration={"hnsw": HNSW},  # type: ignore[typeddict-item]
+                self._namespace, self._held, client=connection.client, collection_configuration={"hnsw": HNSW},
             )  # fmt: skip
             if self._lock is not None and (one := chroma.get(limit=1, include=["embeddings"]))["ids"]:
                 # Chroma reads its graph on first use: let that be now, while no one writes it.
@@ -177,7 +178,7 @@ def _translate(tree: Filter) -> dict[str, Any]:
     match tree:
         case All(parts):
             return {"$and": [_translate(part) for part in parts]}
-        case Any_(parts):
+        case Either(parts):
             return {"$or": [_translate(part) for part in parts]}
         case Test(field, operator, value):
             return {field: {_OPERATORS[operator]: list(value) if isinstance(value, tuple) else value}}
