@@ -43,10 +43,10 @@ def extractive_answerer(embedder: Embedder) -> Runnable[AnswerInput, AIMessageCh
             answer = compose(quoted, given["chunks"])
             words = re.findall(r"\s*\S+", answer)
             for word in words:
-                yield AIMessageChunk(word)
+                yield AIMessageChunk(content=word)
             read_words = len(given["question"].split()) + sum(len(one.chunk.text.split()) for one in given["chunks"])
             yield AIMessageChunk(
-                "",
+                content="",
                 usage_metadata=UsageMetadata(
                     input_tokens=read_words, output_tokens=len(words), total_tokens=read_words + len(words)
                 ),

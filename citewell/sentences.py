@@ -16,10 +16,10 @@ class Span(NamedTuple):
 # A full stop after one of these does not end a sentence. Titles, units and Latin shorthand as English writes them.
 _ABBREVIATIONS = frozenset(
     "mr mrs ms dr prof rev gen sen rep gov capt lt col sgt st mt jr sr vs etc e.g i.e cf al ca approx est fig figs "
-    "eq sec ch vol no nos pp p ed eds inc ltd co corp bros dept univ assn jan feb mar apr jun jul aug sep sept oct "
+    "eq sec ch vol pp p ed eds inc ltd co corp bros dept univ assn jan feb mar apr jun jul aug sep sept oct "
     "nov dec mon tue wed thu fri sat sun min max avg a.m p.m u.s u.k u.n d.c ph.d b.c a.d op art para ref".split()
 )
-_NEVER_LAST = frozenset("mr mrs ms dr prof rev gen sen rep gov capt lt col sgt e.g i.e cf fig figs eq vs no".split())
+_NEVER_LAST = frozenset("mr mrs ms dr prof rev gen sen rep gov capt lt col sgt e.g i.e cf fig figs eq vs".split())
 _LINE_BREAK = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 _BLOCK = re.compile(
     r"(?:\r?\n|\r)(?:[ \t]*(?:\r?\n|\r))+"  # an empty line
@@ -79,7 +79,7 @@ def _ends_sentence(text: str, match: re.Match[str], limit: int, sentence_start: 
     head = following.lstrip("\"'\u2018\u201c\u00ab([*_")[:1]
     if before in _NEVER_LAST or (len(before) == 1 and before.isascii() and before != "i" and (head + " ")[0].isalnum()):
         return False  # a title, an initial, a short form: "J. Smith", "c. 1600"
-    if head.islower():
+    if head.islower() or (before in ("no", "nos") and head.isdigit()):
         return False
     if before in _ABBREVIATIONS or "." in before:
         return head.isupper() and following.split(None, 1)[0].lower().strip(",") in _OPENERS

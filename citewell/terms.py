@@ -98,7 +98,7 @@ _TOKEN = re.compile(
     rf"""(?P<iso>(?<!\w)\d{{4}}-\d{{2}}-\d{{2}}(?!\w))
     |(?P<currency>US\$|[$\u20ac\u00a3\u00a5])?[ \u00a0]?(?P<sign>(?<![\w)])[-\u2212](?=\d))?
       (?P<number>\d{{1,3}}(?:[,\u202f\u00a0]\d{{3}})+(?:\.\d+)?(?!\d)|\d+(?:[.,:/]\d+)*)
-      (?P<tail>(?:st|nd|rd|th|s)\b|[ \u00a0]?[%\u2030]|{_LETTERS}+)?
+      (?P<tail>(?:st|nd|rd|th|s)\b|[ \u00a0]?[%\u2030]|[ \u00a0]per[ \u00a0]cent\b|{_LETTERS}+)?
     |(?P<word>{_LETTERS}+(?:\d+|{_LETTERS}|(?:-?[ \t]*\r?\n[ \t]*(?<=-\n))|['\u2019](?={_LETTERS}))*)
     |(?P<stop>[.!?;:,()\u3002\uff0c\u2014])""",
     re.VERBOSE,
@@ -124,8 +124,7 @@ _IRREGULAR = {
 
 def stem(word: str) -> str:
     """Take away English inflection (plural, -ed, -ing), nothing that changes a word's class. Lower case in and out."""
-    if word in _IRREGULAR:
-        return _IRREGULAR[word]
+    word = _IRREGULAR.get(word, word)
     if len(word) <= 3 or not word.isascii():
         return word
     if word.endswith("ies") and len(word) > 4:
@@ -213,7 +212,7 @@ def _number(match: re.Match[str]) -> Term:
     if match["sign"]:
         key = "-" + key
     unit = {"US$": "$"}.get(match["currency"] or "", match["currency"] or "")
-    low = tail.casefold()
+    low = tail.casefold().replace("per cent", "%").replace("per\u00a0cent", "%")
     if low in {"st", "nd", "rd", "th"}:
         key = "#" + key
     elif low in _SCALES or (low in {"k", "m", "b"} and (unit or low == "k")):
