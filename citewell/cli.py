@@ -15,6 +15,7 @@ from citewell.api import serve as server
 from citewell.errors import CitewellError, ConfigurationError
 from citewell.service import Result
 from citewell.settings import Settings
+from citewell.telemetry import configure_logging
 from citewell.wiring import open_service
 from graph.state import RunContext
 
@@ -42,7 +43,9 @@ def serve() -> None:
 async def _ask(question: str, thread: str, model: str, as_json: bool) -> int:
     out = Console(highlight=False, soft_wrap=True)
     try:
-        async with open_service(Settings.load()) as service:
+        settings = Settings.load()
+        configure_logging(settings.model_copy(update={"log_level": "WARNING"}))  # the answer is what was asked for
+        async with open_service(settings) as service:
             turn = service.prepare(question, thread_id=thread, context=RunContext(chat_model=model or None))
             async with aclosing(service.stream(turn)) as events:
                 async for event in events:

@@ -5,10 +5,10 @@ it goes away.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 from langchain_core.messages import BaseMessage
@@ -21,7 +21,7 @@ from citewell.questions import check_question, check_thread_id
 from citewell.retrieval import filters
 from citewell.retrieval.index import Index
 from citewell.settings import Settings
-from citewell.threads import Threads
+from citewell.threads import Policy, Threads
 from graph.state import RunContext
 
 
@@ -32,7 +32,7 @@ class Turn:
     question: str
     thread_id: str
     context: RunContext
-    policy: str | None = None
+    policy: Policy | None = None
     history: Sequence[BaseMessage] | None = None
     """Given by callers that keep their own transcript; such a turn is not remembered."""
 
@@ -97,10 +97,11 @@ class Service:
         if context.filter:
             filters.parse(context.filter)
         return Turn(
-            question=text, thread_id=given or str(uuid4()), context=context, policy=policy, history=history
+            question=text, thread_id=given or str(uuid4()), context=context, policy=cast("Policy | None", policy),
+            history=history,
         )  # fmt: skip
 
-    async def stream(self, turn: Turn, config: RunnableConfig | None = None) -> AsyncIterator[str | Result]:
+    async def stream(self, turn: Turn, config: RunnableConfig | None = None) -> AsyncGenerator[str | Result, None]:
         """Run a turn: the answer's pieces as they come, then the result.
 
         The pieces joined are `Result.answer`. Closing the iterator cancels the run.
@@ -114,7 +115,7 @@ class Service:
         """
         events: asyncio.Queue[Any] = asyncio.Queue()
         with telemetry.turn(turn.thread_id) as record:
-            run = asyncio.create_task(self._run(turn, dict(config or {}), events))
+            run = asyncio.create_task(self._run(turn, config or {}, events))
             stages: dict[str, float] = {}
             try:
                 while (event := await events.get()) is not None:
@@ -206,8 +207,7 @@ class Service:
         self, graph: CompiledStateGraph[Any, Any, Any, Any], state: dict[str, Any], turn: Turn,
         config: RunnableConfig, held: dict[str, Any], events: asyncio.Queue[Any],
     ) -> dict[str, Any]:  # fmt: skip
-        config = config | {"configurable": {"thread_id": turn.thread_id, **held}}
-        config.pop("run_name", None)
+        config = {**config, "configurable": {"thread_id": turn.thread_id, **held}}
         final: dict[str, Any] = {}
         stream = graph.astream(
             state | {"question": turn.question},
@@ -221,7 +221,7 @@ class Service:
             if mode == "custom":
                 events.put_nowait(event)
             else:
-                final = event
+                final = cast("dict[str, Any]", event)
         return final
 
 

@@ -8,7 +8,8 @@ A first question needs no condensing and goes straight to retrieve; a blocked on
 
 from langgraph.graph import END, START, StateGraph
 
-from graph.nodes import Nodes, Parts
+from graph.nodes import Nodes
+from graph.parts import Parts
 from graph.state import Answer, Question, RunContext, State
 
 

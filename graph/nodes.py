@@ -6,10 +6,10 @@ as it happens goes through the stream writer: `{"token": text}` for each piece o
 """
 
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 from langchain_core.language_models import BaseChatModel
@@ -237,7 +237,7 @@ def _reply(answer: str, citations: Sequence[Any], metadata: dict[str, Any], usag
         answer,
         id=str(uuid4()),
         additional_kwargs={"citations": list(citations), "metadata": metadata, "created_at": _now()},
-        usage_metadata=UsageMetadata(**usage) if usage else None,
+        usage_metadata=cast("UsageMetadata", usage) if usage else None,
     )
 
 
@@ -249,7 +249,7 @@ def _no_usage() -> dict[str, int]:
     return {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
 
 
-async def _astream(chain: Any, prompt: AnswerInput) -> AsyncIterator[AIMessageChunk]:
+async def _astream(chain: Any, prompt: AnswerInput) -> AsyncGenerator[AIMessageChunk, None]:
     async for piece in chain.astream(prompt):
         yield piece
 

@@ -1,12 +1,12 @@
 """What flows through the graph: the thread's state, one run's plain data, what goes in and comes out."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired
 
 from langchain_core.messages import AnyMessage
 from langgraph.channels import UntrackedValue
 from langgraph.graph.message import add_messages
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 from citewell.citations import Citation
 from citewell.documents import ScoredChunk

@@ -82,7 +82,7 @@ class Edge:
                 pass
             left.set()
 
-        work = asyncio.create_task(self._app(scope, replay, send))
+        work = asyncio.ensure_future(self._app(scope, replay, send))
         watcher = asyncio.create_task(watch())
         try:
             await asyncio.wait({work, watcher}, return_when=asyncio.FIRST_COMPLETED)

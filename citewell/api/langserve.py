@@ -23,7 +23,7 @@ from typing_extensions import TypedDict
 from citewell.api.problems import to_problem
 from citewell.api.turns import run_context
 from citewell.citations import Citation
-from citewell.errors import CitewellError, InvalidRequest
+from citewell.errors import InvalidRequest
 from citewell.service import Result, Service, Turn
 from citewell.settings import Settings
 
@@ -72,8 +72,9 @@ class Door(RunnableLambda[Any, Any]):
 
     async def answer(self, value: Any, config: RunnableConfig) -> AsyncIterator[Any]:
         """Run one turn; the pieces add up to what `ainvoke` returns."""
+        for never in ():  # an asynchronous generator, which is how RunnableLambda knows that it streams
+            yield never
         raise NotImplementedError
-        yield
 
     @property
     def config_specs(self) -> list[ConfigurableFieldSpec]:
@@ -94,7 +95,7 @@ class Door(RunnableLambda[Any, Any]):
         self, inputs: list[Any], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
     ) -> list[Any]:
         """Run the inputs side by side; those of one thread in their order."""
-        configs = config if isinstance(config, list) else [config or {}] * len(inputs)
+        configs: list[Any] = config if isinstance(config, list) else [config or {}] * len(inputs)
         lanes: dict[Any, list[int]] = {}
         for i, each in enumerate(configs):
             lanes.setdefault((each.get("configurable") or {}).get("thread_id") or i, []).append(i)
@@ -341,4 +342,4 @@ def _in_playground(config: RunnableConfig) -> bool:
 
 def _inner(config: RunnableConfig) -> RunnableConfig:
     """What the graph's run takes over of the caller's config: who listens, not what was chosen."""
-    return {key: config[key] for key in ("callbacks", "tags", "metadata") if key in config}  # type: ignore[return-value,literal-required]
+    return {key: config[key] for key in ("callbacks", "tags", "metadata") if key in config}  # type: ignore[return-value]
