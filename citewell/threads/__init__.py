@@ -14,12 +14,14 @@ from citewell.errors import CheckpointError
 from citewell.settings import Settings
 from citewell.threads.history import Page, Statistics, history, statistics
 from citewell.threads.index import Place, ThreadInfo
+from citewell.threads.redis_place import RedisPlace
+from citewell.threads.redis_saver import RedisSaver
 from citewell.threads.sqlite import SqlitePlace, SqliteSaver
 from citewell.threads.strict import StrictSerializer
 from citewell.threads.turns import LEASE_KEY, Policy, Turn, Turns
 
 __all__ = [
-    "LEASE_KEY", "Page", "Policy", "SqliteSaver", "Statistics", "StrictSerializer", "ThreadInfo", "Threads", "Turn",
+    "LEASE_KEY", "Page", "Policy", "RedisSaver", "SqliteSaver", "Statistics", "StrictSerializer", "ThreadInfo", "Threads", "Turn",
     "open_threads",
 ]  # fmt: skip
 
@@ -115,6 +117,19 @@ async def open_threads(settings: Settings) -> AsyncIterator[Threads]:
 
 @contextlib.asynccontextmanager
 async def _open_place(settings: Settings) -> AsyncIterator[Place]:
+    if settings.redis_url is None:
+        async with _open_sqlite(settings) as file:
+            yield file
+        return
+    url = settings.redis_url.get_secret_value()
+    async with RedisSaver.from_conn_string(url, prefix=settings.namespace, ttl_s=settings.thread_ttl_s) as saver:
+        place = RedisPlace(saver)
+        await place.ping()
+        yield place
+
+
+@contextlib.asynccontextmanager
+async def _open_sqlite(settings: Settings) -> AsyncIterator[SqlitePlace]:
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     place = SqlitePlace(settings.data_dir / "threads.db", ttl_s=settings.thread_ttl_s)
     sweeping: asyncio.Task[None] | None = None

@@ -28,7 +28,7 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
-from citewell.errors import CheckpointError, RunReplaced
+from citewell.errors import CheckpointError, RunReplaced, ThreadNotFound
 from citewell.threads.index import ThreadInfo
 from citewell.threads.strict import StrictSerializer
 from citewell.threads.turns import LEASE_KEY, Policy
@@ -108,7 +108,7 @@ class SqliteSaver(AsyncSqliteSaver):
         ) as rows:
             row = await rows.fetchone()
         if row is None:
-            raise RunReplaced("This conversation was deleted while it was being answered.")
+            raise ThreadNotFound("This conversation was deleted, or expired, while it was being answered.")
         if row[0] != ticket:
             raise RunReplaced
 

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import time
 import uuid
+import weakref
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -73,6 +74,8 @@ class Turns:
         self._poll_s = poll_s
         self._held: dict[str, Turn] = {}
         self._freed: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        # Tickets leave this process in the order they were drawn, whatever connections they travel on.
+        self._order: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     @contextlib.asynccontextmanager
     async def turn(self, thread_id: str, policy: Policy) -> AsyncIterator[Turn]:
@@ -109,10 +112,13 @@ class Turns:
         deadline = time.monotonic() + self._wait_s
         freed = asyncio.Event()
         self._freed[turn.thread_id].add(freed)
+        order = self._order.setdefault(turn.thread_id, asyncio.Lock())
         try:
             while True:
                 freed.clear()
-                if await self._leases.claim(turn.thread_id, turn.ticket, policy, self._lease_s):
+                async with order:
+                    held = await self._leases.claim(turn.thread_id, turn.ticket, policy, self._lease_s)
+                if held:
                     return
                 if policy == "reject":
                     raise ThreadBusy("Another message of this conversation is being answered; try again later.")

@@ -1,0 +1,175 @@
+"""From a URL to a Redis client, and from its exceptions to ours."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import hashlib
+import re
+import time
+from collections.abc import AsyncIterator
+from importlib.resources import files
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit, urlunsplit
+
+import redis.asyncio
+import redis.exceptions
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
+
+from citewell.errors import CheckpointError, ConfigurationError
+
+Client = redis.asyncio.Redis | redis.asyncio.RedisCluster
+
+SCHEMES = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster", "redis+sentinel", "rediss+sentinel")
+
+TRANSIENT = (
+    redis.exceptions.ConnectionError,  # includes BusyLoadingError, MaxConnectionsError, a closed pool
+    redis.exceptions.TimeoutError,
+    redis.exceptions.ReadOnlyError,  # a primary that has just become a replica
+    redis.exceptions.ClusterDownError,
+    redis.exceptions.ClusterError,
+    redis.exceptions.MasterDownError,
+    redis.exceptions.TryAgainError,
+    redis.exceptions.RedisClusterException,
+    OSError,
+    TimeoutError,
+)
+"""What may pass by itself: a restart, a failover, a network that blinks."""
+
+PERMANENT = (redis.exceptions.AuthenticationError, redis.exceptions.AuthorizationError)
+"""Subclasses of ConnectionError that no second try will mend."""
+
+
+def connect(url: str, *, max_connections: int, timeout_s: float) -> Client:
+    """A client for a URL; nothing is sent yet.
+
+    Args:
+        url: `redis://`, `rediss://` (TLS), `unix://`; `redis+cluster://host:port` (any node of the cluster);
+            `redis+sentinel://host:port,host:port/SERVICE/DB`. User, password and query as redis-py has them.
+
+    Raises:
+        ConfigurationError: The URL cannot be read. The message does not repeat it: it may hold a password.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in SCHEMES:
+        raise ConfigurationError(f"CITEWELL_REDIS_URL must begin with one of {', '.join(f'{s}://' for s in SCHEMES)}")
+    # Retries are ours (Connection.run): one place that knows the deadline.
+    options: dict[str, Any] = {
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
+        "socket_keepalive": True,
+        "health_check_interval": 0,
+        "retry": Retry(NoBackoff(), 0),
+    }
+    base, _, kind = parts.scheme.partition("+")
+    plain = urlunsplit(parts._replace(scheme=base))
+    try:
+        if kind == "cluster":
+            return redis.asyncio.RedisCluster.from_url(plain, max_connections=max_connections, **options)
+        if kind == "sentinel":
+            return _sentinel(url, base, max_connections, options)
+        return redis.asyncio.Redis.from_url(plain, max_connections=max_connections, **options)
+    except ValueError as exc:
+        raise ConfigurationError("CITEWELL_REDIS_URL cannot be read as a Redis URL") from exc
+
+
+def _sentinel(url: str, base: str, max_connections: int, options: dict[str, Any]) -> Client:
+    match = re.fullmatch(r"rediss?\+sentinel://(?:([^@]*)@)?([^/]+)/([^/?]+)(?:/(\d+))?(?:\?(.*))?", url)
+    if match is None:
+        raise ConfigurationError("CITEWELL_REDIS_URL must look like redis+sentinel://host:port,host:port/SERVICE/DB")
+    credentials, hosts, service, db, query = match.groups()
+    user, _, password = (credentials or "").rpartition(":")
+    extra: dict[str, Any] = {name: values[-1] for name, values in parse_qs(query or "").items()}
+    if base == "rediss":
+        extra["ssl"] = True
+    if password:
+        extra["password"] = unquote(password)
+    if user:
+        extra["username"] = unquote(user)
+    nodes = []
+    for host in hosts.split(","):
+        name, _, port = host.rpartition(":")
+        nodes.append((name, int(port)) if name else (port, 26379))
+    secure = {name: value for name, value in extra.items() if name.startswith("ssl")}
+    sentinel = Sentinel(nodes, sentinel_kwargs={**options, **secure}, **options)  # type: ignore[no-untyped-call]
+    client: Client = sentinel.master_for(service, db=int(db or 0), max_connections=max_connections, **extra, **options)
+    return client
+
+
+@functools.cache
+def script(name: str) -> tuple[str, str]:
+    """A Lua script of this package with its SHA-1."""
+    folder = files("citewell.threads") / "lua"
+    text = (folder / "common.lua").read_text() + (folder / f"{name}.lua").read_text()
+    return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+class Connection:
+    """Runs scripts on one thread's key, with a deadline.
+
+    Args:
+        client: A client that does not decode replies.
+        max_connections: Calls under way at once; further ones wait.
+        patience_s: How long a server that cannot be reached is tried again, in seconds.
+    """
+
+    def __init__(self, client: Client, *, max_connections: int, patience_s: float) -> None:
+        self.client = client
+        self._slots = asyncio.Semaphore(max_connections)
+        self._patience_s = patience_s
+        self.calls = 0
+        """Scripts and commands sent so far: round trips."""
+
+    async def run(self, name: str, key: bytes, *args: bytes | str | int) -> Any:
+        """Run a script.
+
+        Raises:
+            CheckpointError: The server could not be reached for `patience_s` seconds, or refused.
+        """
+        text, sha = script(name)
+        return await self._try(self._script, text, sha, key, *args)
+
+    async def _script(self, text: str, sha: str, key: bytes, *args: bytes | str | int) -> Any:
+        try:
+            return await self.client.evalsha(sha, 1, key, *args)
+        except redis.exceptions.NoScriptError:
+            self.calls += 1
+            return await self.client.eval(text, 1, key, *args)
+
+    async def command(self, *args: bytes | str | int) -> Any:
+        """Run a command, see `run`."""
+        return await self._try(self.client.execute_command, *args)
+
+    async def _try(self, call: Any, *args: bytes | str | int) -> Any:
+        deadline = time.monotonic() + self._patience_s
+        pause_s = 0.02
+        async with self._slots:
+            while True:
+                self.calls += 1
+                try:
+                    return await call(*args)
+                except PERMANENT as exc:
+                    raise CheckpointError("Redis refuses the credentials it was given.") from exc
+                except TRANSIENT as exc:
+                    if time.monotonic() + pause_s > deadline:
+                        raise CheckpointError("The Redis server that keeps the conversations cannot be reached.") from exc
+                except redis.exceptions.OutOfMemoryError as exc:
+                    raise CheckpointError("The Redis server that keeps the conversations is out of memory.") from exc
+                except redis.exceptions.RedisError as exc:
+                    raise CheckpointError("The Redis server that keeps the conversations refused a command.") from exc
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, 0.5)
+
+    async def keys(self, prefix: bytes) -> AsyncIterator[bytes]:
+        """Every key that begins with `prefix`, with SCAN, on every primary of a cluster."""
+        pattern = re.sub(rb"([\\*?\[\]])", rb"\\\1", prefix) + b"*"
+        try:
+            async for key in self.client.scan_iter(match=pattern, count=1000):
+                yield key
+        except (*TRANSIENT, redis.exceptions.RedisError) as exc:
+            raise CheckpointError("The Redis server that keeps the conversations cannot be reached.") from exc
+
+    async def close(self) -> None:
+        await self.client.aclose()

@@ -1,0 +1,8 @@
+-- ARGV: ttl, owner, title, fresh generation. Returns {updated in ms, time to live left in ms (-1: none)}.
+local t = string.format('%d', now())
+generation(ARGV[4])
+redis.call('HSET', key, 'o', ARGV[2], 'u', t)
+redis.call('HSETNX', key, 'a', t)
+if (redis.call('HGET', key, 'i') or '') == '' then redis.call('HSET', key, 'i', ARGV[3]) end
+keep(ARGV[1])
+return {t, redis.call('PTTL', key)}

@@ -1,0 +1,124 @@
+"""Redis as a place for threads: the saver, the turns and the index over one connection.
+
+A thread is one key (`<prefix>:thread:<thread_id>`), its lease, queue and title included. Each owner has one more,
+`<prefix>:owner:<owner>`: a sorted set of thread ids by last use, from which threads that are gone drop out when the
+list is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from citewell.threads.index import ThreadInfo
+from citewell.threads.redis_saver import RedisSaver, fresh_generation
+from citewell.threads.turns import Policy
+
+SAMPLES = 50
+"""Fields of a thread that are measured to estimate its size in lists; maintenance measures all."""
+
+
+class RedisPlace:
+    """Threads in Redis; see `citewell.threads.index.Place`."""
+
+    def __init__(self, saver: RedisSaver) -> None:
+        self._saver = saver
+        self._connection = saver.connection
+
+    @property
+    def checkpointer(self) -> RedisSaver:
+        return self._saver
+
+    # --- turns --------------------------------------------------------------------------------
+
+    async def claim(self, thread_id: str, ticket: str, policy: Policy, lease_s: float) -> bool:
+        held = await self._run("claim", thread_id, self._saver.ttl_ms, ticket, policy, _ms(lease_s), fresh_generation())
+        return bool(held)
+
+    async def renew(self, thread_id: str, ticket: str, lease_s: float) -> bool:
+        return bool(await self._run("renew", thread_id, ticket, _ms(lease_s)))
+
+    async def release(self, thread_id: str, ticket: str) -> None:
+        await self._run("release", thread_id, ticket)
+
+    # --- the index ----------------------------------------------------------------------------
+
+    async def record(self, thread_id: str, owner: str, title: str) -> None:
+        updated, ttl_ms = await self._run("record", thread_id, self._saver.ttl_ms, owner, title, fresh_generation())
+        await self._connection.run("enter", self._owner_key(owner), _text(thread_id), updated, ttl_ms)
+
+    async def info(self, thread_id: str) -> ThreadInfo | None:
+        return await self._info(thread_id, SAMPLES)
+
+    async def _info(self, thread_id: str, samples: int) -> ThreadInfo | None:
+        row = await self._run("info", thread_id, samples)
+        if row is None:
+            return None
+        owner, title, created, updated, size = row
+        return ThreadInfo(
+            thread_id=thread_id, owner=(owner or b"").decode(), title=(title or b"").decode(),
+            created=_moment(created), updated=_moment(updated), size_bytes=size,
+        )  # fmt: skip
+
+    async def list(self, owner: str, limit: int, before: datetime | None) -> Sequence[ThreadInfo]:
+        index = self._owner_key(owner)
+        found: list[ThreadInfo] = []
+        start = f"({round(before.timestamp() * 1000)}" if before else "+inf"
+        skip = 0
+        while len(found) < limit:
+            members: Sequence[bytes] = await self._connection.command(
+                "ZREVRANGEBYSCORE", index, start, "-inf", "LIMIT", skip, limit
+            )
+            for member in members:
+                thread_id = member.decode("utf-8", "surrogatepass")
+                info = await self.info(thread_id)
+                if info is None or info.owner != owner:
+                    await self._connection.command("ZREM", index, member)
+                    continue
+                skip += 1
+                found.append(info)
+            if len(members) < limit:
+                break
+        return found[:limit]
+
+    async def walk(self) -> AsyncIterator[ThreadInfo]:
+        async for key in self._connection.keys(self._saver.key("")):
+            if (info := await self._info(self._saver.thread_id(key), 0)) is not None:
+                yield info
+
+    async def touch(self, thread_id: str, ttl_s: int | None) -> None:
+        await self._run("touch", thread_id, self._saver.ttl_ms, "" if ttl_s is None else ttl_s * 1000)
+
+    async def delete(self, thread_id: str) -> bool:
+        was, owner = await self._run("delete", thread_id)
+        self._saver.forget(thread_id)
+        if owner:
+            await self._connection.command("ZREM", self._owner_key(owner.decode()), _text(thread_id))
+        return bool(was)
+
+    async def prune(self, thread_id: str) -> None:
+        await self._saver.aprune([thread_id])
+
+    async def ping(self) -> None:
+        await self._connection.command("PING")
+
+    # ------------------------------------------------------------------------------------------
+
+    async def _run(self, script: str, thread_id: str, *args: bytes | str | int) -> Any:  # Any: each script's own reply
+        return await self._connection.run(script, self._saver.key(thread_id), *args)
+
+    def _owner_key(self, owner: str) -> bytes:
+        return _text(f"{self._saver.prefix}:owner:{owner}")
+
+
+def _text(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def _moment(ms: bytes | None) -> datetime:
+    return datetime.fromtimestamp(int(ms or 0) / 1000, UTC)

@@ -1,0 +1,468 @@
+"""A LangGraph checkpointer for any Redis (6 or newer) or Valkey: no modules, one key and one round trip per call."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ormsgpack
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import (
+    WRITES_IDX_MAP,
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    CheckpointTuple,
+    DeltaChannelHistory,
+    PendingWrite,
+    get_checkpoint_metadata,
+    writes_sort_key,
+)
+from langgraph.checkpoint.serde.base import SerializerProtocol
+
+from citewell.errors import RunReplaced, ThreadNotFound, TornThread
+from citewell.threads.blocking import BlockingSaver, Opening
+from citewell.threads.codec import Incoming, Outgoing, Transcript, join, names, split, version_text
+from citewell.threads.connection import Client, Connection, connect
+from citewell.threads.strict import StrictSerializer
+from citewell.threads.turns import LEASE_KEY
+
+BATCH = 50
+"""Checkpoints one round trip of `alist` brings."""
+
+
+@dataclass(slots=True, eq=False)
+class _Writes:
+    """What one task wrote, waiting to be sent."""
+
+    node: bytes
+    rows: Sequence[tuple[bytes, Any]]
+    done: asyncio.Future[None]
+
+
+class RedisSaver(BlockingSaver):
+    """Keeps each thread in one Redis hash.
+
+    Every message is stored once, so a thread grows with what is said and not with its square; history, forks and time
+    travel are exact. A thread is one key: it expires, is evicted, moves between cluster nodes and is deleted as a whole.
+
+    Messages a state holds are shared with the saver's cache. They are values: replace them, as LangGraph's reducers do.
+    One that was changed in place is noticed and read again, or stored as the new message it is.
+
+    Args:
+        client: A `redis.asyncio` client (`Redis` or `RedisCluster`) with `decode_responses=False`.
+        prefix: Keys are `<prefix>:thread:<thread_id>`.
+        ttl_s: Seconds a thread lives after it was last read or written; 0 keeps it.
+        serde: How values become bytes. Default: `StrictSerializer()`.
+        max_connections: Calls under way at once.
+        patience_s: How long an unreachable server is tried again before CheckpointError, in seconds.
+        linger_s: How long writes of a task wait for the checkpoint that follows them, to share its round trip.
+        cache_messages: Decoded messages kept in this process, over all threads.
+
+    Raises (every method):
+        CheckpointError: The server cannot be reached or refuses; it never shows as an empty conversation.
+        TornThread: Part of a thread is missing.
+        RunReplaced: The run that writes does not hold the thread any more (see `citewell.threads.turns`).
+        ThreadNotFound: The thread of a run that holds it was deleted, or evicted, in the meantime.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        prefix: str = "citewell",
+        ttl_s: int = 0,
+        serde: SerializerProtocol | None = None,
+        max_connections: int = 50,
+        patience_s: float = 5.0,
+        linger_s: float = 0.002,
+        cache_messages: int = 20_000,
+    ) -> None:
+        super().__init__(serde=serde or StrictSerializer())
+        self.connection = Connection(client, max_connections=max_connections, patience_s=patience_s)
+        self.prefix = prefix
+        self.ttl_ms = ttl_s * 1000
+        self._linger_s = linger_s
+        self._cache_messages = cache_messages
+        self._transcripts: OrderedDict[bytes, Transcript] = OrderedDict()
+        self._cached = 0
+        self._outbox: dict[tuple[bytes, str], list[_Writes]] = {}
+        self._sending: set[asyncio.Task[None]] = set()
+
+    @classmethod
+    def from_conn_string(
+        cls, url: str, *, max_connections: int = 50, timeout_s: float = 5.0, **options: Any
+    ) -> Opening[RedisSaver]:
+        """Connect for the length of an `async with` (or, without an event loop, a `with`) block.
+
+        Args:
+            url: See `citewell.threads.connection.connect`.
+            timeout_s: Longest one command may take, in seconds.
+            options: As the constructor has them.
+        """
+
+        def make() -> RedisSaver:
+            client = connect(url, max_connections=max_connections, timeout_s=timeout_s)
+            return cls(client, max_connections=max_connections, **options)
+
+        return Opening(make)
+
+    async def aclose(self) -> None:
+        """Send what is waiting and close the connections."""
+        for box in list(self._outbox):
+            self._flush(box)
+        await asyncio.gather(*self._sending, return_exceptions=True)
+        await self.connection.close()
+
+    # --- names --------------------------------------------------------------------------------
+
+    def key(self, thread_id: str) -> bytes:
+        """The thread's key."""
+        return f"{self.prefix}:thread:{thread_id}".encode("utf-8", "surrogatepass")
+
+    def thread_id(self, key: bytes) -> str:
+        """The thread a key belongs to."""
+        return key[len(self.key("")) :].decode("utf-8", "surrogatepass")
+
+    def get_next_version(self, current: Any, channel: None) -> Any:  # Any: versions of other savers may be strings
+        """Count up, with random low bits, so that two branches of a fork never share a version."""
+        if isinstance(current, str):  # the thread was copied here from another saver: go on as that one did
+            return f"{int(current.split('.')[0]) + 1:032}.{random.random():016}"  # noqa: S311  # not a secret
+        return ((int(current or 0) >> 32) + 1) << 32 | secrets.randbits(32)
+
+    # --- writing ------------------------------------------------------------------------------
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        conf = config["configurable"]
+        thread_id, ns = str(conf["thread_id"]), conf.get("checkpoint_ns", "")
+        rest: dict[str, Any] = dict(checkpoint)
+        values, versions = rest.pop("channel_values"), checkpoint["channel_versions"]
+        stored = {channel: versions[channel] for channel in values if channel in versions}
+        saved_metadata = get_checkpoint_metadata(config, metadata)
+        kind, payload = self.serde.dumps_typed((rest, saved_metadata))
+        deltas = "".join(f"{channel}\0" for channel in metadata.get("counters_since_delta_snapshot", ()))
+        record = join((
+            _text(conf.get("checkpoint_id") or ""), _text(saved_metadata.get("run_id", "")), deltas.encode(), names(stored)
+        )) + b"%b\0%b" % (kind.encode(), payload)  # fmt: skip
+
+        key, ticket = self.key(thread_id), conf.get(LEASE_KEY, "")
+        blobs = {
+            _blob_field(ns, channel, version): (values[channel], channel in new_versions)
+            for channel, version in stored.items()
+        }
+        box = self._outbox.pop((key, ticket), [])
+        try:
+            await self._put(key, ticket, (checkpoint["id"], ns, record), blobs, box)
+        except BaseException as exc:
+            _settle(box, exc)
+            raise
+        _settle(box)
+        return {"configurable": {"thread_id": thread_id, "checkpoint_ns": ns, "checkpoint_id": checkpoint["id"]}}
+
+    async def aput_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        conf = config["configurable"]
+        rows = [
+            (ormsgpack.packb((task_id, task_path, WRITES_IDX_MAP.get(channel, index), channel)), value)
+            for index, (channel, value) in enumerate(writes)
+        ]
+        loop = asyncio.get_running_loop()
+        waiting = _Writes(_node(conf["checkpoint_id"], conf.get("checkpoint_ns", "")), rows, loop.create_future())
+        name = (self.key(str(conf["thread_id"])), conf.get(LEASE_KEY, ""))
+        box = self._outbox.setdefault(name, [])
+        box.append(waiting)
+        if len(box) == 1:
+            loop.call_later(self._linger_s, self._flush, name)
+        await waiting.done
+
+    def _flush(self, name: tuple[bytes, str]) -> None:
+        """Send the writes that no checkpoint took along."""
+        if box := self._outbox.pop(name, []):
+            sending = asyncio.get_running_loop().create_task(self._send(name, box))
+            self._sending.add(sending)
+            sending.add_done_callback(self._sending.discard)
+
+    async def _send(self, name: tuple[bytes, str], box: list[_Writes]) -> None:
+        try:
+            await self._put(*name, ("", "", b""), {}, box)
+        except BaseException as exc:  # noqa: BLE001  # handed to those who wait for it
+            _settle(box, exc)
+        else:
+            _settle(box)
+
+    async def _put(
+        self,
+        key: bytes,
+        ticket: str,
+        checkpoint: tuple[str, str, bytes],
+        blobs: Mapping[bytes, tuple[Any, bool]],
+        box: Iterable[_Writes],
+    ) -> None:
+        """Store a checkpoint (or none: an empty id) and writes. Blobs: field -> (value, whether it is new)."""
+        for whole in (False, True):
+            transcript = None if whole else self._transcripts.get(key)
+            out = Outgoing(transcript or Transcript(), self.serde, whole)
+            required = [] if whole else [field for field, (_, is_new) in blobs.items() if not is_new]
+            values = [(field, out.value(value)) for field, (value, is_new) in blobs.items() if whole or is_new]
+            rows = [(writes.node, head, out.value(value)) for writes in box for head, value in writes.rows]
+            reply = await self.connection.run(
+                "put", key, self.ttl_ms, ticket, out.transcript.generation if out.refers else b"", fresh_generation(), *checkpoint,
+                *_rows([(field,) for field in required]), *_rows(out.messages), *_rows(values), *_rows(rows),
+            )  # fmt: skip
+            if reply[0] == b"ok":
+                out.sent(reply[1], reply[2])
+                self._remember(key, out.transcript)
+                return
+            if reply[0] == b"stale":
+                raise RunReplaced
+            if reply[0] == b"gone":
+                raise ThreadNotFound("This conversation was deleted, or expired, while it was being answered.")
+            self._forget(key)  # "again": what this process knows of the thread is out of date
+        raise TornThread("This conversation changes faster than it can be written.")
+
+    # --- reading ------------------------------------------------------------------------------
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        conf = config["configurable"]
+        thread_id, ns = str(conf["thread_id"]), conf.get("checkpoint_ns", "")
+        found = await self._read("get", thread_id, conf.get("checkpoint_id") or "", ns)
+        return found[0] if found else None
+
+    async def alist(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[CheckpointTuple]:
+        if config is None:
+            async for key in self.connection.keys(self.key("")):
+                everything: RunnableConfig = {"configurable": {"thread_id": self.thread_id(key)}}
+                async for found in self.alist(everything, filter=filter, before=before, limit=limit):
+                    yield found
+                    if limit is not None:
+                        limit -= 1
+            return
+        conf = config["configurable"]
+        thread_id, ns, only = str(conf["thread_id"]), conf.get("checkpoint_ns"), conf.get("checkpoint_id")
+        cursor = b""
+        if before is not None and (start := before["configurable"].get("checkpoint_id")):
+            cursor = _node(start, before["configurable"].get("checkpoint_ns", ""))
+        left = limit
+        while left is None or left > 0:
+            if only:
+                one = await self._read("get", thread_id, only, ns or "")
+                batch = [found for found in one if not cursor or _node_of(found) < cursor]
+            else:
+                size = BATCH if left is None or filter else min(BATCH, left)
+                batch = await self._read("list", thread_id, cursor, "0" if ns is None else "1", ns or "", size)
+            for found in batch:
+                metadata: Mapping[str, Any] = found.metadata
+                if filter and any(metadata.get(name) != value for name, value in filter.items()):
+                    continue
+                yield found
+                if left is not None and (left := left - 1) == 0:
+                    return
+            if only or len(batch) < size:
+                return
+            cursor = _node_of(batch[-1])
+
+    async def aget_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        conf = config["configurable"]
+        result: dict[str, DeltaChannelHistory] = {channel: {"writes": []} for channel in channels}
+        if not channels:
+            return result
+        ancestors = await self._read(
+            "delta", str(conf["thread_id"]), conf.get("checkpoint_id") or "", conf.get("checkpoint_ns", ""), more=channels
+        )
+        for found in ancestors:  # nearest first
+            values = found.checkpoint["channel_values"]
+            for channel, entry in result.items():
+                if "seed" in entry:
+                    continue
+                entry["writes"] = [write for write in found.pending_writes or () if write[1] == channel] + entry["writes"]
+                if channel in values:
+                    entry["seed"] = values[channel]
+        return result
+
+    async def _read(
+        self, script: str, thread_id: str, *args: bytes | str | int, more: Sequence[str] = ()
+    ) -> list[CheckpointTuple]:
+        key = self.key(thread_id)
+        transcript = self._transcript(key)
+        reply = await self.connection.run(
+            script, key, self.ttl_ms, *args, transcript.generation, len(transcript.known), *more
+        )
+        if reply is None:
+            return []
+        if not reply:
+            raise TornThread
+        generation, checkpoints, (positions, payloads) = reply
+        if transcript.generation != generation:
+            transcript = Transcript(generation)
+        incoming = Incoming(transcript, self.serde)
+        incoming.receive(generation, positions, payloads)
+        self._remember(key, transcript)
+        if script == "get":
+            checkpoints = [checkpoints]
+        return [self._tuple(thread_id, incoming, row) for row in checkpoints]
+
+    def _tuple(self, thread_id: str, incoming: Incoming, row: Sequence[Any]) -> CheckpointTuple:
+        if not row:
+            raise TornThread
+        id_, ns, record, refs, values, log = row
+        checkpoint_id, checkpoint_ns = id_.decode(), ns.decode()
+        parent, rest, metadata = self._record(record)
+        channel_values: dict[str, Any] = {}
+        versions = rest["channel_versions"]
+        for ref, data in zip(refs, values, strict=True):
+            channel, _, version = ref.decode().partition("\0")
+            if data is None or version != version_text(versions[channel]):
+                raise TornThread(f"The value of {channel!r} of this conversation is gone from Redis.")
+            channel_values[channel] = incoming.value(data)
+        checkpoint: Any = {**rest, "id": checkpoint_id, "channel_values": channel_values}
+
+        def address(checkpoint_id: str) -> RunnableConfig:
+            return {
+                "configurable": {
+                    "thread_id": thread_id, "checkpoint_ns": checkpoint_ns, "checkpoint_id": checkpoint_id,
+                }
+            }  # fmt: skip
+
+        return CheckpointTuple(
+            config=address(checkpoint_id),
+            checkpoint=checkpoint,
+            metadata=metadata,
+            parent_config=address(parent) if parent else None,
+            pending_writes=_pending(log, incoming),
+        )
+
+    def _record(self, record: bytes) -> tuple[str, dict[str, Any], CheckpointMetadata]:
+        at, parts = 0, []
+        for _ in range(5):
+            size = int.from_bytes(record[at : at + 4], "big")
+            parts.append(record[at + 4 : at + 4 + size])
+            at += 4 + size
+        kind, _, payload = record[at:].partition(b"\0")
+        rest, metadata = self.serde.loads_typed((kind.decode(), payload))
+        return parts[1].decode(), rest, metadata
+
+    # --- threads as a whole -------------------------------------------------------------------
+
+    async def adelete_thread(self, thread_id: str) -> None:
+        key = self.key(str(thread_id))
+        self._forget(key)
+        await self.connection.command("UNLINK", key)
+
+    async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """Drop the checkpoints of some runs, wherever they are: reads every thread there is."""
+        if not run_ids:
+            return
+        async for key in self.connection.keys(self.key("")):
+            await self.connection.run("prune", key, self.ttl_ms, fresh_generation(), *map(str, run_ids))
+
+    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        fields = await self.connection.command("HGETALL", self.key(str(source_thread_id)))
+        if not fields:
+            return
+        pairs = [item for pair in fields.items() for item in pair]
+        target = self.key(str(target_thread_id))
+        self._forget(target)
+        await self.connection.run("adopt", target, self.ttl_ms, fresh_generation(), *pairs)
+
+    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        if strategy not in ("keep_latest", "delete"):
+            raise ValueError(f"unknown strategy {strategy!r}: 'keep_latest' or 'delete'")
+        for thread_id in thread_ids:
+            if strategy == "delete":
+                await self.adelete_thread(thread_id)
+            else:
+                await self.connection.run("prune", self.key(str(thread_id)), self.ttl_ms, fresh_generation())
+
+    # --- what this process knows --------------------------------------------------------------
+
+    def forget(self, thread_id: str) -> None:
+        """Drop what this process has decoded of a thread."""
+        self._forget(self.key(thread_id))
+
+    def _transcript(self, key: bytes) -> Transcript:
+        transcript = self._transcripts.get(key)
+        return Transcript() if transcript is None else transcript.trusted()
+
+    def _remember(self, key: bytes, transcript: Transcript) -> None:
+        before = self._transcripts.pop(key, None)
+        self._cached += len(transcript.known) - (before.counted if before else 0)
+        transcript.counted = len(transcript.known)
+        self._transcripts[key] = transcript
+        while self._cached > self._cache_messages and len(self._transcripts) > 1:
+            self._forget(next(iter(self._transcripts)))
+
+    def _forget(self, key: bytes) -> None:
+        if (transcript := self._transcripts.pop(key, None)) is not None:
+            self._cached -= transcript.counted
+
+
+def _text(value: object) -> bytes:
+    return str(value).encode("utf-8", "surrogatepass")
+
+
+def fresh_generation() -> bytes:
+    """A name no other incarnation of a thread has."""
+    return secrets.token_bytes(8)
+
+
+def _node(checkpoint_id: str, ns: str) -> bytes:
+    return f"{checkpoint_id}\0{ns}".encode()
+
+
+def _node_of(found: CheckpointTuple) -> bytes:
+    conf = found.config["configurable"]
+    return _node(conf["checkpoint_id"], conf["checkpoint_ns"])
+
+
+def _blob_field(ns: str, channel: str, version: str | int | float) -> bytes:
+    return f"b{ns}\0{channel}\0{version_text(version)}".encode()
+
+
+def _rows(rows: Sequence[Sequence[bytes]]) -> list[bytes | int]:
+    return [len(rows), *(item for row in rows for item in row)]
+
+
+def _settle(box: Iterable[_Writes], exc: BaseException | None = None) -> None:
+    for writes in box:
+        if writes.done.done():
+            continue
+        if exc is None:
+            writes.done.set_result(None)
+        elif isinstance(exc, asyncio.CancelledError):
+            writes.done.cancel()
+        else:
+            writes.done.set_exception(exc)
+
+
+def _pending(log: bytes, incoming: Incoming) -> list[PendingWrite]:
+    """The writes of a checkpoint: the first of a task's slot counts, for special channels the last."""
+    kept: dict[tuple[str, int], tuple[str, str, bytes]] = {}
+    parts = split(log)
+    for head in parts:
+        value = next(parts)
+        task_id, path, index, channel = ormsgpack.unpackb(head)
+        if index < 0 or (task_id, index) not in kept:
+            kept[task_id, index] = (path, channel, value)
+    ordered = sorted(kept.items(), key=lambda item: writes_sort_key(item[1][0], *item[0]))
+    return [(task_id, channel, incoming.value(value)) for (task_id, _), (_, channel, value) in ordered]
