@@ -1,0 +1,181 @@
+"""`python ingest.py PATH...`: the command line over `ingest`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import orjson
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from citewell.errors import CitewellError, ConfigurationError, InvalidRequest, SourceNotFound
+from citewell.ingestion.report import FileReport, Report, Status
+from citewell.ingestion.sync import forget, ingest
+from citewell.settings import Settings
+
+_STYLES: dict[Status, str] = {"new": "green", "changed": "yellow", "failed": "bold red", "removed": "magenta"}
+_MOST_ROWS = 40
+"""Files the table shows one by one; failed ones are always shown."""
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def command(
+    paths: Annotated[list[Path] | None, typer.Argument(help="Files and folders. None: all that were ever ingested.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and report, but write nothing.")] = False,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Build anew beside the live index, then swap.")] = False,
+    remove: Annotated[list[str] | None, typer.Option("--remove", help="Drop a source, or a folder, from the index. Files stay.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output.")] = False,
+) -> None:  # fmt: skip
+    """Bring the index up to date with files and folders: txt, md, pdf, html, docx.
+
+    Only what changed is embedded; what is gone is removed. Exit code 1: a file failed; 2: bad settings or paths.
+    """
+    errors = Console(stderr=True)
+    if remove and (paths or rebuild or dry_run):
+        errors.print("--remove stands alone: no paths, no --rebuild, no --dry-run", style="red")
+        raise typer.Exit(2)
+    try:
+        report = asyncio.run(_run(paths or [], dry_run=dry_run, rebuild=rebuild, remove=remove or [], console=errors))
+    except (ConfigurationError, InvalidRequest, SourceNotFound) as exc:
+        errors.print(exc.detail, style="red", markup=False, highlight=False)
+        raise typer.Exit(2) from None
+    except CitewellError as exc:
+        errors.print(exc.detail, style="red", markup=False, highlight=False)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        errors.print("Stopped. What is done is done; the next run goes on from here.", style="yellow")
+        raise typer.Exit(130) from None
+    if as_json:
+        sys.stdout.buffer.write(orjson.dumps(report.as_dict(), option=orjson.OPT_INDENT_2) + b"\n")
+    else:
+        print_report(report, Console())
+    raise typer.Exit(report.exit_code)
+
+
+def main() -> None:
+    """Entry point of `ingest.py` and of `citewell-ingest`."""
+    app()
+
+
+async def _run(paths: list[Path], *, dry_run: bool, rebuild: bool, remove: list[str], console: Console) -> Report:
+    # Late, because --help and a mistyped path should not wait for the embedding engine.
+    from citewell.models import open_embedder
+    from citewell.retrieval import open_index
+
+    settings = Settings.load()
+    for path in paths:
+        if not path.exists():
+            raise ConfigurationError(f"{path} does not exist")
+    embedder = await asyncio.to_thread(open_embedder, settings)
+    async with open_index(settings, embedder) as index:
+        if remove:
+            return await forget(index, remove, settings)
+        watch: _Bar | _Lines = _Bar(console) if console.is_terminal else _Lines(console)
+        with watch:
+            return await ingest(index, paths, settings, dry_run=dry_run, rebuild=rebuild, progress=watch)
+
+
+def print_report(report: Report, console: Console) -> None:
+    """Print the table: every file when they are few, else the failed ones, and the sums."""
+    touched = [file for file in report.files if file.status not in ("unchanged", "skipped")]
+    shown = touched if len(touched) <= _MOST_ROWS else [file for file in touched if file.status == "failed"]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("file", overflow="fold")
+    table.add_column("status")
+    table.add_column("chunks", justify="right")
+    table.add_column("reason", overflow="fold")
+    for file in [*shown, *_folded_skips(report)]:
+        chunks = f"{file.chunks:,}" if file.chunks else ""
+        table.add_row(
+            _escape(file.uri), f"[{_STYLES.get(file.status, 'dim')}]{file.status}[/]", chunks, _escape(file.reason)
+        )
+    if table.row_count:
+        console.print(table)
+        console.print()
+    counts = ", ".join(
+        f"{count:,} {status}" for status, count in report.counts().items() if count or status != "skipped"
+    )
+    would = " (dry run: nothing was written)" if report.dry_run else ""
+    console.print(f"{counts}; {report.chunks:,} chunks in {report.elapsed_s:.1f} s{would}", highlight=False)
+
+
+def _folded_skips(report: Report) -> list[FileReport]:
+    """Skipped files, those of one reason as one line."""
+    by_reason: dict[str, list[FileReport]] = {}
+    for file in report.files:
+        if file.status == "skipped":
+            by_reason.setdefault(file.reason, []).append(file)
+    return [
+        files[0] if len(files) == 1 else FileReport(uri=f"{files[0].uri} and {len(files) - 1} more", status="skipped", reason=reason)
+        for reason, files in by_reason.items()
+    ]  # fmt: skip
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+class _Bar:
+    """On a terminal: a bar."""
+
+    def __init__(self, console: Console) -> None:
+        self._bar = Progress(
+            SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
+            TextColumn("{task.fields[chunks]:,} chunks"), TimeElapsedColumn(), console=console, transient=True,
+        )  # fmt: skip
+        self._task: TaskID | None = None
+        self._chunks = 0
+
+    def __enter__(self) -> _Bar:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def started(self, total: int) -> None:
+        self._task = self._bar.add_task("reading", total=total, chunks=0)
+
+    def embedded(self, chunks: int, total: int) -> None:
+        if self._task is not None:
+            self._bar.update(self._task, chunks=self._chunks + chunks)
+
+    def finished(self, file: FileReport) -> None:
+        self._chunks += file.chunks
+        if self._task is not None:
+            name = file.uri if len(file.uri) <= 40 else f"...{file.uri[-37:]}"
+            self._bar.update(self._task, advance=1, description=name, chunks=self._chunks)
+
+
+class _Lines:
+    """Elsewhere (a log, a pipe): a line for each file that is not as it was."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def __enter__(self) -> _Lines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def started(self, total: int) -> None:
+        self._console.print(f"{total:,} files", highlight=False)
+
+    def embedded(self, chunks: int, total: int) -> None:
+        """Not worth a line."""
+
+    def finished(self, file: FileReport) -> None:
+        if file.status != "unchanged":
+            chunks = f" {file.chunks:,} chunks" if file.chunks else ""
+            reason = f" ({file.reason})" if file.reason else ""
+            self._console.print(
+                f"{file.status:>8} {file.uri}{chunks}{reason}", markup=False, highlight=False, soft_wrap=True
+            )

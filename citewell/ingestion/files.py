@@ -1,0 +1,188 @@
+"""Which files an ingestion is about, and under which name each goes."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from citewell.errors import ConfigurationError
+from citewell.ingestion.load import TYPES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Root:
+    """A folder or file someone asked to have ingested."""
+
+    name: str
+    """First part of the URIs below it: unique, and no prefix of another root's."""
+    path: Path
+    """Absolute."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundFile:
+    """A regular file of a type that is read."""
+
+    uri: str
+    path: Path
+    size_bytes: int
+    mtime_ns: int
+
+
+@dataclass(slots=True, kw_only=True)
+class Found:
+    """What a walk over the roots came upon."""
+
+    files: list[FoundFile] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    """URI to reason: hidden, of another type, no regular file, a link in a circle."""
+    unreadable: dict[str, str] = field(default_factory=dict)
+    """URI of a folder or file that could not be looked at, to reason. What lies below it counts as present."""
+
+    def covers(self, uri: str) -> bool:
+        """Whether nothing can be said about `uri`, because a folder above it could not be read."""
+        return any(uri == folder or uri.startswith(f"{folder}/") for folder in self.unreadable)
+
+
+def name_roots(paths: Sequence[Path], known: dict[str, Path]) -> list[tuple[Root, Path]]:
+    """Give every path its place: the root it belongs to, and the path itself (the root's, or below it).
+
+    A path inside a known root keeps that root's naming, so that `ingest.py docs/` and later
+    `ingest.py docs/a.md` mean the same source. A new one is named as it is called; where that name is taken by
+    another place that still exists, folders above are added until it is free.
+
+    Args:
+        paths: As given; relative ones are seen from the current directory.
+        known: Roots of earlier runs, name to absolute path.
+
+    Raises:
+        ConfigurationError: A path does not exist.
+    """
+    roots = dict(known)
+    named: list[tuple[Root, Path]] = []
+    for given in paths:
+        path = Path(os.path.realpath(given))
+        if not path.exists():
+            raise ConfigurationError(f"{given} does not exist")
+        name = next((name for name, root in roots.items() if path == root or root in path.parents), None)
+        if name is None:
+            name = _free_name(path, roots)
+            roots[name] = path
+        named.append((Root(name=name, path=roots[name]), path))
+    return named
+
+
+def _free_name(path: Path, roots: dict[str, Path]) -> str:
+    parts = [part for part in path.parts if part != path.anchor] or ["root"]
+    for count in range(1, len(parts) + 1):
+        name = "/".join(parts[-count:])
+        rivals = [taken for taken in roots if taken == name or f"{taken}/".startswith(f"{name}/") or f"{name}/".startswith(f"{taken}/")]  # fmt: skip
+        if rivals == [name] and not roots[name].exists():
+            return name  # the folder was moved: its sources go on under the same name
+        if not rivals:
+            return name
+    raise ConfigurationError(f"{path} overlaps with a folder ingested before; ingest that one instead")
+
+
+def uri_of(root: Root, path: Path) -> str:
+    """POSIX, relative to the folder that holds the root: `docs/setup/linux.md`, `README.md`."""
+    below = os.path.relpath(path, root.path)
+    return root.name if below == "." else f"{root.name}/{Path(below).as_posix()}"
+
+
+def walk(places: Sequence[tuple[Root, Path]]) -> Found:
+    """List what is there, sorted by URI. Blocking; follows links, but walks every folder once."""
+    found = Found()
+    files: dict[Path, _Entry] = {}
+    links: list[_Entry] = []  # to folders; after all real ones, so that a real path gives the name
+    visited: set[tuple[int, int]] = set()
+    folders = [_Entry(root, path, asked=True) for root, path in places]
+    while folders or links:
+        entry = folders.pop() if folders else links.pop(0)
+        if entry.asked and entry.path.is_file():
+            files[entry.path] = entry
+            continue
+        for below in _list(found, entry, visited):
+            if not below.is_folder:
+                files.setdefault(below.path, below)
+            elif below.is_link:
+                links.append(below)
+            else:
+                folders.append(below)
+    for entry in files.values():
+        _add(found, entry)
+    found.files.sort(key=lambda file: file.uri)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    root: Root
+    path: Path
+    asked: bool = False  # by name, by the user: never passed over in silence
+    is_folder: bool = False
+    is_link: bool = False
+
+    @property
+    def uri(self) -> str:
+        return uri_of(self.root, self.path)
+
+
+def _list(found: Found, folder: _Entry, visited: set[tuple[int, int]]) -> list[_Entry]:
+    try:
+        status = folder.path.stat()
+        identity = (status.st_dev, status.st_ino)
+        if identity in visited:
+            if folder.is_link:
+                found.skipped[_printable(folder.uri)] = "a link to a folder that is read under its own name"
+            return []
+        visited.add(identity)
+        with os.scandir(folder.path) as listing:
+            entries = sorted(listing, key=lambda entry: entry.name)
+    except OSError as exc:
+        found.unreadable[_printable(folder.uri)] = f"the folder cannot be read ({os.strerror(exc.errno or 0)})"
+        return []
+    below = []
+    for entry in entries:
+        path = folder.path / entry.name
+        if entry.name.startswith("."):
+            found.skipped[_printable(uri_of(folder.root, path))] = "hidden"
+        else:
+            below.append(_Entry(folder.root, path, is_folder=_is_folder(entry), is_link=entry.is_symlink()))
+    return below
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _add(found: Found, entry: _Entry) -> None:
+    uri = entry.uri
+    if (printable := _printable(uri)) != uri:
+        found.unreadable[printable] = "the file's name is not valid Unicode; rename it"
+        return
+    if entry.path.suffix.casefold() not in TYPES and not entry.asked:
+        found.skipped[uri] = f"not a type that is read ({entry.path.suffix or 'no extension'})"
+        return
+    try:
+        status = entry.path.stat()
+    except FileNotFoundError:
+        found.skipped[uri] = "a link to nothing"
+        return
+    except OSError as exc:
+        found.unreadable[uri] = f"the file cannot be looked at ({os.strerror(exc.errno or 0)})"
+        return
+    if not stat.S_ISREG(status.st_mode):
+        found.skipped[uri] = "not a regular file"  # opening a pipe would wait for ever
+        return
+    found.files.append(FoundFile(uri=uri, path=entry.path, size_bytes=status.st_size, mtime_ns=status.st_mtime_ns))
+
+
+def _printable(uri: str) -> str:
+    return uri.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

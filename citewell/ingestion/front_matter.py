@@ -1,0 +1,104 @@
+"""YAML front matter: title, date, tags and who may read."""
+
+from __future__ import annotations
+
+import datetime
+import re
+from dataclasses import dataclass
+
+import yaml
+
+from citewell.documents import PUBLIC
+from citewell.errors import SourceUnreadable
+
+_BLOCK = re.compile(r"\A---[ \t]*\n(.{0,65536}?)^(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.S | re.M)
+_KEYED = re.compile(r"\s*(?:#[^\n]*\n\s*)*[\w-]+[ \t]*:(?:[ \t]|\n|\Z)")
+_LABEL = re.compile(r"[\w.:@/-]{1,64}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrontMatter:
+    """What the front matter says, checked."""
+
+    title: str = ""
+    date: str | None = None
+    """ISO 8601."""
+    tags: tuple[str, ...] = ()
+    access: tuple[str, ...] = (PUBLIC,)
+    notes: tuple[str, ...] = ()
+
+
+def split_front_matter(text: str) -> tuple[FrontMatter, str]:
+    """Take the front matter off a text.
+
+    Only a block between `---` lines at the very start that begins with `key:` counts; anything else is a rule
+    above ordinary text. Keys other than `title`, `date`, `tags` (or `keywords`) and `access` are ignored.
+
+    Raises:
+        SourceUnreadable: The block cannot be understood. It may hold `access`, so guessing is out of the question.
+    """
+    block = _BLOCK.match(text)
+    if block is None or not _KEYED.match(block[1]):
+        return FrontMatter(), text
+    try:
+        values = yaml.safe_load(block[1])
+    except (yaml.YAMLError, ValueError, RecursionError) as exc:
+        mark = getattr(exc, "problem_mark", None)
+        where = f" (line {mark.line + 2})" if mark is not None else ""
+        raise SourceUnreadable(f"the front matter is not valid YAML{where}") from exc
+    if not isinstance(values, dict):
+        return FrontMatter(), text
+    return read_metadata({str(key).casefold(): value for key, value in values.items()}), text[block.end() :]
+
+
+def read_metadata(values: dict[str, object]) -> FrontMatter:
+    """Check metadata given by name, from front matter or from a format's own fields.
+
+    Raises:
+        SourceUnreadable: `access` names no usable label.
+    """
+    notes: list[str] = []
+    date = _iso_date(values.get("date"))
+    if values.get("date") and date is None:
+        notes.append("the date is not ISO 8601 (as 2026-03-31) and was left out")
+    title = values.get("title")
+    return FrontMatter(
+        title=" ".join(str(title).split())[:300] if isinstance(title, str | int | float) else "",
+        date=date,
+        tags=_words(values.get("tags") or values.get("keywords")),
+        access=_labels(values["access"]) if "access" in values else (PUBLIC,),
+        notes=tuple(notes),
+    )
+
+
+def _iso_date(value: object) -> str | None:
+    if isinstance(value, datetime.date):  # datetime is one too
+        return value.isoformat()
+    if isinstance(value, int) and 1000 <= value <= 9999:
+        return str(value)
+    if not isinstance(value, str):
+        return None
+    value = value.strip()
+    if re.fullmatch(r"\d{4}(-(0[1-9]|1[0-2]))?", value):
+        return value
+    try:
+        return datetime.date.fromisoformat(value).isoformat()
+    except ValueError:
+        pass
+    try:
+        return datetime.datetime.fromisoformat(value).isoformat()
+    except ValueError:
+        return None
+
+
+def _words(value: object) -> tuple[str, ...]:
+    parts = value if isinstance(value, list) else re.split(r"[,;]", value) if isinstance(value, str) else []
+    words = (" ".join(str(part).split())[:100] for part in parts if isinstance(part, str | int | float))
+    return tuple(dict.fromkeys(word for word in words if word))
+
+
+def _labels(value: object) -> tuple[str, ...]:
+    labels = _words(value)
+    if not labels or not all(_LABEL.fullmatch(label) for label in labels):
+        raise SourceUnreadable("`access` in the front matter must name one or more labels, as `access: [staff]`")
+    return labels

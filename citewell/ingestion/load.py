@@ -1,0 +1,117 @@
+"""A file's bytes to a document: told apart by content, limited in size, refused with a reason."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from dataclasses import replace
+from pathlib import PurePath
+
+from citewell.errors import SourceUnreadable, SourceUnsupported
+from citewell.ingestion.document import Document
+from citewell.ingestion.loaders.text import load_markdown, load_text
+
+TYPES = {
+    ".txt": "txt", ".text": "txt", ".log": "txt",
+    ".md": "md", ".markdown": "md",
+    ".html": "html", ".htm": "html", ".xhtml": "html",
+    ".pdf": "pdf",
+    ".docx": "docx",
+}  # fmt: skip
+"""Which names are ingested, and as what."""
+
+_FOREIGN = (
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old or a password-protected Office document; save it as .docx without a password"),
+    (b"\x89PNG", "an image; run text recognition (OCR) on it first"),
+    (b"\xff\xd8\xff", "an image; run text recognition (OCR) on it first"),
+    (b"GIF8", "an image; run text recognition (OCR) on it first"),
+    (b"II*\0", "an image; run text recognition (OCR) on it first"),
+    (b"{\\rtf", "a rich text (RTF) document; save it as .docx"),
+    (b"\x1f\x8b", "a compressed file; unpack it first"),
+    (b"7z\xbc\xaf\x27\x1c", "a compressed file; unpack it first"),
+    (b"\x7fELF", "a program"),
+    (b"MZ\x90\0", "a program"),
+    (b"SQLite format 3\0", "a database"),
+)  # fmt: skip
+_PACKED = (("word/", ""), ("xl/", "an Excel workbook"), ("ppt/", "a PowerPoint presentation"),
+           ("META-INF/container.xml", "an e-book (EPUB)"), ("content.xml", "an OpenDocument file; save it as .docx"))  # fmt: skip
+
+
+def load(data: bytes, name: str, *, max_bytes: int = 200_000_000) -> Document:
+    """Extract text, structure and metadata. CPU-bound, and for PDF not crash-proof: see `parser.py`.
+
+    Args:
+        data: The whole file.
+        name: Its file name; gives the type where the content leaves it open, and the title where it has none.
+        max_bytes: Most bytes the file, a part packed in it, or the extracted text (in characters) may have.
+
+    Raises:
+        SourceUnsupported: The same bytes will never do; the message says why.
+        SourceUnreadable: The file is damaged; another copy may do.
+    """
+    if len(data) > max_bytes:
+        raise SourceUnsupported(f"the file has {len(data) / 1e6:,.1f} MB; at most {max_bytes / 1e6:,.1f} MB are read")
+    if not data.strip(b"\0\t\n\x0b\x0c\r "):
+        raise SourceUnsupported("the file is empty" if not data else "the file holds nothing but white space")
+    kind = sniff(data, name)
+    # PDFium, lxml and zip handling load on first use: a folder of text never pays for them.
+    if kind == "pdf":
+        from citewell.ingestion.loaders.pdf import load_pdf
+
+        document = load_pdf(data)
+    elif kind == "docx":
+        from citewell.ingestion.loaders.docx import load_docx
+
+        document = load_docx(data, max_bytes=max_bytes)
+    elif kind == "html":
+        from citewell.ingestion.loaders.html import load_html
+
+        document = load_html(data)
+    else:
+        document = load_markdown(data) if kind == "md" else load_text(data)
+    if not document.text.strip():
+        raise SourceUnsupported("the document holds no text")
+    if len(document.text) > max_bytes:
+        raise SourceUnsupported(f"the extracted text has more than {max_bytes / 1e6:,.1f} million characters")
+    return document if document.title else replace(document, title=PurePath(name).stem or name)
+
+
+def sniff(data: bytes, name: str) -> str:
+    """Tell the type by content where the content tells, else by name.
+
+    Raises:
+        SourceUnsupported: A format that is not read, or a name that promises a format the content is not.
+    """
+    named = TYPES.get(PurePath(name).suffix.casefold())
+    if b"%PDF-" in data[:1024]:
+        return "pdf"
+    if data.startswith(b"PK\x03\x04"):
+        return _sniff_zip(data)
+    for magic, what in _FOREIGN:
+        if data.startswith(magic):
+            raise SourceUnsupported(f"the content is {what}")
+    if named in {"pdf", "docx"}:
+        what = "text" if b"\0" not in data[:1024] and _is_text(data[:1024]) else "neither that nor text"
+        article = "a PDF" if named == "pdf" else "a Word document"
+        raise SourceUnsupported(f"the name says {article}, but the content is {what}")
+    if named is None:
+        raise SourceUnsupported(f"files named {PurePath(name).suffix or 'without an extension'} are not read")
+    return named
+
+
+def _is_text(head: bytes) -> bool:
+    return sum(byte < 32 and byte not in b"\t\n\r\x0c" for byte in head) == 0
+
+
+def _sniff_zip(data: bytes) -> str:
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError) as exc:
+        raise SourceUnreadable("the archive is damaged (a .docx is one)") from exc
+    if "word/document.xml" in names:
+        return "docx"
+    for prefix, what in _PACKED:
+        if what and any(entry.startswith(prefix) for entry in names):
+            raise SourceUnsupported(f"the content is {what}")
+    raise SourceUnsupported("the content is a ZIP archive; unpack it first")

@@ -1,0 +1,118 @@
+"""Page texts to one document: furniture dropped, words and paragraphs joined, page starts kept."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+
+from citewell.ingestion.encoding import clean
+
+_LINE_HYPHEN = "\ufffe"
+"""PDFium puts this noncharacter where a word was divided at the end of a line, and no line break."""
+_DIVIDED = re.compile(r"(\S*)\ufffe(\S*)[ \t]?")
+_EDGE_LINES = 2
+"""How many lines at the top and the bottom of a page may be furniture."""
+_LEAST_SHARE = 0.4
+"""Share of pages on which a line must stand to be furniture: running heads often alternate left and right."""
+_PAGE_NUMBER = re.compile(r"[-–—\s]*(?:page\s+|p\.\s*)?(#|[ivxlc]{1,7})(?:\s*(?:of|/|von|sur|de)\s*#)?[-–—\s]*", re.I)
+_ENDS = (".", "!", "?", ":", ";", "…", "。", "！", "？", ".”", '."', ".)", "”", "»")
+_ITEM = re.compile(r"(?:[-–—•●▪◦‣*·]|\(?[0-9a-zA-Z]{1,3}[.)]|[0-9]+(?:\.[0-9]+)+)\s")
+_FIGURE = re.compile(r"[\d$%€£()|=+*/\\<>{}\[\]—-]")
+
+
+def assemble(pages: Sequence[str]) -> tuple[str, tuple[int, ...]]:
+    """Join raw page texts.
+
+    A page that ends in the middle of a sentence goes on after a space, others after an empty line.
+
+    Returns:
+        The clean text, and where each page starts in it (one offset per page; an empty page shares the next one's).
+    """
+    lines_of = _without_furniture([_lines(page) for page in pages])
+    parts: list[str] = []
+    starts: list[int] = []
+    length = 0
+    for lines in lines_of:
+        text = _paragraphs(lines)
+        if text and parts:
+            gap = " " if _continues(parts[-1][-80:], text) else "\n\n"
+            parts.append(gap)
+            length += len(gap)
+        starts.append(length)
+        if text:
+            parts.append(text)
+            length += len(text)
+    return "".join(parts), tuple(starts)
+
+
+def _lines(page: str) -> list[str]:
+    page = _DIVIDED.sub(_join_divided, page)
+    return [" ".join(line.split()) for line in clean(page).split("\n")]
+
+
+def _join_divided(match: re.Match[str]) -> str:
+    before, after = match[1], match[2]
+    # "Schwarz|Weiß" and "state-of-the|art" had a hyphen of their own; "com|pile" had none.
+    own = after[:1].isupper() or after[:1].isdigit() or "-" in before
+    # The line ends after the joined word, so that its length still tells a full line from a short one.
+    return f"{before}{'-' if own else ''}{after}\n"
+
+
+def _without_furniture(pages: list[list[str]]) -> list[list[str]]:
+    """Drop page numbers, and running heads after their first appearance."""
+    bodies = [[line for line in page if line] for page in pages]
+    if len(bodies) < 3:
+        return bodies
+    counts = Counter(masked for body in bodies for masked in {_mask(body[at]) for at in _edges(body)})
+    least = max(3, _LEAST_SHARE * len(bodies))
+    seen: set[str] = set()
+    kept: list[list[str]] = []
+    for body in bodies:
+        dropped: set[int] = set()
+        for at in _edges(body):
+            masked = _mask(body[at])
+            if counts[masked] < least and not _PAGE_NUMBER.fullmatch(masked):
+                continue
+            if masked in seen or (_PAGE_NUMBER.fullmatch(masked) and counts[masked] >= least):
+                dropped.add(at)
+            elif counts[masked] >= least:
+                seen.add(masked)
+        kept.append([line for at, line in enumerate(body) if at not in dropped])
+    return kept
+
+
+def _edges(body: list[str]) -> list[int]:
+    return sorted({*range(min(_EDGE_LINES, len(body))), *range(max(0, len(body) - _EDGE_LINES), len(body))})
+
+
+def _mask(line: str) -> str:
+    return re.sub(r"\d+", "#", line)
+
+
+def _paragraphs(lines: list[str]) -> str:
+    """Join the lines of running text; leave lists, tables, headings and code as lines of their own."""
+    if not lines:
+        return ""
+    widths = sorted(len(line) for line in lines)
+    full = 0.7 * widths[int(0.9 * (len(widths) - 1))]  # a line shorter than this ended on purpose
+    text = [lines[0]]
+    for before, line in pairwise(lines):
+        runs_on = (
+            len(before) >= max(full, 25)
+            and not _ITEM.match(line)
+            and not _is_tabular(before)
+            and not _is_tabular(line)
+            and (not before.endswith(_ENDS) or len(before) >= 1.1 * full)
+        )
+        text.append((" " if runs_on else "\n") + line)
+    return "".join(text)
+
+
+def _is_tabular(line: str) -> bool:
+    return len(_FIGURE.findall(line)) > 0.25 * len(line)
+
+
+def _continues(before: str, after: str) -> bool:
+    return not before.endswith(_ENDS) and after[:1].islower()

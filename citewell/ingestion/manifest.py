@@ -1,0 +1,104 @@
+"""What is remembered between runs: the roots, and each file's digest by size and time.
+
+The index alone says what is ingested. Losing this file costs one run's hashing and the names of folders that
+shared one; nothing is embedded again.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import orjson
+
+from citewell.errors import ConfigurationError
+from citewell.ingestion.files import FoundFile
+
+_VERSION = 1
+_RACY_NS = 2_000_000_000
+"""A file changed this shortly before it was looked at may change again within the clock's tick; do not trust it."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Manifest:
+    """Read with `Manifest.read`, changed in memory, kept with `write`."""
+
+    path: Path
+    roots: dict[str, Path] = field(default_factory=dict)
+    """Name to absolute path, of every folder and file ever asked for."""
+    digests: dict[str, tuple[int, int, str]] = field(default_factory=dict)
+    """URI to (size in bytes, mtime in ns, sha256 in hexadecimal)."""
+    refusals: dict[str, tuple[int, int, str]] = field(default_factory=dict)
+    """URI to (size in bytes, mtime in ns, reason) of files that will never do as they are."""
+
+    @classmethod
+    def read(cls, data_dir: Path) -> Manifest:
+        """Blocking.
+
+        Raises:
+            ConfigurationError: The file is there but was not written by this version.
+        """
+        path = data_dir / "ingestion.json"
+        try:
+            stored = orjson.loads(path.read_bytes())
+        except FileNotFoundError:
+            return cls(path=path)
+        except (OSError, orjson.JSONDecodeError) as exc:
+            raise ConfigurationError(f"{path} cannot be read; delete it to have every file looked at anew") from exc
+        if not isinstance(stored, dict) or stored.get("version") != _VERSION:
+            raise ConfigurationError(f"{path} is of another version; delete it to have every file looked at anew")
+        return cls(
+            path=path,
+            roots={name: Path(root) for name, root in stored["roots"].items()},
+            digests={uri: (size, mtime, digest) for uri, (size, mtime, digest) in stored["digests"].items()},
+            refusals={uri: (size, mtime, reason) for uri, (size, mtime, reason) in stored["refusals"].items()},
+        )
+
+    def write(self) -> None:
+        """Replace the file in one step. Blocking."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        body = orjson.dumps(
+            {
+                "version": _VERSION,
+                "roots": {name: str(root) for name, root in self.roots.items()},
+                "digests": self.digests,
+                "refusals": self.refusals,
+            }
+        )
+        handle, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=".ingestion-")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(body)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, self.path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+
+    def digest_of(self, file: FoundFile) -> str | None:
+        """The digest taken when the file had this size and time; None where it must be read."""
+        size, mtime, digest = self.digests.get(file.uri, (-1, -1, ""))
+        return digest if (size, mtime) == (file.size_bytes, file.mtime_ns) else None
+
+    def refusal_of(self, file: FoundFile) -> str | None:
+        """Why exactly this file was refused for good; None where it must be tried."""
+        size, mtime, reason = self.refusals.get(file.uri, (-1, -1, ""))
+        return reason if (size, mtime) == (file.size_bytes, file.mtime_ns) else None
+
+    def remember_digest(self, uri: str, size_bytes: int, mtime_ns: int, sha256: str) -> None:
+        self.forget(uri)
+        if time.time_ns() - mtime_ns > _RACY_NS:
+            self.digests[uri] = (size_bytes, mtime_ns, sha256)
+
+    def remember_refusal(self, uri: str, size_bytes: int, mtime_ns: int, reason: str) -> None:
+        self.forget(uri)
+        if time.time_ns() - mtime_ns > _RACY_NS:
+            self.refusals[uri] = (size_bytes, mtime_ns, reason)
+
+    def forget(self, uri: str) -> None:
+        self.digests.pop(uri, None)
+        self.refusals.pop(uri, None)

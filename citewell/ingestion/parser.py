@@ -1,0 +1,162 @@
+"""Parsing in worker processes, each file under a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import struct
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+import citewell
+from citewell.documents import Chunk, Source
+from citewell.errors import SourceUnreadable, SourceUnsupported
+from citewell.retrieval import NewSource
+
+_FRAME = struct.Struct("<I")
+# -P keeps the current directory off the path: a folder of documents may hold a json.py.
+_COMMAND = (
+    sys.executable, "-P", "-c",
+    "import sys; sys.path.append(sys.argv[1]); from citewell.ingestion.worker import main; main()",
+    str(Path(citewell.__file__).parent.parent),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parsed:
+    """A file, ready for the index."""
+
+    source: Source
+    text: str
+    page_starts: tuple[int, ...]
+    chunks: tuple[Chunk, ...]
+    mtime_ns: int
+    """Of the file as it was read."""
+    notes: tuple[str, ...]
+
+    def for_index(self) -> NewSource:
+        return NewSource(source=self.source, text=self.text, chunks=self.chunks, page_starts=self.page_starts)
+
+
+class Refused(SourceUnsupported):
+    """A refusal that will be the same for the same bytes."""
+
+    def __init__(self, detail: str, *, size_bytes: int, mtime_ns: int) -> None:
+        super().__init__(detail)
+        self.size_bytes = size_bytes
+        self.mtime_ns = mtime_ns
+
+
+class Parser:
+    """A few worker processes, started when first needed. Use `open_parser`."""
+
+    def __init__(
+        self, *, chunk_size: int, chunk_overlap: int, max_bytes: int, timeout_s: float, processes: int
+    ) -> None:
+        self._options = {"chunk_size": chunk_size, "chunk_overlap": chunk_overlap, "max_bytes": max_bytes}
+        self._timeout_s = timeout_s
+        self._idle: asyncio.Queue[asyncio.subprocess.Process | None] = asyncio.Queue()
+        self._running: set[asyncio.subprocess.Process] = set()
+        for _ in range(processes):
+            self._idle.put_nowait(None)
+
+    async def parse(self, path: Path, uri: str) -> Parsed:
+        """Read, load and split one file; waits for a free process.
+
+        Raises:
+            SourceUnsupported: The same bytes will never do; `Refused` where the file could be read at all.
+            SourceUnreadable: Damaged, gone, not permitted, crashed its reader, or took longer than the deadline.
+        """
+        process = await self._idle.get()
+        healthy = False
+        try:
+            if process is None or process.returncode is not None:
+                process = await self._start()
+            request = orjson.dumps({"path": str(path), "uri": uri, **self._options})
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    answer = await _ask(process, request)
+            except TimeoutError:
+                raise SourceUnreadable(f"reading took longer than {self._timeout_s:g} s") from None
+            except (asyncio.IncompleteReadError, ConnectionError):
+                raise SourceUnreadable("the file crashed its reader; it is probably damaged") from None
+            healthy = True
+        finally:
+            # A cancelled or late answer would be taken for the next file's: such a process is of no more use.
+            if process is not None and not healthy:
+                await self._stop(process)
+            self._idle.put_nowait(process if healthy else None)
+        return _parsed(answer, uri)
+
+    async def close(self) -> None:
+        for process in list(self._running):
+            await self._stop(process)
+
+    async def _start(self) -> asyncio.subprocess.Process:
+        process = await asyncio.create_subprocess_exec(
+            *_COMMAND,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        self._running.add(process)
+        return process
+
+    async def _stop(self, process: asyncio.subprocess.Process) -> None:
+        self._running.discard(process)
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+@contextlib.asynccontextmanager
+async def open_parser(
+    *, chunk_size: int, chunk_overlap: int, max_bytes: int, timeout_s: float, processes: int = 2
+) -> AsyncIterator[Parser]:
+    """Open a parser; its processes end with the block, however that is left."""
+    parser = Parser(chunk_size=chunk_size, chunk_overlap=chunk_overlap, max_bytes=max_bytes, timeout_s=timeout_s,
+                    processes=processes)  # fmt: skip
+    try:
+        yield parser
+    finally:
+        await asyncio.shield(parser.close())
+
+
+async def _ask(process: asyncio.subprocess.Process, request: bytes) -> dict[str, Any]:
+    if process.stdin is None or process.stdout is None:
+        raise ConnectionError
+    process.stdin.write(_FRAME.pack(len(request)) + request)
+    await process.stdin.drain()
+    (length,) = _FRAME.unpack(await process.stdout.readexactly(_FRAME.size))
+    body = await process.stdout.readexactly(length)
+    answer: dict[str, Any] = await asyncio.to_thread(orjson.loads, body) if length > 1 << 20 else orjson.loads(body)
+    return answer
+
+
+def _parsed(answer: dict[str, Any], uri: str) -> Parsed:
+    if answer.get("code") == SourceUnreadable.code:
+        raise SourceUnreadable(answer["detail"])
+    if "code" in answer:
+        if "mtime_ns" not in answer:
+            raise SourceUnsupported(answer["detail"])
+        raise Refused(answer["detail"], size_bytes=answer["size"], mtime_ns=answer["mtime_ns"])
+    text, tags, access = answer["text"], tuple(answer["tags"]), tuple(answer["access"])
+    page_starts = tuple(answer["page_starts"])
+    source = Source(
+        uri=uri, title=answer["title"], type=answer["type"], sha256=answer["sha256"], size_bytes=answer["size"],
+        date=answer["date"], tags=tags, access=access, pages=len(page_starts) or None,
+    )  # fmt: skip
+    chunks = tuple(
+        Chunk(
+            id=identity, source=uri, title=source.title, text=text[start:end], start=start, end=end, index=index,
+            page=page, headings=tuple(headings), type=source.type, date=source.date, tags=tags, access=access,
+        )
+        for index, (identity, start, end, page, headings) in enumerate(answer["chunks"])
+    )  # fmt: skip
+    return Parsed(source=source, text=text, page_starts=page_starts, chunks=chunks, mtime_ns=answer["mtime_ns"],
+                  notes=tuple(answer["notes"]))  # fmt: skip

@@ -1,0 +1,319 @@
+"""Make the index hold what the files hold: new and changed ones in, gone ones out, the rest untouched."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from citewell.documents import Source
+from citewell.errors import ConfigurationError, IndexMismatch, IngestError, SourceNotFound, SourceUnsupported
+from citewell.ingestion.files import Found, FoundFile, Root, name_roots, walk
+from citewell.ingestion.manifest import Manifest
+from citewell.ingestion.parser import Parsed, Parser, Refused, open_parser
+from citewell.ingestion.report import FileReport, Progress, Report
+from citewell.retrieval import NewSource
+from citewell.settings import Settings
+
+_PROCESSES = 2
+_READ_AHEAD = 8
+"""Files being parsed or waiting for the index. Few: each may be large."""
+_BATCH_CHUNKS = 256
+"""Small files go to the index together until they have this many chunks: one embedding pass, one commit."""
+
+
+class WritableIndex(Protocol):
+    """What ingestion needs of an index; `citewell.retrieval.Index` is the one that ships."""
+
+    def writing(self) -> AbstractAsyncContextManager[Any]:
+        """Hold the index for one ingestion; IngestBusy where another one does."""
+
+    def rebuilding(self) -> AbstractAsyncContextManager[WritableIndex]:
+        """Hold it, and fill an index beside the live one, that takes its place when the block ends well."""
+
+    async def sources(self) -> list[Source]: ...
+
+    async def replace_sources(
+        self, new: Sequence[NewSource], *, progress: Callable[[int, int], None] | None = None
+    ) -> None:
+        """Embed and store; all of it becomes visible at once, or nothing."""
+
+    async def remove_source(self, uri: str) -> None: ...
+
+
+async def ingest(
+    index: WritableIndex,
+    paths: Sequence[Path],
+    settings: Settings,
+    *,
+    dry_run: bool = False,
+    rebuild: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Bring the index up to date with files and folders.
+
+    A file counts as unchanged by size and SHA-256 (not read at all where size and time are those of the last run).
+    What is gone below `paths` is removed. A file that cannot be read is reported, and what the index holds of it
+    stays until it can be read or is gone. Each file becomes visible at once or not at all, so a killed run loses
+    only the files it was at.
+
+    Args:
+        index: Open; written under `index.writing()`.
+        paths: Files and folders. Empty: every one that was ever asked for.
+        settings: Chunk size and overlap, limits, data directory.
+        dry_run: Read and report, but write nothing.
+        rebuild: Build everything anew beside the live index and swap, for every folder that was ever asked for.
+        progress: Told of each file.
+
+    Raises:
+        ConfigurationError: A path does not exist, or there is none, or a rebuild would lose sources.
+        IngestBusy: Another ingestion holds the index.
+    """
+    began = time.monotonic()
+    run = _Run(settings=settings, progress=progress, dry_run=dry_run)
+    if dry_run:
+        await run.locate(paths, everything=rebuild)
+        await run.sync(index, known={} if rebuild else await _known(index))
+    elif rebuild:
+        async with index.rebuilding() as fresh:
+            await run.locate(paths, everything=True)
+            with contextlib.suppress(IndexMismatch):  # a common reason to rebuild; what it holds cannot be asked then
+                run.refuse_to_lose(await index.sources())
+            # Not empty where an earlier rebuild was stopped half-way: that one is taken up again.
+            await run.sync(fresh, known=await _known(fresh))
+    else:
+        async with index.writing():
+            await run.locate(paths, everything=False)
+            await run.sync(index, known=await _known(index))
+    run.report.elapsed_s = time.monotonic() - began
+    return run.report
+
+
+async def forget(index: WritableIndex, names: Sequence[str], settings: Settings) -> Report:
+    """Take sources out of the index whatever the files say: one source, or all below a folder's name.
+
+    Raises:
+        SourceNotFound: Nothing in the index and no folder has such a name; nothing was removed.
+        IngestBusy: Another ingestion holds the index.
+    """
+    report = Report()
+    async with index.writing():
+        manifest = await asyncio.to_thread(Manifest.read, settings.data_dir)
+        known = await _known(index)
+        chosen: dict[str, None] = {}
+        for name in (name.rstrip("/") for name in names):
+            below = [uri for uri in sorted(known) if uri == name or uri.startswith(f"{name}/")]
+            if not below and name not in manifest.roots:
+                raise SourceNotFound(f"the index holds nothing named {name}")
+            chosen.update(dict.fromkeys(below))
+        for uri in chosen:
+            await index.remove_source(uri)
+            manifest.forget(uri)
+            report.files.append(FileReport(uri=uri, status="removed"))
+        for name in names:
+            manifest.roots.pop(name.rstrip("/"), None)
+        await asyncio.to_thread(manifest.write)
+    return report
+
+
+async def _known(index: WritableIndex) -> dict[str, Source]:
+    return {source.uri: source for source in await index.sources()}
+
+
+@dataclass(slots=True, kw_only=True)
+class _Read:
+    """A file that went through the parser."""
+
+    file: FoundFile
+    parsed: Parsed | None = None
+    error: IngestError | None = None
+
+
+class _Run:
+    """One ingestion on its way."""
+
+    def __init__(self, *, settings: Settings, progress: Progress | None, dry_run: bool) -> None:
+        self.report = Report(dry_run=dry_run)
+        self._settings = settings
+        self._progress = progress
+        self._dry_run = dry_run
+        self._manifest = Manifest(path=settings.data_dir)
+        self._places: list[tuple[Root, Path]] = []
+        self._batch: list[Parsed] = []
+
+    async def locate(self, paths: Sequence[Path], *, everything: bool) -> None:
+        """Find out which places this run is about: `paths`, or with none (or `everything`) also all earlier ones."""
+        self._manifest = await asyncio.to_thread(Manifest.read, self._settings.data_dir)
+        earlier = self._manifest.roots
+        named = await asyncio.to_thread(name_roots, paths, earlier)
+        if everything or not named:
+            for name, path in earlier.items():
+                if not await asyncio.to_thread(path.exists):
+                    raise ConfigurationError(f"{name} was ingested from {path}, which is not there; put it back, or drop it with --remove {name}")  # fmt: skip
+                named.append((Root(name=name, path=path), path))
+        if not named:
+            raise ConfigurationError("nothing to ingest: name at least one file or folder")
+        self._places = named
+
+    def refuse_to_lose(self, sources: Sequence[Source]) -> None:
+        """Refuse a rebuild that would drop sources only because nobody said where their files are."""
+        lost = next((source.uri for source in sources if not self._is_ours(source.uri)), None)
+        if lost is not None:
+            raise ConfigurationError(f"a rebuild would lose {lost}: name its folder as well, or drop it with --remove {lost}")  # fmt: skip
+
+    async def sync(self, index: WritableIndex, known: dict[str, Source]) -> None:
+        manifest = self._manifest
+        if not self._dry_run:
+            manifest.roots.update((root.name, root.path) for root, _ in self._places)
+            await asyncio.to_thread(manifest.write)
+        try:
+            await self._sync(index, known)
+        finally:
+            if not self._dry_run:
+                await asyncio.shield(asyncio.to_thread(manifest.write))
+
+    async def _sync(self, index: WritableIndex, known: dict[str, Source]) -> None:
+        found = await asyncio.to_thread(walk, self._places)
+        present = {file.uri for file in found.files}
+        gone = [uri for uri in sorted(known) if uri not in present and self._is_ours(uri) and not found.covers(uri)]
+        if self._progress is not None:
+            self._progress.started(len(found.files) + len(found.unreadable) + len(gone))
+        for uri, reason in sorted(found.unreadable.items()):
+            self._note(FileReport(uri=uri, status="failed", reason=reason, code="source_unreadable"))
+        to_read = await self._triage(found, known)
+        await self._read_and_write(index, to_read, known)
+        for uri in gone:
+            if not self._dry_run:
+                await index.remove_source(uri)
+                self._manifest.forget(uri)
+            self._note(FileReport(uri=uri, status="removed"))
+        for uri, reason in sorted(found.skipped.items()):
+            self.report.files.append(FileReport(uri=uri, status="skipped", reason=reason))
+        self.report.files.sort(key=lambda file: file.uri)
+
+    def _is_ours(self, uri: str) -> bool:
+        """Whether `uri` would lie below one of the paths asked for."""
+        for root, path in self._places:
+            prefix = root.name if path == root.path else f"{root.name}/{path.relative_to(root.path).as_posix()}"
+            if uri == prefix or uri.startswith(f"{prefix}/"):
+                return True
+        return False
+
+    async def _triage(self, found: Found, known: dict[str, Source]) -> list[FoundFile]:
+        """Report what needs no parsing; return the rest."""
+        to_read: list[FoundFile] = []
+        doubtful: list[FoundFile] = []
+        for file in found.files:
+            source = known.get(file.uri)
+            digest = self._manifest.digest_of(file)
+            if source is not None and digest == source.sha256:
+                self._note(FileReport(uri=file.uri, status="unchanged"))
+            elif (refusal := self._manifest.refusal_of(file)) is not None:
+                self._fail(file.uri, SourceUnsupported(refusal))
+            elif source is not None and digest is None and source.size_bytes == file.size_bytes:
+                doubtful.append(file)
+            else:
+                to_read.append(file)
+        for file in doubtful:
+            try:
+                digest = await asyncio.to_thread(_sha256, file.path)
+            except OSError:
+                to_read.append(file)  # the parser says what is wrong with it
+                continue
+            if digest == known[file.uri].sha256:
+                self._manifest.remember_digest(file.uri, file.size_bytes, file.mtime_ns, digest)
+                self._note(FileReport(uri=file.uri, status="unchanged"))
+            else:
+                to_read.append(file)
+        return sorted(to_read, key=lambda file: file.uri)
+
+    async def _read_and_write(self, index: WritableIndex, files: list[FoundFile], known: dict[str, Source]) -> None:
+        """Parse in worker processes, a few files ahead of the index, so that both are always busy."""
+        if not files:
+            return
+        ahead: deque[asyncio.Task[_Read]] = deque()
+        async with open_parser_for(self._settings) as parser:
+            try:
+                for file in files:
+                    ahead.append(asyncio.create_task(_read(parser, file)))
+                    if len(ahead) >= _READ_AHEAD:
+                        await self._take(index, await ahead.popleft(), known)
+                while ahead:
+                    await self._take(index, await ahead.popleft(), known)
+                await self._flush(index, known)
+            finally:
+                for task in ahead:
+                    task.cancel()
+                await asyncio.gather(*ahead, return_exceptions=True)
+
+    async def _take(self, index: WritableIndex, result: _Read, known: dict[str, Source]) -> None:
+        """Report a file that failed; put one that was read into the batch, and write that when it is full."""
+        file, error = result.file, result.error
+        if isinstance(error, Refused):
+            self._manifest.remember_refusal(file.uri, error.size_bytes, error.mtime_ns, error.detail)
+        if error is not None:
+            self._fail(file.uri, error)
+        if result.parsed is not None:
+            self._batch.append(result.parsed)
+        if sum(len(parsed.chunks) for parsed in self._batch) >= _BATCH_CHUNKS:
+            await self._flush(index, known)
+
+    async def _flush(self, index: WritableIndex, known: dict[str, Source]) -> None:
+        batch, self._batch = self._batch, []
+        if batch and not self._dry_run:
+            watch = self._progress.embedded if self._progress is not None else None
+            await index.replace_sources([parsed.for_index() for parsed in batch], progress=watch)
+        for parsed in batch:
+            source = parsed.source
+            if not self._dry_run:
+                self._manifest.remember_digest(source.uri, source.size_bytes, parsed.mtime_ns, source.sha256)
+            self._note(report_of(parsed, is_new=source.uri not in known))
+
+    def _fail(self, uri: str, error: IngestError) -> None:
+        self._note(FileReport(uri=uri, status="failed", reason=error.detail, code=error.code))
+
+    def _note(self, file: FileReport) -> None:
+        self.report.files.append(file)
+        if self._progress is not None:
+            self._progress.finished(file)
+
+
+async def _read(parser: Parser, file: FoundFile) -> _Read:
+    try:
+        return _Read(file=file, parsed=await parser.parse(file.path, file.uri))
+    except IngestError as exc:
+        return _Read(file=file, error=exc)
+
+
+def report_of(parsed: Parsed, *, is_new: bool) -> FileReport:
+    """The line of a file that was read."""
+    return FileReport(
+        uri=parsed.source.uri,
+        status="new" if is_new else "changed",
+        reason="; ".join(parsed.notes),
+        chunks=len(parsed.chunks),
+        pages=parsed.source.pages,
+    )
+
+
+def open_parser_for(settings: Settings, processes: int = _PROCESSES) -> AbstractAsyncContextManager[Parser]:
+    """A parser with the limits and the chunking that the settings name."""
+    return open_parser(
+        chunk_size=settings.chunk_size,
+        chunk_overlap=settings.chunk_overlap,
+        max_bytes=settings.max_source_bytes,
+        timeout_s=settings.parse_timeout_s,
+        processes=processes,
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,107 @@
+"""The process that reads and cuts files: `python -m citewell.ingestion.worker`.
+
+Parsers meet broken and hostile files. Here one may crash, hang or eat memory without taking an ingestion or the
+service along; `parser.py` holds the other end. Frames both ways: 4 bytes of length, then JSON.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import orjson
+
+from citewell.errors import IngestError, SourceUnreadable, SourceUnsupported
+from citewell.ingestion.load import load
+from citewell.ingestion.split import split
+
+FRAME = struct.Struct("<I")
+MEMORY_BYTES = 6 << 30
+"""Address space of the process; beyond it the file is refused, not the machine brought down."""
+
+
+def main() -> None:
+    """Answer requests from standard input until it ends."""
+    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever a library prints must not reach the frames
+    _limit_memory()
+    while head := requests.read(FRAME.size):
+        request = orjson.loads(requests.read(FRAME.unpack(head)[0]))
+        _send(answers, _answer(request))
+
+
+def _answer(request: Mapping[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(_parse(**request))
+    except IngestError as exc:
+        return orjson.dumps({"code": exc.code, "detail": exc.detail})
+    except MemoryError:
+        return orjson.dumps(
+            {"code": SourceUnsupported.code, "detail": "reading the file takes more memory than allowed"}
+        )
+    except Exception as exc:  # noqa: BLE001  # one file's surprise must not end the run; its kind is reported
+        detail = f"the file cannot be read ({type(exc).__name__})"
+        return orjson.dumps({"code": SourceUnreadable.code, "detail": detail})
+
+
+def _parse(path: str, uri: str, chunk_size: int, chunk_overlap: int, max_bytes: int) -> dict[str, Any]:
+    data, size, mtime_ns = _read(Path(path), max_bytes)
+    # The stat goes along with a refusal too: the same bytes need not be refused by hand twice.
+    stat = {"size": size, "mtime_ns": mtime_ns, "sha256": hashlib.sha256(data).hexdigest()}
+    try:
+        document = load(data, Path(uri).name, max_bytes=max_bytes)
+        chunks = split(document, uri, chunk_size=chunk_size, chunk_overlap=chunk_overlap)
+    except IngestError as exc:
+        return {"code": exc.code, "detail": exc.detail, **stat}
+    return {
+        **stat,
+        "text": document.text,
+        "type": document.type,
+        "title": document.title,
+        "date": document.date,
+        "tags": document.tags,
+        "access": document.access,
+        "page_starts": document.page_starts,
+        "notes": document.notes,
+        "chunks": [(chunk.id, chunk.start, chunk.end, chunk.page, chunk.headings) for chunk in chunks],
+    }
+
+
+def _read(path: Path, max_bytes: int) -> tuple[bytes, int, int]:
+    try:
+        with path.open("rb") as file:
+            stat = os.fstat(file.fileno())
+            if stat.st_size > max_bytes:
+                raise SourceUnsupported(
+                    f"the file has {stat.st_size / 1e6:,.1f} MB; at most {max_bytes / 1e6:,.1f} MB are read"
+                )
+            return file.read(), stat.st_size, stat.st_mtime_ns
+    except FileNotFoundError as exc:
+        raise SourceUnreadable("the file is gone") from exc
+    except PermissionError as exc:
+        raise SourceUnreadable("no permission to read the file") from exc
+    except OSError as exc:
+        raise SourceUnreadable(f"the file cannot be read ({os.strerror(exc.errno or 0)})") from exc
+
+
+def _limit_memory() -> None:
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _send(answers: BinaryIO, body: bytes) -> None:
+    answers.write(FRAME.pack(len(body)) + body)
+    answers.flush()
+
+
+if __name__ == "__main__":
+    main()
