@@ -66,6 +66,10 @@ class Settings(BaseSettings):
                            description="Keeps several indexes apart in one store.")  # fmt: skip
     chunk_size: int = Field(500, ge=100, le=4000, description="Longest chunk, in characters.")
     chunk_overlap: int = Field(50, ge=0, le=1000, description="Characters neighbouring chunks share.")
+    max_source_bytes: int = Field(
+        200_000_000, ge=1_000, le=2_000_000_000, description="Largest file that is ingested, in bytes."
+    )
+    parse_timeout_s: float = Field(120, gt=0, le=3600, description="Longest one file may take to be read, in seconds.")
     candidates: int = Field(50, ge=5, le=500, description="Chunks each search hands to the reranker.")
     top_k: int = Field(5, ge=1, le=50, description="Chunks that leave the reranker.")
     top_n: int = Field(3, ge=1, le=20, description="Chunks of those the answer is made from.")
