@@ -1,14 +1,25 @@
-"""The trained judge of sentences: a small network over the features of `chains.reading`."""
+"""How probable it is that a sentence answers: logistic regression over the features of `chains.reading`."""
 
 from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
 
 import numpy as np
 
 from chains.reading import FEATURES, Floats
 
-_HAND = {"maxsim_weighted": 6.0, "overlap": 3.0, "cue": 1.5, "maxsim_wh": 2.0, "chunk_maxsim": 4.0, "whole": 0.3}
+
+@cache
+def _fitted() -> tuple[Floats, float]:
+    """Weights and bias. Made by `python -m evals.train_sentences`."""
+    with files("chains").joinpath("judge.npz").open("rb") as file, np.load(file) as data:
+        if tuple(data["names"]) != FEATURES:
+            raise RuntimeError("chains/judge.npz was made for other features: run python -m evals.train_sentences")
+        return np.asarray(data["weights"], np.float32), float(data["bias"])
 
 
 def probabilities(rows: Floats) -> Floats:
-    weights = np.array([_HAND.get(name, 0.0) for name in FEATURES], np.float32)
-    return np.asarray(1 / (1 + np.exp(-(rows @ weights - 10))), np.float32)
+    """For each row of features, 0..1. float32[n, len(FEATURES)] in, float32[n] out."""
+    weights, bias = _fitted()
+    return np.asarray(1 / (1 + np.exp(-(rows @ weights + bias))), np.float32)

@@ -37,7 +37,8 @@ def test_sentences_end_where_a_reader_ends_them(text: str, sentences: list[str])
 def test_only_white_space_lies_between_the_sentences_of_any_text(text: str) -> None:
     position = 0
     for start, end in sentence_spans(text):
-        assert start < end and not text[position:start].strip()
+        assert start < end
+        assert not text[position:start].strip()
         assert text[start:end] == text[start:end].strip()
         position = end
     assert not text[position:].strip()
@@ -62,5 +63,6 @@ def test_readable_text_is_one_line_without_anything_like_a_marker(text: str) -> 
     from citewell.citations import claims
 
     shown = readable(text)
-    assert "\n" not in shown and shown == shown.strip()
+    assert "\n" not in shown
+    assert shown == shown.strip()
     assert not claims(shown)

@@ -50,7 +50,7 @@ def only(answer: str) -> Citation:
 )
 def test_what_the_chunk_says_is_verified(sentence: str) -> None:
     citation = only(sentence)
-    assert ("verified", 1.0) == (citation["status"], citation["score"])
+    assert (citation["status"], citation["score"]) == ("verified", 1.0)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,8 @@ def test_what_the_chunk_says_is_verified(sentence: str) -> None:
 )
 def test_a_changed_number_or_denial_or_another_matter_is_unsupported(sentence: str) -> None:
     citation = only(sentence)
-    assert citation["status"] == "unsupported" and citation["score"] < 0.5
+    assert citation["status"] == "unsupported"
+    assert citation["score"] < 0.5
 
 
 @pytest.mark.parametrize(
@@ -80,47 +81,47 @@ def test_a_changed_number_or_denial_or_another_matter_is_unsupported(sentence: s
     ],
 )
 def test_a_sentence_that_is_not_wholly_there_is_never_verified(sentence: str) -> None:
-    assert "verified" != only(sentence)["status"]
+    assert only(sentence)["status"] != "verified"
 
 
 def test_a_marker_for_the_wrong_chunk_is_repaired() -> None:
     answer = "The fleet has 1,204 ships [1]. The oil crisis began in October 1973 [9]."
     citations = verify(answer, CHUNKS)
-    assert [(2, "verified", "s2.txt"), (1, "verified", "s1.txt")] == [
+    assert [
         (c["marker"], c["status"], c["source"]) for c in citations
-    ]
-    assert "The fleet has 1,204 ships [2]. The oil crisis began in October 1973 [1]." == repair(answer, citations)
+    ] == [(2, "verified", "s2.txt"), (1, "verified", "s1.txt")]
+    assert repair(answer, citations) == "The fleet has 1,204 ships [2]. The oil crisis began in October 1973 [1]."
 
 
 def test_a_marker_without_a_chunk_is_marked_and_points_nowhere() -> None:
     citation = only("Bananas are yellow [7].")
-    assert (7, "unsupported", "", "", None, 0, 0) == tuple(
+    assert tuple(
         citation[key] for key in ("marker", "status", "quote", "source", "page", "start", "end")
-    )
+    ) == (7, "unsupported", "", "", None, 0, 0)
 
 
 def test_each_of_several_markers_is_judged_by_its_own_chunk() -> None:
     citations = verify("The fleet has 1,204 ships [2][1]. He sold two million copies [1, 2].", CHUNKS)
-    assert [2, 1, 1, 2] == [c["marker"] for c in citations]
-    assert ["verified", "unsupported", "unsupported", "verified"] == [c["status"] for c in citations]
+    assert [c["marker"] for c in citations] == [2, 1, 1, 2]
+    assert [c["status"] for c in citations] == ["verified", "unsupported", "unsupported", "verified"]
 
 
 def test_markers_within_a_sentence_stand_by_the_words_before_them() -> None:
     found = claims("The price rose to $12 [1] and growth was 7% in 2020 [2]. As [1] says, it ended.")
-    assert [("The price rose to $12", (1,)), ("and growth was 7% in 2020.", (2,)), ("As says, it ended.", (1,))] == found
+    assert found == [("The price rose to $12", (1,)), ("and growth was 7% in 2020.", (2,)), ("As says, it ended.", (1,))]
 
 
 def test_a_marker_belongs_to_the_sentence_before_it_or_at_a_lines_head_to_the_one_after() -> None:
-    assert [("One is here.", (1,)), ("Two is there.", (2,))] == claims("One is here. [1] Two is there.[2]")
-    assert [("Two is there.", (2,))] == claims("One is here.\n[2] Two is there.")
+    assert claims("One is here. [1] Two is there.[2]") == [("One is here.", (1,)), ("Two is there.", (2,))]
+    assert claims("One is here.\n[2] Two is there.") == [("Two is there.", (2,))]
 
 
 def test_a_sentence_without_marker_makes_no_citation() -> None:
-    assert [] == verify("The fleet has 1,204 ships.", CHUNKS)
+    assert verify("The fleet has 1,204 ships.", CHUNKS) == []
 
 
 def test_the_quote_is_the_sentence_not_the_chunk() -> None:
-    assert "The U.S. fleet has 1,204 ships." == only("The fleet has 1,204 ships [2].")["quote"]
+    assert only("The fleet has 1,204 ships [2].")["quote"] == "The U.S. fleet has 1,204 ships."
 
 
 def test_no_key_is_named_type() -> None:
@@ -128,7 +129,7 @@ def test_no_key_is_named_type() -> None:
 
 
 def test_markers_can_be_taken_away() -> None:
-    assert "One. Two, three" == strip("One [1]. Two [1][2], three [3, 4]")
+    assert strip("One [1]. Two [1][2], three [3, 4]") == "One. Two, three"
 
 
 def test_a_usual_answer_takes_a_few_milliseconds() -> None:

@@ -1,0 +1,357 @@
+"""Judge answers by data: do they hold the gold answer, cite the gold paragraph or page, refuse where there is none?
+
+    python -m evals.answers CORPUS QUERIES [QRELS] [--json] [--model NAME] [--sample N] [--index DIR] [--plot PNG]
+
+CORPUS is a `corpus.jsonl` or a folder of files, which is then ingested as any folder is. QUERIES holds SQuAD 2,
+ClapNQ or FinanceBench questions (the fields tell which). Everything goes the way a turn of the service goes: search,
+rerank, confidence, answer, verification.
+
+Refusals come twice: by the confidence line before an answer is made (the operating point), and by the answerer itself.
+Where questions carry their article's title, `absent` asks the answerable ones again with that article left out of
+the search: questions whose answer really is not in the documents.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import re
+import string
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from langchain_core.runnables import Runnable
+
+from chains.answer import answer_chain
+from chains.evidence import Evidence
+from chains.extract import extractive_answerer
+from chains.prompts import AnswerInput
+from citewell.citations import Citation, strip, verify
+from citewell.documents import ScoredChunk, Source
+from citewell.ingestion.document import Document
+from citewell.ingestion.split import split
+from citewell.ingestion.sync import ingest
+from citewell.models import open_embedder
+from citewell.models.chat import open_chat_models
+from citewell.retrieval import Index, NewSource, open_index
+from citewell.settings import Settings
+from evals.packs import read_jsonl, read_qrels
+
+_BATCH = 300
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """One question of a test collection and what is known about its answer."""
+
+    id: str
+    text: str
+    answerable: bool
+    golds: Sequence[str]
+    """Answers that count as right; short for SQuAD, sentences to quote for ClapNQ."""
+    sources: frozenset[str]
+    """Uris of the documents that hold the answer."""
+    pages: frozenset[tuple[str, int]] = frozenset()
+    """(file name, page from 1) of the evidence, where the documents have pages."""
+    article: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What came back."""
+
+    asked: Asked
+    confidence: float
+    answer: str
+    citations: Sequence[Citation]
+    retrieved: Sequence[ScoredChunk]
+    seconds: float
+
+
+def read_questions(path: Path, qrels: Path | None) -> list[Asked]:
+    judged = read_qrels(qrels) if qrels else {}
+    questions = []
+    for row in read_jsonl(path):
+        id_ = str(row["_id"])
+        pages = frozenset((f"{one['doc']}.pdf", one["page0"] + 1) for one in row.get("evidence", []))
+        selected = [sentence for output in row.get("outputs", []) for sentence in output.get("selected_sentences", [])]
+        questions.append(
+            Asked(
+                id=id_, text=row["text"], answerable=row.get("answerable", True),
+                golds=row.get("answers") or selected or ([row["answer"]] if "answer" in row else []),
+                sources=frozenset(judged.get(id_, ())) or frozenset(file for file, _ in pages),
+                pages=pages, article=row.get("article"),
+            )
+        )  # fmt: skip
+    return questions
+
+
+async def fill(index: Index, corpus: Path, settings: Settings) -> None:
+    """Put a corpus into an index; one that is already there stays as it is."""
+    if await index.sources():
+        return
+    if corpus.is_dir():
+        report = await ingest(index, [corpus], settings)
+        print(f"ingested {corpus}: {len(report.files)} files in {report.elapsed_s:.0f} s", flush=True)
+        return
+    await fill_rows(index, list(read_jsonl(corpus)), settings)
+
+
+async def fill_rows(index: Index, rows: Sequence[dict[str, Any]], settings: Settings) -> None:
+    """Put texts of a test collection into an index, chunked as ingestion does; one that is filled stays as it is."""
+    if await index.sources():
+        return
+    new = []
+    for row in rows:
+        document = Document(text=row["text"], type="txt", title=row.get("title") or "")
+        uri = str(row["_id"])
+        source = Source(uri=uri, title=document.title, type="txt", sha256="", size_bytes=len(document.text))
+        pieces = split(document, uri, chunk_size=settings.chunk_size, chunk_overlap=settings.chunk_overlap)
+        new.append(NewSource(source=source, text=document.text, chunks=pieces))
+    async with index.writing():
+        for i in range(0, len(new), _BATCH):
+            await index.replace_sources(new[i : i + _BATCH])
+
+
+class Turn:
+    """Answers one question as the graph does, without the thread around it."""
+
+    def __init__(self, index: Index, evidence: Evidence, answerer: Runnable[AnswerInput, Any], settings: Settings) -> None:
+        self._index = index
+        self._evidence = evidence
+        self._answerer = answerer
+        self._settings = settings
+
+    async def __call__(self, asked: Asked, *, without: str | None = None, answer: bool = True) -> Outcome:
+        began = time.perf_counter()
+        where: dict[str, object] | None = {"title": {"$ne": without}} if without else None
+        found = await self._index.search(asked.text, candidates=self._settings.candidates, where=where)
+        kept = await self._index.rerank(asked.text, found, top_k=self._settings.top_k)
+        confidence = await self._evidence.confidence(asked.text, kept)
+        text, citations = "", list[Citation]()
+        if answer:
+            shown = kept[: self._settings.top_n]
+            given = AnswerInput(question=asked.text, chunks=shown, history=[], summary="")
+            text = (await self._answerer.ainvoke(given)).text
+            citations = verify(text, shown)
+        return Outcome(
+            asked=asked, confidence=confidence, answer=text, citations=citations, retrieved=kept,
+            seconds=time.perf_counter() - began,
+        )  # fmt: skip
+
+
+def normalised(text: str) -> str:
+    """As the official SQuAD script does: lower case, no punctuation, no articles, single spaces."""
+    text = "".join(char for char in text.lower() if char not in string.punctuation)
+    return " ".join(re.sub(r"\b(?:a|an|the)\b", " ", text).split())
+
+
+def holds(answer: str, golds: Sequence[str]) -> bool:
+    padded = f" {normalised(answer)} "
+    return any(f" {normalised(gold)} " in padded for gold in golds if normalised(gold))
+
+
+def f1(answer: str, golds: Sequence[str]) -> float:
+    """Best token F1 over the gold answers, 0..1."""
+    said = normalised(answer).split()
+    best = 0.0
+    for gold in golds:
+        right = normalised(gold).split()
+        common = sum((Counter(said) & Counter(right)).values())
+        if common:
+            best = max(best, 2 * common / (len(said) + len(right)))
+    return best
+
+
+def judge(outcomes: Sequence[Outcome]) -> dict[str, float]:
+    """Answerable questions, all of them answered whatever the confidence."""
+    answers = [strip(one.answer) for one in outcomes]
+    citations = [citation for one in outcomes for citation in one.citations]
+    result = {
+        "questions": len(outcomes),
+        "contains_gold": fmean(holds(text, one.asked.golds) for text, one in zip(answers, outcomes, strict=True)),
+        "exact_match": fmean(
+            any(normalised(text) == normalised(gold) for gold in one.asked.golds)
+            for text, one in zip(answers, outcomes, strict=True)
+        ),
+        "f1": fmean(f1(text, one.asked.golds) for text, one in zip(answers, outcomes, strict=True)),
+        "gold_source_cited": fmean(bool(one.asked.sources & _sources(one)) for one in outcomes),
+        "gold_source_cited_first": fmean(
+            bool(one.citations) and bool(one.asked.sources & _names(one.citations[0]["source"])) for one in outcomes
+        ),
+        "citations_of_gold_source": fmean(
+            bool(one.asked.sources & _names(citation["source"])) for one in outcomes for citation in one.citations
+        ) if citations else 0.0,
+        "citations_verified": fmean(citation["status"] == "verified" for citation in citations) if citations else 0.0,
+        "refused_by_the_answerer": fmean(not one.citations for one in outcomes),
+        "sentences": fmean(len(one.citations) for one in outcomes),
+        "words": fmean(len(text.split()) for text in answers),
+        "ms": 1000 * fmean(one.seconds for one in outcomes),
+    }  # fmt: skip
+    if any(one.asked.pages for one in outcomes):
+        result["gold_page_cited"] = fmean(bool(one.asked.pages & _pages(one)) for one in outcomes)
+        result["gold_page_retrieved"] = fmean(
+            bool(one.asked.pages & {(Path(c.chunk.source).name, c.chunk.page or 0) for c in one.retrieved}) for one in outcomes
+        )
+    return {name: round(float(value), 4) for name, value in result.items()}
+
+
+def _names(source: str) -> frozenset[str]:
+    return frozenset((source, Path(source).name))
+
+
+def _sources(one: Outcome) -> frozenset[str]:
+    return frozenset(name for citation in one.citations for name in _names(citation["source"]))
+
+
+def _pages(one: Outcome) -> frozenset[tuple[str, int]]:
+    return frozenset((Path(citation["source"]).name, citation["page"] or 0) for citation in one.citations)
+
+
+def tradeoff(supported: Sequence[float], unsupported: Sequence[float]) -> list[tuple[float, float, float]]:
+    """(threshold, share of answerable refused, share of unanswerable refused) for every threshold that matters."""
+    points = []
+    for threshold in sorted({0.0, *supported, *unsupported, 1.01}):
+        points.append((
+            threshold,
+            sum(value < threshold for value in supported) / max(1, len(supported)),
+            sum(value < threshold for value in unsupported) / max(1, len(unsupported)),
+        ))  # fmt: skip
+    return points
+
+
+def auc(supported: Sequence[float], unsupported: Sequence[float]) -> float:
+    """How often an answerable question has the higher confidence of two; ties count half."""
+    order = sorted([(value, 1) for value in supported] + [(value, 0) for value in unsupported])
+    total, below, i = 0.0, 0, 0
+    while i < len(order):
+        same = [kind for value, kind in order[i:] if value == order[i][0]]
+        ups, downs = sum(same), len(same) - sum(same)
+        total += ups * (below + downs / 2)
+        below += downs
+        i += len(same)
+    return total / max(1, len(supported) * len(unsupported))
+
+
+def refusals(evidence: Evidence, answerable: Sequence[Outcome], others: Sequence[Outcome]) -> dict[str, float]:
+    """How the confidence line parts the answerable from the others at the operating point, and what it is worth."""
+    yes, no = [one.confidence for one in answerable], [one.confidence for one in others]
+    return {
+        "questions": len(no),
+        "refused": round(fmean(not evidence.is_supported(value) for value in no), 4),
+        "answerable_refused": round(fmean(not evidence.is_supported(value) for value in yes), 4),
+        "auc": round(auc(yes, no), 4),
+    }
+
+
+def draw(path: Path, title: str, answerable: Sequence[float], others: dict[str, Sequence[float]]) -> None:
+    """The trade-off curve for each kind of unanswerable question, and how often each confidence turns out right."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
+    for name, values in others.items():
+        points = tradeoff(answerable, values)
+        left.plot([p[1] for p in points], [p[2] for p in points], label=f"{name} (AUC {auc(answerable, values):.2f})")
+        bins = [(low / 10, low / 10 + 0.1) for low in range(10)]
+        shown = []
+        for low, high in bins:
+            yes = sum(low <= value < high for value in answerable)
+            no = sum(low <= value < high for value in values) * len(answerable) / max(1, len(values))
+            if yes + no >= 10:
+                shown.append(((low + high) / 2, yes / (yes + no)))
+        right.plot([p[0] for p in shown], [p[1] for p in shown], "o-", label=f"against {name}")
+    left.set(xlabel="answerable questions refused", ylabel="unanswerable questions refused", xlim=(0, 0.5), ylim=(0, 1))
+    right.plot([0, 1], [0, 1], ":", color="grey")
+    right.set(xlabel="confidence", ylabel="share answerable (both kinds equally frequent)", xlim=(0, 1), ylim=(0, 1))
+    left.legend()
+    right.legend()
+    figure.suptitle(title)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+async def run(args: argparse.Namespace) -> dict[str, Any]:
+    questions = read_questions(args.queries, args.qrels)
+    random.Random(args.seed).shuffle(questions)
+    if args.sample:
+        questions = questions[: args.sample]
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Settings(
+            data_dir=args.index or Path(folder), chat_model=args.model, retrieval_timeout_s=120, top_n=args.top_n,
+            top_k=max(5, args.top_n),
+        )  # fmt: skip
+        embedder = open_embedder(settings)
+        evidence = Evidence(embedder)
+        async with open_index(settings, embedder) as index, open_chat_models(settings) as models:
+            await fill(index, args.corpus, settings)
+            answerer = extractive_answerer(embedder) if args.model == "extractive" else answer_chain(models.get(args.model))
+            turn = Turn(index, evidence, answerer, settings)
+            outcomes = [await turn(asked) for asked in questions if asked.answerable and (asked.sources or asked.pages)]
+            others = {}
+            negatives = [asked for asked in questions if not asked.answerable]
+            if negatives:
+                others["unanswerable"] = [await turn(asked, answer=False) for asked in negatives]
+            if any(asked.article for asked in questions):
+                others["absent"] = [
+                    await turn(one.asked, without=one.asked.article, answer=False) for one in outcomes if one.asked.article
+                ]
+        embedder.close()
+    result: dict[str, Any] = {"model": args.model, "answerable": judge(outcomes)}
+    result |= {name: refusals(evidence, outcomes, found) for name, found in others.items()}
+    if args.plot and others:
+        draw(
+            args.plot, f"{args.corpus.parent.name}: answerable or not", [one.confidence for one in outcomes],
+            {name: [one.confidence for one in found] for name, found in others.items()},
+        )  # fmt: skip
+    if args.details:
+        with args.details.open("w", encoding="utf-8") as file:
+            for one in [*outcomes, *(one for found in others.values() for one in found)]:
+                row = {"id": one.asked.id, "question": one.asked.text, "answerable": one.asked.answerable,
+                       "golds": list(one.asked.golds)[:3], "confidence": one.confidence, "answer": one.answer,
+                       "cited": [(c["source"], c["page"]) for c in one.citations],
+                       "pages": sorted(one.asked.pages)}  # fmt: skip
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m evals.answers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("queries", type=Path)
+    parser.add_argument("qrels", type=Path, nargs="?")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--model", default="extractive", help="`extractive` or `provider:model`")
+    parser.add_argument("--sample", type=int, default=0, help="this many questions, drawn at random; 0 takes all")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--top-n", type=int, default=Settings.model_fields["top_n"].default, help="chunks answered from")
+    parser.add_argument("--index", type=Path, help="keep the index in this folder and use it again")
+    parser.add_argument("--plot", type=Path, help="draw trade-off and calibration into this PNG")
+    parser.add_argument("--details", type=Path, help="write every answer into this JSON lines file")
+    args = parser.parse_args(argv)
+    result = asyncio.run(run(args))
+    if args.json:
+        print(json.dumps(result, indent=2))
+        return 0
+    for part, figures in result.items():
+        if isinstance(figures, dict):
+            print(f"\n{part}")
+            for name, value in figures.items():
+                print(f"  {name:<26}{value:>10}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
