@@ -16,6 +16,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.graph.state import CompiledStateGraph
 
 from citewell import telemetry
+from citewell.citations import Citation
 from citewell.errors import InvalidRequest, RunReplaced, TurnTimeout, UnknownModel
 from citewell.questions import check_question, check_thread_id
 from citewell.retrieval import filters
@@ -42,7 +43,7 @@ class Result:
     """How a turn ended."""
 
     answer: str
-    citations: list[dict[str, Any]]
+    citations: list[Citation]
     thread_id: str
     usage: dict[str, int]
     metadata: dict[str, Any]

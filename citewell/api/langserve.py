@@ -116,6 +116,10 @@ class Door(RunnableLambda[Any, Any]):
             await asyncio.wait(tasks)
         return outputs
 
+    def turn(self, value: Any, config: RunnableConfig) -> Turn:
+        """Check an input and its options. Raises InvalidRequest and its kind."""
+        raise NotImplementedError
+
     def _prepare(self, question: object, config: RunnableConfig, history: Sequence[Any] | None = None) -> Turn:
         chosen = config.get("configurable") or {}
         return self._service().prepare(
@@ -133,8 +137,11 @@ class Rag(Door):
     InputType = Question
     OutputType = RagAnswer
 
+    def turn(self, value: Any, config: RunnableConfig) -> Turn:
+        return self._prepare(value["question"], config)
+
     async def answer(self, value: Any, config: RunnableConfig) -> AsyncIterator[Any]:
-        turn = self._prepare(value["question"], config)
+        turn = self.turn(value, config)
         # The playground listens through a log stream and shows text as text, but dictionaries one by one.
         as_text = _in_playground(config)
         async with aclosing(self._service().stream(turn, _inner(config))) as events:
@@ -144,7 +151,8 @@ class Rag(Door):
                         "citations": event.citations, "thread_id": event.thread_id,
                         "usage": event.usage, "metadata": event.metadata,
                     }  # fmt: skip
-                    yield AddableDict({"answer": event.answer, **whole} if as_text else whole)
+                    # a plain dictionary takes the place of the text in the log, where an AddableDict would not
+                    yield {"answer": event.answer, **whole} if as_text else AddableDict(whole)
                 else:
                     yield event if as_text else AddableDict({"answer": event})
 
@@ -161,13 +169,16 @@ class Chat(Door):
     InputType = Conversation
     OutputType = str
 
-    async def answer(self, value: Any, config: RunnableConfig) -> AsyncIterator[Any]:
+    def turn(self, value: Any, config: RunnableConfig) -> Turn:
         messages = value["messages"]
         if not messages or not isinstance(messages[-1], HumanMessage):
             raise InvalidRequest("messages must end with a message of the user.")
         threaded = bool((config.get("configurable") or {}).get("thread_id"))
         history = None if threaded else [m for m in messages[:-1] if not isinstance(m, SystemMessage)]
-        turn = self._prepare(messages[-1].text, config, history)
+        return self._prepare(messages[-1].text, config, history)
+
+    async def answer(self, value: Any, config: RunnableConfig) -> AsyncIterator[Any]:
+        turn = self.turn(value, config)
         async with aclosing(self._service().stream(turn, _inner(config))) as events:
             async for event in events:
                 if isinstance(event, str):
@@ -179,6 +190,11 @@ class Chat(Door):
 
 class Handler(APIHandler):
     """LangServe's handler, with faults that say what they are."""
+
+    async def _get_config_and_input(self, request: Request, config_hash: str, **kwargs: Any) -> tuple[Any, Any]:
+        config, value = await super()._get_config_and_input(request, config_hash, **kwargs)
+        self._runnable.turn(value, config)  # here, because a log stream has begun before the runnable sees its input
+        return config, value
 
     async def batch(self, request: Request, **kwargs: Any) -> Response:
         inputs = (await _json(request)).get("inputs")

@@ -60,7 +60,7 @@ class ConversationPage(BaseModel):
     before: int | None = Field(None, description="Give this as `before` for the page of older messages; null at the start.")  # fmt: skip
 
 
-@router.post("/chat", response_model_exclude_none=True)
+@router.post("/chat", response_model_exclude_unset=True)
 async def chat(body: ChatRequest, request: Request) -> ChatResponse:
     """Ask one question and get the whole answer."""
     service: Service = request.app.state.service
@@ -71,12 +71,14 @@ async def chat(body: ChatRequest, request: Request) -> ChatResponse:
         policy=body.thread_policy,
     )
     result = await service.ask(turn)
-    return ChatResponse(
+    response = ChatResponse(
         response=result.answer,
         conversation_id=result.thread_id,
-        sources=result.citations if body.include_sources else None,  # type: ignore[arg-type]  # the same shape
         metadata=result.metadata | {"usage": result.usage},
     )
+    if body.include_sources:
+        response.sources = result.citations
+    return response
 
 
 @router.get("/conversation/{conversation_id:path}")

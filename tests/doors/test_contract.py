@@ -1,6 +1,8 @@
 """One question through every door: the same answer, the same citations."""
 
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
@@ -14,33 +16,40 @@ QUESTION = "How high is the tower of the lighthouse?"
 FOLLOW_UP = "And when was it first lit?"
 
 
-def rag(live: Live) -> RemoteRunnable:
-    return RemoteRunnable(f"{live.url}/rag")
+@asynccontextmanager
+async def remote(live: Live, path: str = "/rag") -> AsyncIterator[RemoteRunnable]:
+    runnable = RemoteRunnable(live.url + path)
+    yield runnable
+    await runnable.async_client.aclose()
 
 
 async def by_invoke(live: Live, question: str, thread: str) -> dict[str, Any]:
-    return await rag(live).ainvoke({"question": question}, {"configurable": {"thread_id": thread}})
+    async with remote(live) as rag:
+        return await rag.ainvoke({"question": question}, {"configurable": {"thread_id": thread}})
 
 
 async def by_stream(live: Live, question: str, thread: str) -> dict[str, Any]:
-    whole = None
-    async for piece in rag(live).astream({"question": question}, {"configurable": {"thread_id": thread}}):
-        whole = piece if whole is None else whole + piece
+    whole: Any = None
+    async with remote(live) as rag:
+        async for piece in rag.astream({"question": question}, {"configurable": {"thread_id": thread}}):
+            whole = piece if whole is None else whole + piece
     return whole
 
 
 async def by_batch(live: Live, question: str, thread: str) -> dict[str, Any]:
-    [answer] = await rag(live).abatch([{"question": question}], {"configurable": {"thread_id": thread}})
+    async with remote(live) as rag:
+        [answer] = await rag.abatch([{"question": question}], {"configurable": {"thread_id": thread}})
     return answer
 
 
 async def by_events(live: Live, question: str, thread: str) -> dict[str, Any]:
     config = {"configurable": {"thread_id": thread}}
-    ends = [
-        event
-        async for event in rag(live).astream_events({"question": question}, config, version="v2")
-        if event["event"] == "on_chain_end" and not event["parent_ids"]
-    ]
+    async with remote(live) as rag:
+        ends = [
+            event
+            async for event in rag.astream_events({"question": question}, config, version="v2")
+            if event["event"] == "on_chain_end" and not event["parent_ids"]
+        ]
     return ends[-1]["data"]["output"]
 
 
@@ -81,12 +90,13 @@ async def test_every_door_gives_the_same_cited_answer_and_remembers(live: Live, 
 
 
 async def test_the_chat_door_gives_the_same_text_and_remembers_what_it_is_sent(live: Live) -> None:
-    chat = RemoteRunnable(f"{live.url}/chat")
-    first = await chat.ainvoke({"messages": [{"type": "human", "content": QUESTION}]})
+    async with remote(live, "/chat") as chat:
+        first = await chat.ainvoke({"messages": [{"type": "human", "content": QUESTION}]})
     assert first == (await by_invoke(live, QUESTION, "reference chat"))["answer"]
     messages = [
         {"type": "human", "content": QUESTION},
         {"type": "ai", "content": first},
         {"type": "human", "content": FOLLOW_UP},
     ]
-    assert "14 March 1871" in await chat.ainvoke({"messages": messages})
+    async with remote(live, "/chat") as chat:
+        assert "14 March 1871" in await chat.ainvoke({"messages": messages})
