@@ -41,9 +41,27 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("CITEWELL_OPENAI_BASE_URL", "OPENAI_BASE_URL", "OPENAI_API_BASE"),
         description="Any OpenAI-compatible server, for models named `openai:...`.",
     )
+    openai_api_key: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("CITEWELL_OPENAI_API_KEY", "OPENAI_API_KEY"),
+        description="Key for models named `openai:...`; a server behind the base URL may need none.",
+    )
+    anthropic_api_key: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("CITEWELL_ANTHROPIC_API_KEY", "ANTHROPIC_API_KEY"),
+        description="Key for models named `anthropic:...`.",
+    )
+    ollama_base_url: str | None = Field(
+        None,
+        validation_alias=AliasChoices("CITEWELL_OLLAMA_BASE_URL", "OLLAMA_HOST"),
+        description="Where Ollama listens; `http://127.0.0.1:11434` when unset.",
+    )
     temperature: float = Field(0.7, ge=0, le=2, description="Sampling temperature of the chat model.")
     max_tokens: int = Field(500, ge=1, le=32_000, description="Longest answer, in tokens.")
     model_timeout_s: float = Field(60, gt=0, le=600, description="Deadline for one call to a chat model, in seconds.")
+    model_retries: int = Field(
+        2, ge=0, le=10, description="Further tries after a transient failure of a chat model, before the first token."
+    )
     embedding_model: str = Field(
         "minilm",
         description="`minilm` (built in), any sentence-transformers name (extra `sentence-transformers`), or "

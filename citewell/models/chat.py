@@ -1,0 +1,162 @@
+"""Chat models by `provider:model`, as LangChain's `init_chat_model` has it."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.language_models import BaseChatModel
+
+from citewell.errors import ConfigurationError, InvalidRequest, MissingExtra, UnknownModel
+from citewell.models.faults import map_model_errors
+from citewell.settings import Settings
+
+if TYPE_CHECKING:
+    import openai
+
+__all__ = ["EXTRACTIVE", "ChatModels", "map_model_errors", "open_chat_models"]
+
+EXTRACTIVE = "extractive"
+"""The answerer that needs no chat model; it is not made here."""
+_EXTRAS = {"anthropic": "anthropic", "ollama": "ollama"}
+_CACHED = 64
+"""Models kept, one per (name, temperature, max_tokens); temperatures come from callers, so there is an end to it."""
+
+
+class ChatModels:
+    """The chat models a caller may choose from. Made by `open_chat_models`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.default: str = settings.chat_model
+        self.allowed: frozenset[str] = frozenset({settings.chat_model, *settings.chat_models, EXTRACTIVE})
+        self._made: dict[tuple[str, float, int], BaseChatModel] = {}
+        self._openai_http: openai.DefaultAsyncHttpxClient | None = None
+
+    def get(
+        self, name: str | None = None, *, temperature: float | None = None, max_tokens: int | None = None
+    ) -> BaseChatModel:
+        """A ready model; the same arguments give the same object. No I/O.
+
+        Args:
+            name: `provider:model`; the default model when None.
+            temperature: 0..2; as set when None.
+            max_tokens: Longest answer, in tokens; as set when None.
+
+        Raises:
+            UnknownModel: The name is not among `allowed`.
+            ConfigurationError: A key or package is missing; the message says which.
+        """
+        name = name or self.default
+        if name not in self.allowed:
+            raise UnknownModel(f"The model is not offered here. Offered are: {', '.join(sorted(self.allowed))}.")
+        if name == EXTRACTIVE:
+            raise ValueError("the extractive answerer is no chat model: chains.extract makes it")
+        key = (
+            name,
+            self._settings.temperature if temperature is None else temperature,
+            self._settings.max_tokens if max_tokens is None else max_tokens,
+        )
+        if key not in self._made:
+            if len(self._made) >= _CACHED:
+                del self._made[next(iter(self._made))]
+            self._made[key] = self._make(*key)
+        return self._made[key]
+
+    async def close(self) -> None:
+        if self._openai_http is not None:
+            await self._openai_http.aclose()
+        self._made.clear()
+
+    def _make(self, name: str, temperature: float, max_tokens: int) -> BaseChatModel:
+        from langchain.chat_models import init_chat_model  # pulls much in; services without a model do not need it
+
+        provider, _, model = name.partition(":")
+        if not model:
+            raise ConfigurationError(
+                f"CITEWELL_CHAT_MODEL is {name!r}, which is not of the form provider:model, as openai:gpt-5-mini"
+            )
+        special: dict[str, Callable[[str, float, int], dict[str, Any]]] = {
+            "openai": self._openai, "anthropic": self._anthropic, "ollama": self._ollama,
+        }  # fmt: skip
+        if provider in _EXTRAS and importlib.util.find_spec(f"langchain_{provider}") is None:
+            raise MissingExtra(_EXTRAS[provider], f"The chat model {name}")
+        options = special.get(provider, self._plain)(name, temperature, max_tokens)
+        try:
+            made: BaseChatModel = init_chat_model(model, model_provider=provider, **options)
+        except ImportError as exc:
+            raise ConfigurationError(f"The chat model {name} needs LangChain's package for {provider}") from exc
+        except ValueError as exc:  # also pydantic's ValidationError: most often a key that is not set
+            raise ConfigurationError(
+                f"The chat model {name} cannot be set up: {provider} is no provider LangChain knows, or its key is missing"
+            ) from exc
+        return made
+
+    def _plain(self, name: str, temperature: float, max_tokens: int) -> dict[str, Any]:
+        """A provider without special treatment reads its key from the environment, as its package says."""
+        return {"temperature": temperature, "max_tokens": max_tokens}
+
+    def _openai(self, name: str, temperature: float, max_tokens: int) -> dict[str, Any]:
+        import openai
+
+        settings = self._settings
+        if settings.openai_api_key is None and settings.openai_base_url is None:
+            raise ConfigurationError(
+                f"The chat model {name} needs a key: set OPENAI_API_KEY, or OPENAI_BASE_URL for a server that takes none"
+            )
+        if self._openai_http is None:  # one for all models: each costs a TLS context, 20 ms
+            self._openai_http = openai.DefaultAsyncHttpxClient(timeout=settings.model_timeout_s)
+        return {
+            "temperature": temperature,
+            "max_tokens": max_tokens,
+            "base_url": settings.openai_base_url,
+            "api_key": settings.openai_api_key or "none",
+            "timeout": settings.model_timeout_s,
+            "stream_chunk_timeout": settings.model_timeout_s,
+            "max_retries": settings.model_retries,
+            "stream_usage": True,
+            "http_async_client": self._openai_http,
+        }
+
+    def _anthropic(self, name: str, temperature: float, max_tokens: int) -> dict[str, Any]:
+        settings = self._settings
+        if settings.anthropic_api_key is None:
+            raise ConfigurationError(f"The chat model {name} needs a key: set ANTHROPIC_API_KEY")
+        if temperature > 1:
+            raise InvalidRequest(f"The temperature of {name} is at most 1.")
+        return {
+            "temperature": temperature,
+            "max_tokens": max_tokens,
+            "api_key": settings.anthropic_api_key,
+            "timeout": settings.model_timeout_s,  # its package shares clients of equal address and timeout
+            "max_retries": settings.model_retries,
+            "stream_usage": True,
+        }
+
+    def _ollama(self, name: str, temperature: float, max_tokens: int) -> dict[str, Any]:
+        settings = self._settings
+        return {
+            "temperature": temperature,
+            "num_predict": max_tokens,
+            "base_url": settings.ollama_base_url,
+            "client_kwargs": {"timeout": settings.model_timeout_s},
+        }
+
+
+@asynccontextmanager
+async def open_chat_models(settings: Settings) -> AsyncIterator[ChatModels]:
+    """The chat models that settings name, each set up once so that a missing key stops the start, not a turn.
+
+    Raises:
+        MissingExtra: A provider's package is not installed.
+        ConfigurationError: A key is missing, or a name is not `provider:model`.
+    """
+    models = ChatModels(settings)
+    try:
+        for name in sorted(models.allowed - {EXTRACTIVE}):
+            models.get(name)
+        yield models
+    finally:
+        await models.close()

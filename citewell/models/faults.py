@@ -1,0 +1,166 @@
+"""What a chat model's client library raises, in this project's own words.
+
+The tables name classes by `package.Class`, so that no vendor's library is imported to read them. The nearest base
+class that stands in a table decides.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from langchain_core.exceptions import ContextOverflowError
+
+from citewell.errors import (
+    CitewellError,
+    ContextOverflow,
+    ModelError,
+    ModelRefused,
+    ModelTimeout,
+    ModelUnavailable,
+    RateLimited,
+)
+
+Fault = type[CitewellError]
+
+OPENAI: Mapping[str, Fault] = {
+    "openai.APITimeoutError": ModelTimeout,
+    "openai.APIConnectionError": ModelUnavailable,
+    "openai.InternalServerError": ModelUnavailable,
+    "openai.ConflictError": ModelUnavailable,
+    "openai.RateLimitError": RateLimited,
+    "openai.BadRequestError": ModelRefused,
+    "openai.AuthenticationError": ModelRefused,
+    "openai.OAuthError": ModelRefused,
+    "openai.PermissionDeniedError": ModelRefused,
+    "openai.NotFoundError": ModelRefused,
+    "openai.UnprocessableEntityError": ModelRefused,
+    "openai.ContentFilterFinishReasonError": ModelRefused,
+    "openai.SubjectTokenProviderError": ModelRefused,
+    "openai.APIStatusError": ModelError,
+    "openai.APIResponseValidationError": ModelError,
+    "openai.LengthFinishReasonError": ModelError,
+    "openai.InvalidWebhookSignatureError": ModelError,
+    "openai.WebSocketConnectionClosedError": ModelUnavailable,
+    "openai.WebSocketQueueFullError": ModelUnavailable,
+    "openai.APIError": ModelError,
+    "openai.OpenAIError": ModelError,
+    "langchain_openai.OpenAIRefusalError": ModelRefused,
+}
+ANTHROPIC: Mapping[str, Fault] = {
+    "anthropic.APITimeoutError": ModelTimeout,
+    "anthropic.DeadlineExceededError": ModelTimeout,
+    "anthropic.GatewayTimeoutError": ModelTimeout,
+    "anthropic.RequestTimeoutError": ModelTimeout,
+    "anthropic.APIConnectionError": ModelUnavailable,
+    "anthropic.InternalServerError": ModelUnavailable,
+    "anthropic.ConflictError": ModelUnavailable,
+    "anthropic.RateLimitError": RateLimited,
+    "anthropic.ContentTooLargeError": ContextOverflow,
+    "anthropic.RequestTooLargeError": ContextOverflow,
+    "anthropic.BadRequestError": ModelRefused,
+    "anthropic.AuthenticationError": ModelRefused,
+    "anthropic.CredentialsError": ModelRefused,
+    "anthropic.PaymentRequiredError": ModelRefused,
+    "anthropic.PermissionDeniedError": ModelRefused,
+    "anthropic.NotFoundError": ModelRefused,
+    "anthropic.UnprocessableEntityError": ModelRefused,
+    "anthropic.APIError": ModelError,
+    "anthropic.AnthropicError": ModelError,
+}
+OTHERS: Mapping[str, Fault] = {
+    "ollama.ResponseError": ModelError,  # a status decides, below
+    "ollama.RequestError": ModelError,
+    # langchain-core's own classes, which provider packages raise as well
+    "langchain_core.ModelTimeoutError": ModelTimeout,
+    "langchain_core.ModelConnectionError": ModelUnavailable,
+    "langchain_core.ModelAPIError": ModelUnavailable,
+    "langchain_core.ModelRateLimitError": RateLimited,
+    "langchain_core.ModelAuthenticationError": ModelRefused,
+    "langchain_core.ModelPermissionDeniedError": ModelRefused,
+    "langchain_core.ModelInvalidRequestError": ModelRefused,
+    "langchain_core.ModelNotFoundError": ModelRefused,
+    "langchain_core.ModelError": ModelError,
+    # transports; some SDKs use httpx, some its successor
+    "httpx.TimeoutException": ModelTimeout,
+    "httpx.HTTPError": ModelUnavailable,
+    "httpx2.TimeoutException": ModelTimeout,
+    "httpx2.HTTPError": ModelUnavailable,
+    "builtins.TimeoutError": ModelTimeout,
+    "builtins.ConnectionError": ModelUnavailable,
+}
+_FAULTS: Mapping[str, Fault] = {**OPENAI, **ANTHROPIC, **OTHERS}
+
+_BY_STATUS: Mapping[int, tuple[Fault, str]] = {
+    401: (ModelRefused, "The model's provider does not accept this service's key."),
+    402: (ModelRefused, "The account at the model's provider has no credit left."),
+    403: (ModelRefused, "This service's key may not use the model."),
+    404: (ModelRefused, "The model's provider has no such model, or its address is wrong."),
+    408: (ModelTimeout, ""),
+    413: (ContextOverflow, ""),
+    429: (RateLimited, "The model's provider takes no more requests just now."),
+    504: (ModelTimeout, ""),
+}
+
+_OVERFLOW = re.compile(
+    r"context_length_exceeded|exceed_context_size|maximum context length|context (window|size|length)|prompt is too long"
+    r"|input tokens exceed",
+    re.IGNORECASE,
+)
+"""How OpenAI, llama.cpp, vLLM, Anthropic and Ollama say that the prompt is too long; none has a status for it."""
+
+
+@contextmanager
+def map_model_errors() -> Iterator[None]:
+    """Turn what a chat model's client raises into `ModelError`s; also round an `async for` over a stream.
+
+    Raises:
+        ContextOverflow: The prompt does not fit.
+        RateLimited: With `retry_after_s` as the provider gave it.
+        ModelTimeout, ModelUnavailable: May work another time.
+        ModelRefused: The key, the model's name or the request is at fault.
+        ModelError: Anything else a provider's library raises on purpose.
+    """
+    try:
+        yield
+    except Exception as exc:  # everything that is not a client library's goes on as it is
+        error = translate(exc)
+        if error is None:
+            raise
+        raise error from exc
+
+
+def translate(exc: Exception) -> CitewellError | None:
+    """The error to show for a client library's exception; None when it is no such exception."""
+    if isinstance(exc, CitewellError):
+        return None
+    fault = next((_FAULTS[name] for name in map(_name, type(exc).__mro__) if name in _FAULTS), None)
+    if fault is None:
+        return None
+    status = getattr(exc, "status_code", None)
+    status = status if isinstance(status, int) else None
+    if isinstance(exc, ContextOverflowError) or (status in (400, 413, 422, 500) and _OVERFLOW.search(str(exc))):
+        return ContextOverflow()
+    detail = ""
+    if status is not None and status in _BY_STATUS:
+        fault, detail = _BY_STATUS[status]
+    elif status is not None and status >= 500:
+        fault = ModelUnavailable
+    if fault is not RateLimited:
+        return fault(detail)
+    if getattr(exc, "code", None) == "insufficient_quota":  # waiting does not help, so it is no rate limit
+        return ModelRefused("The quota at the model's provider is used up.")
+    return RateLimited(detail or _BY_STATUS[429][1], retry_after_s=_retry_after_s(exc))
+
+
+def _name(cls: type) -> str:
+    return f"{cls.__module__.partition('.')[0]}.{cls.__name__}"
+
+
+def _retry_after_s(exc: Exception) -> float:
+    headers: Mapping[str, str] = getattr(getattr(exc, "response", None), "headers", {})
+    try:
+        return min(max(float(headers.get("retry-after", "")), 0.0), 3600.0)
+    except ValueError:  # absent, or a date, which clocks that differ make useless
+        return 1.0
