@@ -59,6 +59,10 @@ class Threads:
         """Enter a thread in its owner's list, or move it to the top. The first title that is not empty stays."""
         await self._place.record(thread_id, owner, " ".join(title.split())[:200])
 
+    async def rename(self, thread_id: str, title: str) -> bool:
+        """Give a thread another title, which stays. False: no such thread."""
+        return await self._place.rename(thread_id, " ".join(title.split())[:200])
+
     async def info(self, thread_id: str) -> ThreadInfo | None:
         """One thread; None when there is no such."""
         return await self._place.info(thread_id)

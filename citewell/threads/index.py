@@ -38,6 +38,9 @@ class Place(Leases, Protocol):
     async def record(self, thread_id: str, owner: str, title: str) -> None:
         """Enter a thread in its owner's list, or move it to the top; an existing title stays."""
 
+    async def rename(self, thread_id: str, title: str) -> bool:
+        """Give a thread another title. False: no such thread."""
+
     async def info(self, thread_id: str) -> ThreadInfo | None:
         """One thread, None when there is no such (or no longer)."""
 

@@ -48,6 +48,9 @@ class RedisPlace:
         updated, ttl_ms = await self._run("record", thread_id, self._saver.ttl_ms, owner, title, fresh_generation())
         await self._connection.run("enter", self._owner_key(owner), _text(thread_id), updated, ttl_ms)
 
+    async def rename(self, thread_id: str, title: str) -> bool:
+        return bool(await self._run("rename", thread_id, title))
+
     async def info(self, thread_id: str) -> ThreadInfo | None:
         return await self._info(thread_id, SAMPLES)
 

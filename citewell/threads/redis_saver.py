@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -80,7 +80,7 @@ class RedisSaver(BlockingSaver):
         serde: SerializerProtocol | None = None,
         max_connections: int = 50,
         patience_s: float = 5.0,
-        linger_s: float = 0.002,
+        linger_s: float = 0.005,
         cache_messages: int = 20_000,
     ) -> None:
         super().__init__(serde=serde or StrictSerializer())
@@ -92,6 +92,7 @@ class RedisSaver(BlockingSaver):
         self._transcripts: OrderedDict[bytes, Transcript] = OrderedDict()
         self._cached = 0
         self._outbox: dict[tuple[bytes, str], list[_Writes]] = {}
+        self._putting: Counter[bytes] = Counter()
         self._sending: set[asyncio.Task[None]] = set()
 
     @classmethod
@@ -114,8 +115,8 @@ class RedisSaver(BlockingSaver):
 
     async def aclose(self) -> None:
         """Send what is waiting and close the connections."""
-        for box in list(self._outbox):
-            self._flush(box)
+        for name in list(self._outbox):
+            self._sending.add(asyncio.create_task(self._send(name, self._outbox.pop(name))))
         await asyncio.gather(*self._sending, return_exceptions=True)
         await self.connection.close()
 
@@ -162,11 +163,16 @@ class RedisSaver(BlockingSaver):
             for channel, version in stored.items()
         }
         box = self._outbox.pop((key, ticket), [])
+        self._putting[key] += 1
         try:
             await self._put(key, ticket, (checkpoint["id"], ns, record), blobs, box)
         except BaseException as exc:
             _settle(box, exc)
             raise
+        finally:
+            self._putting[key] -= 1
+            if not self._putting[key]:
+                del self._putting[key]
         _settle(box)
         return {"configurable": {"thread_id": thread_id, "checkpoint_ns": ns, "checkpoint_id": checkpoint["id"]}}
 
@@ -189,7 +195,9 @@ class RedisSaver(BlockingSaver):
 
     def _flush(self, name: tuple[bytes, str]) -> None:
         """Send the writes that no checkpoint took along."""
-        if box := self._outbox.pop(name, []):
+        if self._putting[name[0]]:  # the checkpoint after the one that is being stored will take them along
+            asyncio.get_running_loop().call_later(self._linger_s, self._flush, name)
+        elif box := self._outbox.pop(name, []):
             sending = asyncio.get_running_loop().create_task(self._send(name, box))
             self._sending.add(sending)
             sending.add_done_callback(self._sending.discard)

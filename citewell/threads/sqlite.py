@@ -305,6 +305,14 @@ class SqlitePlace:
                 (owner, now, title, thread_id),
             )
 
+    async def rename(self, thread_id: str, title: str) -> bool:
+        async with self._transaction() as db:
+            done = await db.execute(
+                "UPDATE threads SET title = ? WHERE thread_id = ? AND (expires IS NULL OR expires > ?)",
+                (title, thread_id, time.time()),
+            )
+            return done.rowcount == 1
+
     async def info(self, thread_id: str) -> ThreadInfo | None:
         rows = await self._rows(
             f"SELECT t.thread_id, owner, title, created, updated, {SIZE} FROM threads t "
