@@ -6,10 +6,14 @@ import os
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from citewell.errors import ConfigurationError
 from citewell.ingestion.load import TYPES
+
+IGNORE_FILE = ".citewellignore"
+"""Names, in the folder it stands in, files and folders that are not to be ingested."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,14 +149,28 @@ def _list(found: Found, folder: _Entry, visited: set[tuple[int, int]]) -> list[_
     except OSError as exc:
         found.unreadable[_printable(folder.uri)] = f"the folder cannot be read ({os.strerror(exc.errno or 0)})"
         return []
+    ignored = _ignored(found, folder) if any(entry.name == IGNORE_FILE for entry in entries) else []
     below = []
     for entry in entries:
         path = folder.path / entry.name
         if entry.name.startswith("."):
             found.skipped[_printable(uri_of(folder.root, path))] = "hidden"
+        elif any(fnmatchcase(entry.name, pattern) for pattern in ignored):
+            found.skipped[_printable(uri_of(folder.root, path))] = f"named in {IGNORE_FILE}"
         else:
             below.append(_Entry(folder.root, path, is_folder=_is_folder(entry), is_link=entry.is_symlink()))
     return below
+
+
+def _ignored(found: Found, folder: _Entry) -> list[str]:
+    """Patterns of the folder's ignore file, one a line, for names in that folder; `#` starts a comment."""
+    path = folder.path / IGNORE_FILE
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        found.unreadable[_printable(uri_of(folder.root, path))] = "the file cannot be read as UTF-8 text"
+        return ["*"]  # which files were not meant to be ingested cannot be known
+    return [line.strip().rstrip("/") for line in lines if line.strip() and not line.startswith("#")]
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

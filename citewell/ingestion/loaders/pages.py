@@ -18,7 +18,7 @@ _LEAST_SHARE = 0.4
 """Share of pages on which a line must stand to be furniture: running heads often alternate left and right."""
 _PAGE_NUMBER = re.compile(r"[-–—\s]*(?:page\s+|p\.\s*)?(#|[ivxlc]{1,7})(?:\s*(?:of|/|von|sur|de)\s*#)?[-–—\s]*", re.I)
 _ENDS = (".", "!", "?", ":", ";", "…", "。", "！", "？", ".”", '."', ".)", "”", "»")
-_ITEM = re.compile(r"(?:[-–—•●▪◦‣*·]|\(?[0-9a-zA-Z]{1,3}[.)]|[0-9]+(?:\.[0-9]+)+)\s")
+_ITEM = re.compile(r"(?:[-–—•●▪◦‣*·]|\(?(?:[0-9]{1,3}|[a-zA-Z])[.)]|[0-9]+(?:\.[0-9]+)+(?=\s+[A-Z]))\s")
 _FIGURE = re.compile(r"[\d$%€£()|=+*/\\<>{}\[\]—-]")
 
 
