@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from citewell.documents import Chunk, Source
@@ -145,7 +146,7 @@ class Catalog:
             FROM chunks JOIN sources ON sources.number = chunks.source WHERE chunks.digest IN"""
         found: dict[bytes, list[tuple[str, tuple[str, ...]]]] = {}
         for mark, uri, access in sorted(_in(self._connection(), sql, list(digests))):
-            found.setdefault(mark, []).append((uri, tuple(json.loads(access))))
+            found.setdefault(mark, []).append((uri, _words(access)))
         return found
 
     def access_sets(self) -> list[str]:
@@ -308,8 +309,7 @@ def _entry(row: tuple) -> Entry:  # type: ignore[type-arg]  # a row of _CHUNK
     (key, id_, uri, title, text, start, end, position, page, headings, type_, date, tags, access, mark, first, count) = row
     chunk = Chunk(
         id=id_, source=uri, title=title, text=text, start=start, end=end, index=position, page=page,
-        headings=tuple(json.loads(headings)), type=type_, date=date, tags=tuple(json.loads(tags)),
-        access=tuple(json.loads(access)),
+        headings=_words(headings), type=type_, date=date, tags=_words(tags), access=_words(access),
     )  # fmt: skip
     return Entry(key, chunk, mark, first, count)
 
@@ -318,5 +318,11 @@ def _source(row: tuple) -> Source:  # type: ignore[type-arg]  # a row of _SOURCE
     uri, title, type_, sha256, size, date, tags, access, pages = row
     return Source(
         uri=uri, title=title, type=type_, sha256=sha256, size_bytes=size, date=date,
-        tags=tuple(json.loads(tags)), access=tuple(json.loads(access)), pages=pages,
+        tags=_words(tags), access=_words(access), pages=pages,
     )  # fmt: skip
+
+
+@lru_cache(4096)
+def _words(listed: str) -> tuple[str, ...]:
+    """A JSON list of strings; the same few stand in most rows."""
+    return tuple(json.loads(listed))
