@@ -46,7 +46,9 @@ def openai_server() -> Iterator[OpenAIServer]:
 def serving() -> Iterator[OpenAIServer]:
     """Start the server, wait until it answers, stop it. Raises RuntimeError with its last words otherwise."""
     with TemporaryFile() as log:
-        process = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
+        process = subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
+        )
         try:
             url = _ready(process)
             if url is None:
