@@ -102,13 +102,13 @@ def features(question: str, found: Sequence[Candidate], chunks: Sequence[ScoredC
     asked = read(question)
     kind = wanted(question)
     said = [read(one.text) for one in found]
-    overlap = [_overlap(asked, one) for one in said]
+    shares = [overlap(asked, one) for one in said]
     in_chunk: dict[int, tuple[float, float, float]] = {}
     for number in {one.number for one in found}:
         mine = [i for i, one in enumerate(found) if one.number == number]
         text = chunks[number - 1].chunk
         in_chunk[number] = (
-            _overlap(asked, read(f"{text.title}. {text.text}")),
+            overlap(asked, read(f"{text.title}. {text.text}")),
             max(float(cosine[i]) for i in mine),
             max(float(similar[i][1]) for i in mine),
         )
@@ -116,16 +116,16 @@ def features(question: str, found: Sequence[Candidate], chunks: Sequence[ScoredC
     for i, one in enumerate(found):
         late, known = similar[i], {(term.key, term.unit) for term in asked.terms}
         new = [term for term in said[i].terms if (term.key, term.unit) not in known]
-        near = [overlap[j] for j in (i - 1, i + 1) if 0 <= j < len(found) and found[j].number == one.number]
+        near = [shares[j] for j in (i - 1, i + 1) if 0 <= j < len(found) and found[j].number == one.number]
         scored = chunks[one.number - 1]
         rows.append((
-            cosine[i], *late, overlap[i], _overlap(asked, said[i], names_only=True),
+            cosine[i], *late, shares[i], overlap(asked, said[i], names_only=True),
             *in_chunk[one.number], scored.score, 1 / one.number,
-            _cue(kind, new, one.text), *(float(kind == other) for other in ("date", "number", "person", "place", "reason")),
+            cue(kind, new, one.text), *(float(kind == other) for other in ("date", "number", "person", "place", "reason")),
             min(3, sum(term.kind == "number" for term in new)) / 3, min(4, sum(term.kind == "name" for term in new)) / 4,
             min(20, len(new)) / 20, min(400, len(one.text)) / 400, float(one.whole), float(one.span.start == 0),
             float(bool(said[i].denials) != bool(asked.denials)),
-            cosine[i] - cosine.max(), late[1] - max(other[1] for other in similar), overlap[i] - max(overlap),
+            cosine[i] - cosine.max(), late[1] - max(other[1] for other in similar), shares[i] - max(shares),
             max(near, default=0.0),
         ))  # fmt: skip
     return np.asarray(rows, np.float32)
@@ -152,7 +152,7 @@ _QUESTION_WORD_IDS = np.array([2054, 2040, 2043, 2073, 2339, 2129, 2029, 3183, 3
 """what who when where why how which whom whose, in the uncased BERT vocabulary."""
 
 
-def _overlap(asked: Statement, said: Statement, *, names_only: bool = False) -> float:
+def overlap(asked: Statement, said: Statement, *, names_only: bool = False) -> float:
     """Share (0..1) of the question's terms that are said; numbers and names count more."""
     keys = {term.key for term in said.terms}
     terms = [term for term in asked.terms if not names_only or term.kind != "word"]
@@ -163,7 +163,7 @@ def _overlap(asked: Statement, said: Statement, *, names_only: bool = False) -> 
 _WEIGHT = {"number": 2.0, "name": 1.5, "word": 1.0}
 
 
-def _cue(kind: Wanted, new: Sequence[Term], text: str) -> float:
+def cue(kind: Wanted, new: Sequence[Term], text: str) -> float:
     """Whether the sentence holds something of the kind that is asked for and that the question does not hold."""
     if kind == "date":
         return float(any((t.kind == "number" and re.fullmatch(r"1\d{3}|20\d\d|\d{3,4}s|#\d+", t.key)) or t.key in _MONTHS for t in new))

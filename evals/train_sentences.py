@@ -30,11 +30,11 @@ from evals.answers import fill_rows
 from evals.citations import data_folder
 from evals.packs import read_jsonl
 
-_PARAGRAPHS = 1400
+
 _RIDGE = 1.0
 
 
-def choose(data: Path, questions: int, seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
+def choose(data: Path, questions: int, paragraphs: int, seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
     """Paragraphs of whole articles, and the questions on them: (paragraphs, training, validation)."""
     rng = random.Random(seed)
     train = list(read_jsonl(data / "ce_train" / "squad_train.jsonl"))
@@ -44,7 +44,7 @@ def choose(data: Path, questions: int, seed: int) -> tuple[list[dict[str, Any]],
     for id_ in documents:
         articles.setdefault(id_.rsplit("-", 1)[0], []).append(id_)
     kept: list[str] = []
-    for rows, most in ((train, _PARAGRAPHS), (held, _PARAGRAPHS // 4)):
+    for rows, most in ((train, paragraphs), (held, paragraphs // 4)):
         names = sorted({row["pos"][0].rsplit("-", 1)[0] for row in rows})
         rng.shuffle(names)
         taken: list[str] = []
@@ -75,8 +75,17 @@ async def describe(index: Index, embedder: Any, rows: Sequence[dict[str, Any]], 
     return described
 
 
-def fit(rows: Floats, right: NDArray[np.bool_]) -> tuple[Floats, float]:
-    """Ridge logistic regression by Newton's method on standardised features; weights for the raw features."""
+def fit(
+    rows: Floats, right: NDArray[np.bool_], importance: NDArray[np.float64] | None = None
+) -> tuple[Floats, float]:
+    """Ridge logistic regression by Newton's method on standardised features; weights for the raw features.
+
+    Args:
+        rows: [n, features].
+        right: [n]
+        importance: [n], how much each row counts; 1 for all when None.
+    """
+    count = np.ones(len(rows)) if importance is None else importance
     mean, deviation = rows.mean(axis=0), rows.std(axis=0) + 1e-6
     x = np.column_stack([(rows - mean) / deviation, np.ones(len(rows))]).astype(np.float64)
     penalty = np.full(x.shape[1], _RIDGE)
@@ -84,8 +93,8 @@ def fit(rows: Floats, right: NDArray[np.bool_]) -> tuple[Floats, float]:
     weights = np.zeros(x.shape[1])
     for _ in range(25):
         predicted = 1 / (1 + np.exp(-x @ weights))
-        gradient = x.T @ (predicted - right) + penalty * weights
-        curvature = (x * (predicted * (1 - predicted))[:, None]).T @ x + np.diag(penalty)
+        gradient = x.T @ (count * (predicted - right)) + penalty * weights
+        curvature = (x * (count * predicted * (1 - predicted))[:, None]).T @ x + np.diag(penalty)
         weights -= np.linalg.solve(curvature, gradient)
     raw = weights[:-1] / deviation
     return raw.astype(np.float32), float(weights[-1] - raw @ mean)
@@ -108,7 +117,7 @@ def report(name: str, described: Sequence[tuple[Floats, NDArray[np.bool_]]], wei
 
 
 async def run(args: argparse.Namespace) -> None:
-    paragraphs, train, held = choose(args.data or data_folder(), args.questions, args.seed)
+    paragraphs, train, held = choose(args.data or data_folder(), args.questions, args.paragraphs, args.seed)
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings(data_dir=args.index or Path(folder), retrieval_timeout_s=120)
         embedder = open_embedder(settings)
@@ -129,6 +138,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with ce_train/ and squad2/")
     parser.add_argument("--questions", type=int, default=1500)
+    parser.add_argument("--paragraphs", type=int, default=1000, help="about; whole articles are taken")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--index", type=Path, help="keep the index in this folder and use it again")
     asyncio.run(run(parser.parse_args()))
