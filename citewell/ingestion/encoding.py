@@ -23,13 +23,14 @@ _DECLARED = re.compile(rb"""<(?:\?xml|meta)\b[^>]{0,200}?(?:encoding|charset)\s*
 _PLAUSIBLE = ["cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "koi8_r", "iso8859_5",
               "mac_cyrillic", "cp932", "euc_jp", "gb18030", "big5", "cp949", "cp874", "utf_16_le", "utf_16_be", "utf_32_le",
               "utf_32_be"]  # fmt: skip
-# Western code pages decode one another's bytes without complaint: the language decides between them.
-_PAGE_OF_LANGUAGE = {
-    **dict.fromkeys(("Hungarian", "Polish", "Czech", "Slovak", "Slovene", "Croatian", "Romanian"), "cp1250"),
-    **dict.fromkeys(("Lithuanian", "Latvian", "Estonian"), "cp1257"),
-    "Turkish": "cp1254",
+# Latin code pages decode one another's bytes without complaint, and letter frequencies of a short text are noise. So the
+# page is taken that yields a language's own accented letters; on a tie the first.
+_ALPHABETS = {
+    "cp1252": ("àâæçéèêëîïôœùûüÿ", "äöüßé", "áéíñóúüªº", "ãáâàçéêíóôõúü", "àèéìíòóù", "åäöæøéü", "éëïóöüè", "áðéíóúýþæö"),
+    "cp1250": ("áéíóöőúüű", "ąćęłńóśźż", "áčďéěíňóřšťúůýž", "áäčďéíĺľňóôŕšťúýž", "čćđšž", "ăâîşţ"),
+    "cp1254": ("çğıöşüâî",),
+    "cp1257": ("ąčęėįšųūž", "āčēģīķļņšūž", "äõöüšž"),
 }
-_LATIN_PAGES = frozenset({"cp1250", "cp1252", "cp1254", "cp1257"})
 _SAMPLE_BYTES = 262_144
 # Nothing but a misread byte stands between two small letters as a capital or a sign.
 _MISREAD = re.compile(r"(?<=[a-zß-öø-ÿ])[^\W\da-zß-öø-ÿœšžƒ’](?=[a-zß-öø-ÿ])|(?<=[a-z])[¡-¬®-¶¸-¿×÷†-…‰‹›€™](?=[a-z])")
@@ -129,11 +130,18 @@ def _decode_guessed(data: bytes) -> tuple[str, str | None]:
         sample = data[:_SAMPLE_BYTES]
     best = charset_normalizer.from_bytes(sample, cp_isolation=_PLAUSIBLE).best()
     encoding = best.encoding if best is not None else "cp1252"
-    if best is not None and encoding in _LATIN_PAGES:
-        encoding = _PAGE_OF_LANGUAGE.get(best.language, "cp1252")
+    if encoding in _ALPHABETS:
+        encoding = max(_ALPHABETS, key=lambda page: _fit(sample, page))
     if encoding == "cp1252" and _misread(sample, "mac_roman") < _misread(sample, "cp1252"):
         encoding = "mac_roman"
     return data.decode(encoding, "replace"), f"encoding guessed: {encoding}"
+
+
+def _fit(sample: bytes, page: str) -> float:
+    """Share of the accented letters that belong to the one alphabet that has most of them, 0..1."""
+    letters = [letter for letter in sample.decode(page, "replace").casefold() if letter > "\x7f" and letter.isalpha()]
+    most = max(sum(letter in alphabet for letter in letters) for alphabet in _ALPHABETS[page])
+    return most / len(letters) if letters else 0.0
 
 
 def _misread(sample: bytes, encoding: str) -> int:

