@@ -98,7 +98,7 @@ async def fill(index: Index, corpus: Path, settings: Settings) -> None:
     """Put a corpus into an index; one that is already there stays as it is."""
     if await index.sources():
         return
-    if corpus.is_dir():
+    if await asyncio.to_thread(corpus.is_dir):
         report = await ingest(index, [corpus], settings)
         print(f"ingested {corpus}: {len(report.files)} files in {report.elapsed_s:.0f} s", flush=True)
         return
@@ -218,14 +218,14 @@ def _pages(one: Outcome) -> frozenset[tuple[str, int]]:
 
 def tradeoff(supported: Sequence[float], unsupported: Sequence[float]) -> list[tuple[float, float, float]]:
     """(threshold, share of answerable refused, share of unanswerable refused) for every threshold that matters."""
-    points = []
-    for threshold in sorted({0.0, *supported, *unsupported, 1.01}):
-        points.append((
+    return [
+        (
             threshold,
             sum(value < threshold for value in supported) / max(1, len(supported)),
             sum(value < threshold for value in unsupported) / max(1, len(unsupported)),
-        ))  # fmt: skip
-    return points
+        )
+        for threshold in sorted({0.0, *supported, *unsupported, 1.01})
+    ]
 
 
 def auc(supported: Sequence[float], unsupported: Sequence[float]) -> float:
@@ -287,7 +287,7 @@ async def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.sample:
         questions = questions[: args.sample]
     with tempfile.TemporaryDirectory() as folder:
-        settings = Settings(
+        settings = Settings.load(
             data_dir=args.index or Path(folder), chat_model=args.model, retrieval_timeout_s=120, top_n=args.top_n,
             top_k=max(5, args.top_n),
         )  # fmt: skip
@@ -315,13 +315,14 @@ async def run(args: argparse.Namespace) -> dict[str, Any]:
             {name: [one.confidence for one in found] for name, found in others.items()},
         )  # fmt: skip
     if args.details:
-        with args.details.open("w", encoding="utf-8") as file:
-            for one in [*outcomes, *(one for found in others.values() for one in found)]:
-                row = {"id": one.asked.id, "question": one.asked.text, "answerable": one.asked.answerable,
-                       "golds": list(one.asked.golds)[:3], "confidence": one.confidence, "answer": one.answer,
-                       "cited": [(c["source"], c["page"]) for c in one.citations],
-                       "pages": sorted(one.asked.pages)}  # fmt: skip
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        lines = []
+        for one in [*outcomes, *(one for found in others.values() for one in found)]:
+            row = {"id": one.asked.id, "question": one.asked.text, "answerable": one.asked.answerable,
+                   "golds": list(one.asked.golds)[:3], "confidence": one.confidence, "answer": one.answer,
+                   "cited": [(c["source"], c["page"]) for c in one.citations],
+                   "pages": sorted(one.asked.pages)}  # fmt: skip
+            lines.append(json.dumps(row, ensure_ascii=False))
+        await asyncio.to_thread(args.details.write_text, "\n".join(lines) + "\n", encoding="utf-8")
     return result
 
 

@@ -55,7 +55,7 @@ async def gather(name: str, data: Path, sample: int, seed: int, folder: Path) ->
     rows = {str(row["_id"]): row for row in read_jsonl(data / name / "public" / "queries.jsonl")}
     random.Random(seed).shuffle(questions)
     chosen = [*[q for q in questions if q.answerable][:sample], *[q for q in questions if not q.answerable][:sample]]
-    settings = Settings(data_dir=folder / f"index_{name}", retrieval_timeout_s=120)
+    settings = Settings.load(data_dir=folder / f"index_{name}", retrieval_timeout_s=120)
     embedder = open_embedder(settings)
     cases = []
     async with open_index(settings, embedder) as index:

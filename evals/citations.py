@@ -196,7 +196,7 @@ def data_folder() -> Path:
     Raises:
         SystemExit: It is not there.
     """
-    folder = Path(os.environ.get("CITEWELL_EVAL_DATA") or Path(__file__).parents[2] / "shared" / "data")  # noqa: TID251  # not a setting of the product
+    folder = Path(os.environ.get("CITEWELL_EVAL_DATA") or Path(__file__).parents[2] / "shared" / "data")
     if not folder.is_dir():
         raise SystemExit(f"No evaluation data in {folder}: name its folder with CITEWELL_EVAL_DATA")
     return folder

@@ -30,7 +30,6 @@ from evals.answers import fill_rows
 from evals.citations import data_folder
 from evals.packs import read_jsonl
 
-
 _RIDGE = 1.0
 
 
@@ -119,7 +118,7 @@ def report(name: str, described: Sequence[tuple[Floats, NDArray[np.bool_]]], wei
 async def run(args: argparse.Namespace) -> None:
     paragraphs, train, held = choose(args.data or data_folder(), args.questions, args.paragraphs, args.seed)
     with tempfile.TemporaryDirectory() as folder:
-        settings = Settings(data_dir=args.index or Path(folder), retrieval_timeout_s=120)
+        settings = Settings.load(data_dir=args.index or Path(folder), retrieval_timeout_s=120)
         embedder = open_embedder(settings)
         async with open_index(settings, embedder) as index:
             await fill_rows(index, paragraphs, settings)

@@ -1,0 +1,69 @@
+"""The line between "in the documents" and "not there", over a real index's scores."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from chains.evidence import SIGNS, Evidence, signs
+from citewell.documents import ScoredChunk, Source
+from citewell.ingestion.document import Document
+from citewell.ingestion.split import split
+from citewell.models.minilm import MiniLM
+from citewell.retrieval import Index, open_index
+from citewell.settings import Settings
+
+TEXTS = {
+    "Oil crisis": "The 1973 oil crisis began in October 1973 when the members of OAPEC proclaimed an oil embargo.",
+    "Bread": "Bread is baked from flour, water and salt. It keeps for three days.",
+    "Norfolk": "The harbour of Norfolk holds 1,204 ships. It was opened in 1801 by the king.",
+    "Leave": "Every employee has thirty days of paid leave a year. Leave that is not taken by March is lost.",
+}
+
+
+@pytest.fixture
+async def index(tmp_path) -> AsyncIterator[Index]:
+    settings = Settings(data_dir=tmp_path, retrieval_timeout_s=60)
+    embedder = MiniLM(threads=1)
+    async with open_index(settings, embedder) as opened:
+        async with opened.writing():
+            for title, text in TEXTS.items():
+                source = Source(uri=title, title=title, type="txt", sha256="", size_bytes=len(text))
+                chunks = split(Document(text=text, type="txt", title=title), title, chunk_size=500, chunk_overlap=50)
+                await opened.replace_source(source, text, chunks)
+        yield opened
+    embedder.close()
+
+
+async def found(index: Index, question: str) -> list[ScoredChunk]:
+    return await index.rerank(question, await index.search(question), top_k=5)
+
+
+async def test_what_is_there_is_told_from_what_is_not(index: Index) -> None:
+    evidence = Evidence(MiniLM(threads=1))
+    there = ["When did the oil crisis begin?", "How many ships are in the harbour of Norfolk?", "How many days of paid leave are there?"]
+    absent = ["Who painted the Sistine Chapel ceiling?", "What is the boiling point of mercury?", "Which team won the 1998 World Cup?"]
+    yes = [await evidence.confidence(question, await found(index, question)) for question in there]
+    no = [await evidence.confidence(question, await found(index, question)) for question in absent]
+    assert all(map(evidence.is_supported, yes)), yes
+    assert not any(map(evidence.is_supported, no)), no
+
+
+async def test_confidence_is_a_probability_and_none_without_chunks(index: Index) -> None:
+    evidence = Evidence(MiniLM(threads=1))
+    assert await evidence.confidence("Anything?", []) == 0
+    for question in ("?", "bread " * 500, "\u65e5\u672c\u8a9e"):
+        assert 0 <= await evidence.confidence(question, await found(index, question)) <= 1
+
+
+async def test_every_sign_is_given_and_finite(index: Index) -> None:
+    values = signs("How long does bread keep?", await found(index, "How long does bread keep?"))
+    assert set(values) == set(SIGNS)
+    assert all(abs(value) < 100 for value in values.values())
+
+
+async def test_without_late_interaction_the_words_decide(index: Index) -> None:
+    evidence = Evidence(MiniLM(threads=1))
+    question = "When did the oil crisis begin?"
+    searched = await index.search(question)
+    assert "maxsim" not in searched[0].evidence
+    assert evidence.is_supported(await evidence.confidence(question, searched))

@@ -1,0 +1,125 @@
+"""The answerer that needs no key, with the real embedding model."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from chains.extract import extractive_answerer
+from chains.prompts import AnswerInput
+from citewell.citations import verify
+from citewell.documents import Chunk, ScoredChunk
+from citewell.models.minilm import MiniLM
+
+OIL = (
+    "# History\n\nThe 1973 oil crisis began in October 1973 when the members of OAPEC proclaimed an oil embargo. By the end of "
+    "the embargo in March 1974,\nthe price of oil had risen from US$3 per barrel to nearly $12 globally.[4] The cri-\nsis had "
+    "a major impact on international relations."
+)
+FLEET = "- The **U.S. fleet** has 1,204 ships.\n- J. Smith commands it from [Norfolk](http://navy.example/n).\n"
+BREAD = "Bread is baked from flour, water and salt. It keeps for three days."
+
+
+@pytest.fixture(scope="module")
+def embedder() -> Iterator[MiniLM]:
+    model = MiniLM(threads=1)
+    yield model
+    model.close()
+
+
+def asked(question: str, *texts: str) -> AnswerInput:
+    chunks = [
+        ScoredChunk(
+            chunk=Chunk(id=f"c{i}", source=f"s{i}.md", title=f"Title {i}", text=text, start=0, end=len(text), index=0),
+            score=1 - i / 10,
+        )
+        for i, text in enumerate(texts)
+    ]
+    return AnswerInput(question=question, chunks=chunks, history=[], summary="")
+
+
+@pytest.mark.parametrize(
+    ("question", "holds"),
+    [
+        ("When did the oil crisis begin?", "October 1973"),
+        ("What did the price of oil rise to?", "nearly $12"),
+        ("How many ships does the fleet have?", "1,204"),
+        ("Who commands the fleet?", "J. Smith commands it from Norfolk. [2]"),
+        ("How long does bread keep?", "three days"),
+    ],
+)
+async def test_the_sentence_that_answers_is_quoted_and_every_quote_is_verified(
+    embedder: MiniLM, question: str, holds: str
+) -> None:
+    inputs = asked(question, OIL, FLEET, BREAD)
+    answer = await extractive_answerer(embedder).ainvoke(inputs)
+    assert holds in answer.text
+    citations = verify(answer.text, inputs["chunks"])
+    assert {citation["status"] for citation in citations} == {"verified"}
+    assert len(citations) == answer.response_metadata["sentences"]
+
+
+async def test_the_answer_reads_as_prose(embedder: MiniLM) -> None:
+    answer = await extractive_answerer(embedder).ainvoke(asked("What had the crisis an impact on?", OIL))
+    assert "The crisis had a major impact on international relations. [1]" in answer.text
+    assert not any(noise in answer.text for noise in ("\n", "[4]", "**", "#", "http"))
+
+
+async def test_it_streams_word_by_word_what_invoke_returns(embedder: MiniLM) -> None:
+    inputs = asked("When did the oil crisis begin?", OIL)
+    chain = extractive_answerer(embedder)
+    pieces = [piece async for piece in chain.astream(inputs)]
+    whole = await chain.ainvoke(inputs)
+    assert len(pieces) == len(whole.text.split()) + 1
+    assert "".join(piece.text for piece in pieces) == whole.text
+    assert whole.response_metadata["model_name"] == "extractive"
+    assert whole.response_metadata["finish_reason"] == "stop"
+    assert whole.usage_metadata["output_tokens"] == len(whole.text.split())
+
+
+async def test_nothing_that_answers_is_said_plainly_with_the_nearest_sources(embedder: MiniLM) -> None:
+    answer = await extractive_answerer(embedder).ainvoke(asked("Who painted the Sistine Chapel ceiling?", BREAD, FLEET))
+    assert "do not seem to answer" in answer.text
+    assert "Title 0; Title 1" in answer.text
+    assert answer.response_metadata["sentences"] == 0
+
+
+async def test_no_chunks_is_no_error(embedder: MiniLM) -> None:
+    answer = await extractive_answerer(embedder).ainvoke(asked("What is it?"))
+    assert "found nothing" in answer.text
+
+
+async def test_the_event_loop_goes_on_while_it_reads(embedder: MiniLM) -> None:
+    longest = 0.0
+
+    async def watch() -> None:
+        nonlocal longest
+        loop = asyncio.get_running_loop()
+        while True:
+            before = loop.time()
+            await asyncio.sleep(0.001)
+            longest = max(longest, loop.time() - before)
+
+    watcher = asyncio.create_task(watch())
+    task = asyncio.create_task(extractive_answerer(embedder).ainvoke(asked("What?", *[OIL * 8] * 10)))
+    began = asyncio.get_running_loop().time()
+    await task
+    took = asyncio.get_running_loop().time() - began
+    watcher.cancel()
+    assert longest < took / 2
+
+
+NOISE = st.lists(
+    st.sampled_from([*"#*-|>`[]()1.!?\n", "the", "not", "12%", "[1]", "\u65e5\u672c", "\ud800", "Paris", "word"]), max_size=60
+).map(" ".join)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(question=NOISE, texts=st.lists(NOISE, max_size=3))
+def test_whatever_it_quotes_is_verified(embedder: MiniLM, question: str, texts: list[str]) -> None:
+    inputs = asked(question, *texts)
+    answer = asyncio.run(extractive_answerer(embedder).ainvoke(inputs))
+    if answer.response_metadata["sentences"]:
+        assert {citation["status"] for citation in verify(answer.text, inputs["chunks"])} == {"verified"}
