@@ -27,6 +27,7 @@ CitewellError
 │   │   ├── StoreUnavailable  503  retryable
 │   │   ├── StoreTimeout      504  retryable
 │   │   └── IndexMismatch     500
+│   ├── LimitsUnavailable 503     retryable; what callers may spend cannot be read
 │   └── CheckpointError   503     retryable; threads cannot be read or written
 │       └── TornThread    500     part of a thread is gone (evicted or expired)
 ├── TurnTimeout           504     retryable; the whole turn took too long
@@ -233,6 +234,13 @@ class IndexMismatch(StoreError):
     code = "index_mismatch"
     title = "The index was built with other settings"
     status = 500
+
+
+class LimitsUnavailable(UpstreamError):
+    code = "limits_unavailable"
+    title = "Limits cannot be checked right now"
+    status = 503
+    retryable = True
 
 
 class CheckpointError(UpstreamError):

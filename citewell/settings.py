@@ -113,6 +113,23 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(1_000_000, ge=1_000, description="Largest request body or WebSocket frame, in bytes.")
     turn_timeout_s: float = Field(120, gt=0, le=3600, description="Deadline for a whole turn, in seconds.")
 
+    # --- limits and money ---------------------------------------------------------------------
+    requests_per_minute: int = Field(
+        0, ge=0, le=100_000, description="Requests a caller may make in any 60 seconds; 0 sets no limit."
+    )
+    tokens_per_day: int = Field(
+        0, ge=0, le=10**12, description="Tokens of chat models a caller may use in a day (UTC); 0 sets no limit."
+    )
+    budget_usd_per_day: float = Field(
+        0, ge=0, le=1_000_000, description="Dollars of chat models a caller may spend in a day (UTC); 0 sets no limit."
+    )
+    budget_model: str | None = Field(
+        None, description="A cheaper model that is used when the chosen one no longer fits the day's budget."
+    )
+    prices: dict[str, tuple[float, float]] = Field(
+        {}, description="Dollars per million tokens, `{\"provider:model\": [input, output]}` (JSON), beside the list that ships."
+    )
+
     # --- guards -------------------------------------------------------------------------------
     injection_guard: Literal["on", "off"] = Field(
         "on", description="Scans questions and retrieved chunks for instructions aimed at the assistant."
@@ -130,8 +147,23 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address the service listens on.")
     port: int = Field(8000, ge=0, le=65_535, description="Port the service listens on; 0 takes a free one.")
     workers: int = Field(1, ge=1, le=64, description="Worker processes. More than one needs a vector store server.")
+    uploads: Literal["on", "off"] = Field(
+        "on", description="Whether callers may add documents through the service (`POST /uploads`)."
+    )
+    mcp: Literal["on", "off"] = Field(
+        "off", description="Serves tools and documents to MCP clients at `/mcp` (extra `mcp`)."
+    )
     cors_origins: tuple[str, ...] = Field((), description="Origins a browser page may call from (JSON list). None by default.")  # fmt: skip
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe level logged.")
+
+    # --- the chat page ------------------------------------------------------------------------
+    ui_service_url: str = Field(
+        "http://127.0.0.1:8000", description="Where the chat page (`make ui`) finds the service."
+    )
+    ui_public_url: str | None = Field(
+        None, description="Where a reader's browser finds the service, for opening documents; the same if unset."
+    )
+    ui_api_key: SecretStr | None = Field(None, description="Key or token the chat page calls the service with.")
 
     @model_validator(mode="after")
     def _fit_together(self) -> Settings:

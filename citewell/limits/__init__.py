@@ -1,0 +1,221 @@
+"""Limits and money: requests per minute, tokens and dollars per day, each for a caller.
+
+A call is paid for before it is made, with the most it can cost, and settled with what it did cost. So the sum of
+what is spent and what is under way never passes the budget, however many calls are made at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Final
+
+import structlog
+
+from citewell.errors import (
+    BudgetExceeded,
+    CitewellError,
+    ConfigurationError,
+    LimitsUnavailable,
+    RateLimited,
+    UnknownModel,
+)
+from citewell.limits.ledger import Ask, Ledger, Outcome, ProcessLedger, RedisLedger
+from citewell.limits.prices import NANO, Prices
+from citewell.settings import Settings
+from citewell.threads.connection import connect
+
+__all__ = ["Limits", "Prices", "Reservation", "open_limits"]
+
+WARN_AT: Final = 0.8
+"""Share of a day's budget from which its use is warned of."""
+REDIS_TIMEOUT_S: Final = 5.0
+"""Longest one check may take, waiting for a connection included, in seconds."""
+REDIS_CONNECTIONS: Final = 64
+
+log = structlog.get_logger()
+
+
+class Reservation:
+    """Money and tokens set aside for one call to a model, its retries included."""
+
+    def __init__(self, *, model: str, ask: Ask | None, outcome: Outcome | None, share: float) -> None:
+        self.model = model
+        """The model to call: the one asked for, or the cheaper one that still fits."""
+        self.share = share
+        """Of the day's budget, spent and set aside so far: 0..1, 0 without a budget."""
+        self._ask = ask
+        self._outcome = outcome
+        self._used: tuple[int, int] | None = None
+
+    @property
+    def is_warning(self) -> bool:
+        """Whether the day's budget is nearly used up."""
+        return self.share >= WARN_AT
+
+    def settle(self, usage: Mapping[str, object]) -> None:
+        """Note what a try used; the difference is given back when the reservation closes.
+
+        Called again it adds up: every try that reached the provider costs.
+
+        Args:
+            usage: `input_tokens` and `output_tokens`, as LangChain's `UsageMetadata`.
+        """
+        had = self._used or (0, 0)
+        self._used = (had[0] + _count(usage, "input_tokens"), had[1] + _count(usage, "output_tokens"))
+
+    def release(self) -> None:
+        """Note that nothing was used, since the call never reached the provider."""
+        self._used = self._used or (0, 0)
+
+
+class Limits:
+    """What callers may still do. With nothing set every method lets everything through and does no I/O."""
+
+    def __init__(self, settings: Settings, ledger: Ledger, prices: Prices) -> None:
+        self._ledger = ledger
+        self._prices = prices
+        self._per_minute = settings.requests_per_minute
+        self._max_tokens = settings.tokens_per_day
+        self._max_cost = round(settings.budget_usd_per_day * NANO)
+        self._cheaper = settings.budget_model
+        self._closing: set[asyncio.Task[None]] = set()
+
+    async def admit(self, caller: str) -> None:
+        """Count a request.
+
+        Raises:
+            RateLimited: The caller made too many in the last 60 seconds; `retry_after_s` says when one more fits.
+            LimitsUnavailable: The ledger cannot be reached; nothing is let through uncounted.
+        """
+        if self._per_minute:
+            wait_s = await self._ledger.admit(caller, self._per_minute)
+            if wait_s > 0:
+                raise RateLimited(f"At most {self._per_minute:,} requests a minute are accepted.", retry_after_s=wait_s)
+
+    @asynccontextmanager
+    async def reserve(self, caller: str, model: str, prompt_tokens: int, max_tokens: int) -> AsyncIterator[Reservation]:
+        """Set aside what a call can cost at most; on leaving, give back what it did not.
+
+        A call that leaves without `settle` or `release`, by an error or because its caller went away, is charged in
+        full: the provider may have charged it.
+
+        Args:
+            caller: Whose budget.
+            model: `provider:model`, as it would be called.
+            prompt_tokens: Upper bound of the prompt's length.
+            max_tokens: Longest answer the call allows.
+
+        Raises:
+            UnknownModel: A budget is set and the model has no price.
+            BudgetExceeded: It does not fit into the day's money or tokens; `retry_after_s` runs to midnight UTC.
+            LimitsUnavailable: The ledger cannot be reached; no call is made unpaid.
+        """
+        if not self._max_cost and not self._max_tokens:
+            yield Reservation(model=model, ask=None, outcome=None, share=0.0)
+            return
+        models = [model] + ([self._cheaper] if self._cheaper and self._cheaper != model else [])
+        asks = [Ask(cost=self._cost(name, prompt_tokens, max_tokens), tokens=prompt_tokens + max_tokens) for name in models]
+        outcome = await self._ledger.reserve(caller, asks, self._max_cost, self._max_tokens)
+        if outcome.choice is None:
+            raise self._refusal(outcome, asks[-1])
+        reservation = Reservation(
+            model=models[outcome.choice], ask=asks[outcome.choice], outcome=outcome, share=self._share(outcome)
+        )
+        self._warn(outcome, asks[outcome.choice])
+        try:
+            yield reservation
+        finally:
+            # a caller that leaves must not keep its money from being given back
+            closing = asyncio.create_task(self._close(caller, reservation))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+            await asyncio.shield(closing)
+
+    async def spent(self, caller: str) -> dict[str, float]:
+        """`usd` and `tokens` charged to the caller today, calls under way included."""
+        cost, tokens = await self._ledger.spent(caller)
+        return {"usd": cost / NANO, "tokens": tokens}
+
+    async def _close(self, caller: str, reservation: Reservation) -> None:
+        used, ask, outcome = reservation._used, reservation._ask, reservation._outcome
+        if used is None or ask is None or outcome is None:
+            return
+        cost = self._cost(reservation.model, *used)
+        try:
+            await self._ledger.adjust(caller, outcome.day, cost - ask.cost, sum(used) - ask.tokens)
+        except LimitsUnavailable as exc:
+            # the answer was given; that it stays charged in full is the safe side
+            log.error("reservation.not_settled", error=exc.code)
+
+    def _cost(self, model: str, input_tokens: int, output_tokens: int) -> int:
+        if not self._max_cost:
+            return 0
+        try:
+            return self._prices.cost(model, input_tokens, output_tokens)
+        except KeyError:
+            raise UnknownModel(
+                f"The model {model} has no price, so it cannot be paid from a budget: add it to CITEWELL_PRICES."
+            ) from None
+
+    def _share(self, outcome: Outcome) -> float:
+        money = outcome.spent / self._max_cost if self._max_cost else 0.0
+        tokens = outcome.tokens / self._max_tokens if self._max_tokens else 0.0
+        return max(money, tokens)
+
+    def _warn(self, outcome: Outcome, ask: Ask) -> None:
+        before = Outcome(
+            choice=None, day=outcome.day, spent=outcome.spent - ask.cost, tokens=outcome.tokens - ask.tokens, wait_s=0
+        )
+        if self._share(before) < WARN_AT <= self._share(outcome):  # the call that crosses the line, and no other
+            log.warning("budget.nearly_spent", share=round(self._share(outcome), 3))
+
+    def _refusal(self, outcome: Outcome, ask: Ask) -> CitewellError:
+        if self._max_cost and outcome.spent + ask.cost > self._max_cost:
+            what = f"budget of ${self._max_cost / NANO:,.2f}"
+        else:
+            what = f"allowance of {self._max_tokens:,} tokens"
+        return BudgetExceeded(
+            f"This does not fit into what is left of today's {what}; the day ends at midnight UTC.",
+            retry_after_s=outcome.wait_s,
+        )
+
+
+@asynccontextmanager
+async def open_limits(settings: Settings) -> AsyncIterator[Limits]:
+    """Limits kept in Redis when `settings.redis_url` is set, so that all workers share them; else in this process.
+
+    Raises:
+        ConfigurationError: A limit is set and cannot be kept.
+    """
+    prices = Prices(settings.prices)
+    if settings.budget_usd_per_day:
+        for name in filter(None, (settings.budget_model,)):
+            if not prices.knows(name):
+                raise ConfigurationError(f"CITEWELL_BUDGET_MODEL: {name} has no price; add it to CITEWELL_PRICES")
+    is_on = bool(settings.requests_per_minute or settings.tokens_per_day or settings.budget_usd_per_day)
+    ledger: Ledger = ProcessLedger()
+    if is_on and settings.redis_url is not None:
+        client = connect(
+            settings.redis_url.get_secret_value(), max_connections=REDIS_CONNECTIONS, timeout_s=REDIS_TIMEOUT_S
+        )
+        ledger = remote = RedisLedger(
+            client, namespace=settings.namespace, timeout_s=REDIS_TIMEOUT_S, max_connections=REDIS_CONNECTIONS
+        )
+        try:
+            await remote.ping()
+        except LimitsUnavailable as exc:
+            await remote.close()
+            raise ConfigurationError("CITEWELL_REDIS_URL: the server that is to keep the limits does not answer") from exc
+    elif is_on and settings.workers > 1:
+        raise ConfigurationError("Limits over several workers need Redis: set CITEWELL_REDIS_URL, or CITEWELL_WORKERS to 1")
+    try:
+        yield Limits(settings, ledger, prices)
+    finally:
+        await ledger.close()
+
+
+def _count(usage: Mapping[str, object], key: str) -> int:
+    value = usage.get(key, 0)
+    return value if isinstance(value, int) and value > 0 else 0

@@ -1,0 +1,318 @@
+"""Limits over a real Redis and in process: the same behaviour, exact when everybody comes at once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+import structlog
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from pydantic import SecretStr
+
+from citewell.errors import BudgetExceeded, ConfigurationError, LimitsUnavailable, RateLimited, UnknownModel
+from citewell.limits import Limits, Prices, open_limits
+from citewell.limits.ledger import DAY_S, Ask, ProcessLedger
+from citewell.settings import Settings
+
+MODEL = "openai:dear"
+CHEAP = "openai:cheap"
+PRICES = {MODEL: (10.0, 30.0), CHEAP: (1.0, 3.0)}
+CALL_USD = (1000 * 10 + 500 * 30) / 1e6  # 0.025: what 1,000 prompt and 500 answer tokens of MODEL cost
+
+
+def make_settings(redis_url: str | None = None, **limits: object) -> Settings:
+    url = SecretStr(redis_url) if redis_url else None
+    return Settings(_env_file=None, redis_url=url, prices=PRICES, **limits)  # type: ignore[call-arg, arg-type]
+
+
+@pytest.fixture(params=["in process", "redis"])
+def url(request: pytest.FixtureRequest) -> str | None:
+    return str(request.getfixturevalue("redis_url")) if request.param == "redis" else None
+
+
+@pytest.fixture
+async def budget(url: str | None) -> AsyncIterator[Limits]:
+    async with open_limits(make_settings(url, budget_usd_per_day=1.0)) as limits:
+        yield limits
+
+
+async def call(limits: Limits, caller: str = "ann", *, used: tuple[int, int] | None = (1000, 500)) -> None:
+    async with limits.reserve(caller, MODEL, 1000, 500) as reservation:
+        await asyncio.sleep(0)
+        if used is not None:
+            reservation.settle({"input_tokens": used[0], "output_tokens": used[1]})
+
+
+async def test_without_limits_everything_passes_and_nothing_is_contacted() -> None:
+    settings = make_settings("redis://127.0.0.1:1")  # nobody listens there
+    async with open_limits(settings) as limits:
+        await limits.admit("ann")
+        async with limits.reserve("ann", "nobody:knows", 10**9, 10**9) as reservation:
+            assert reservation.model == "nobody:knows"
+
+
+async def test_requests_per_minute_refuse_the_next_and_say_when(url: str | None) -> None:
+    async with open_limits(make_settings(url, requests_per_minute=3)) as limits:
+        for _ in range(3):
+            await limits.admit("ann")
+        with pytest.raises(RateLimited) as refused:
+            await limits.admit("ann")
+        assert 0 < refused.value.retry_after_s <= 60
+        await limits.admit("bob")  # another caller's minute is their own
+
+
+async def test_500_requests_at_once_admit_exactly_the_limit(url: str | None) -> None:
+    async with open_limits(make_settings(url, requests_per_minute=137)) as limits:
+        results = await asyncio.gather(*(limits.admit("ann") for _ in range(500)), return_exceptions=True)
+    assert sum(result is None for result in results) == 137
+    assert all(result is None or isinstance(result, RateLimited) for result in results)
+
+
+async def test_500_calls_at_once_never_overspend_by_one(budget: Limits) -> None:
+    results = await asyncio.gather(*(call(budget, used=None) for _ in range(500)), return_exceptions=True)
+    made = sum(result is None for result in results)
+    assert made == int(1.0 / CALL_USD) == 40
+    assert all(result is None or isinstance(result, BudgetExceeded) for result in results)
+    assert (await budget.spent("ann"))["usd"] == pytest.approx(1.0)
+
+
+async def test_settling_gives_back_what_was_not_used(budget: Limits) -> None:
+    await call(budget, used=(1000, 100))
+    assert await budget.spent("ann") == {"usd": pytest.approx(0.013), "tokens": 1100}
+
+
+async def test_retries_add_up(budget: Limits) -> None:
+    async with budget.reserve("ann", MODEL, 3000, 1500) as reservation:
+        for _ in range(3):
+            reservation.settle({"input_tokens": 1000, "output_tokens": 10})
+    assert (await budget.spent("ann"))["tokens"] == 3030
+
+
+async def test_a_failed_or_cancelled_call_is_charged_in_full_unless_it_says_what_it_used(budget: Limits) -> None:
+    with pytest.raises(RuntimeError):
+        async with budget.reserve("ann", MODEL, 1000, 500):
+            raise RuntimeError
+    running = asyncio.Event()
+
+    async def leave() -> None:
+        async with budget.reserve("ann", MODEL, 1000, 500):
+            running.set()
+            await asyncio.sleep(60)
+
+    task = asyncio.create_task(leave())
+    await running.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (await budget.spent("ann"))["usd"] == pytest.approx(2 * CALL_USD)
+
+
+async def test_a_cancelled_stream_that_settled_gets_the_rest_back(budget: Limits) -> None:
+    async def leave() -> None:
+        async with budget.reserve("ann", MODEL, 1000, 500) as reservation:
+            reservation.settle({"input_tokens": 1000, "output_tokens": 7})
+            await asyncio.sleep(60)
+
+    task = asyncio.create_task(leave())
+    while (await budget.spent("ann"))["tokens"] != 1500:
+        await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    deadline = time.monotonic() + 5
+    while (await budget.spent("ann"))["tokens"] != 1007:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+
+async def test_a_call_that_never_reached_the_provider_costs_nothing(budget: Limits) -> None:
+    with pytest.raises(OSError):
+        async with budget.reserve("ann", MODEL, 1000, 500) as reservation:
+            reservation.release()
+            raise OSError
+    assert (await budget.spent("ann"))["usd"] == 0
+
+
+async def test_an_exhausted_budget_stops_before_the_call_and_says_when_the_day_ends(budget: Limits) -> None:
+    for _ in range(40):
+        await call(budget)
+    with pytest.raises(BudgetExceeded) as refused:
+        async with budget.reserve("ann", MODEL, 1000, 500):
+            pytest.fail("the model would have been called")
+    assert 0 < refused.value.retry_after_s <= DAY_S
+    await call(budget, "bob")
+
+
+async def test_tokens_per_day_are_kept_as_exactly_as_money(url: str | None) -> None:
+    async with open_limits(make_settings(url, tokens_per_day=15_000)) as limits:
+        results = await asyncio.gather(*(call(limits, used=None) for _ in range(100)), return_exceptions=True)
+    assert sum(result is None for result in results) == 10
+
+
+async def test_a_model_without_a_price_is_refused_only_under_a_budget(url: str | None) -> None:
+    async with open_limits(make_settings(url, budget_usd_per_day=5)) as limits:
+        with pytest.raises(UnknownModel, match="CITEWELL_PRICES"):
+            async with limits.reserve("ann", "openai:unheard-of", 1, 1):
+                pytest.fail("called")
+    async with open_limits(make_settings(url, tokens_per_day=100)) as limits:
+        async with limits.reserve("ann", "openai:unheard-of", 1, 1):
+            pass
+
+
+async def test_a_cheaper_model_takes_over_before_a_refusal(url: str | None) -> None:
+    async with open_limits(make_settings(url, budget_usd_per_day=0.03, budget_model=CHEAP)) as limits:
+        models = []
+        with pytest.raises(BudgetExceeded):
+            for _ in range(10):
+                async with limits.reserve("ann", MODEL, 1000, 500) as reservation:
+                    models.append(reservation.model)
+    assert models == [MODEL, CHEAP, CHEAP]
+
+
+async def test_crossing_80_percent_is_warned_of_once(budget: Limits) -> None:
+    with structlog.testing.capture_logs() as logs:
+        for number in range(1, 41):
+            async with budget.reserve("ann", MODEL, 1000, 500) as reservation:
+                reservation.settle({"input_tokens": 1000, "output_tokens": 500})
+                assert reservation.is_warning == (number >= 32)
+    assert [entry["event"] for entry in logs] == ["budget.nearly_spent"]
+    assert "ann" not in json.dumps(logs)
+
+
+async def test_two_processes_share_one_budget(redis_url: str) -> None:
+    program = f"""
+import asyncio, sys
+sys.path.insert(0, {sys.path[0]!r})
+from pydantic import SecretStr
+from citewell.errors import BudgetExceeded
+from citewell.limits import open_limits
+from citewell.settings import Settings
+settings = Settings(_env_file=None, redis_url=SecretStr({redis_url!r}), prices={PRICES!r}, budget_usd_per_day=1.0)
+async def one(limits):
+    try:
+        async with limits.reserve("ann", {MODEL!r}, 1000, 500):
+            return 1
+    except BudgetExceeded:
+        return 0
+async def main():
+    async with open_limits(settings) as limits:
+        print(sum(await asyncio.gather(*(one(limits) for _ in range(250)))))
+asyncio.run(main())
+"""
+    workers = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    outputs = await asyncio.gather(*(asyncio.to_thread(worker.communicate) for worker in workers))
+    assert sum(int(out.splitlines()[-1]) for out, _ in outputs) == 40
+
+
+async def test_every_operation_is_one_round_trip(redis_url: str) -> None:
+    import redis
+
+    async with open_limits(make_settings(redis_url, budget_usd_per_day=1, requests_per_minute=99)) as limits:
+        await limits.admit("ann")
+        await call(limits)
+        with redis.Redis.from_url(redis_url) as client:
+            client.config_resetstat()
+            await limits.admit("ann")
+            await call(limits)
+            calls = {name: stats["calls"] for name, stats in client.info("commandstats").items()}
+    assert calls["cmdstat_evalsha"] == 3  # admit, reserve, adjust
+    assert "cmdstat_eval" not in calls
+
+
+async def test_a_lost_server_refuses_and_never_lets_through(own_redis: object) -> None:
+    url = own_redis.url  # type: ignore[attr-defined]
+    async with open_limits(make_settings(url, budget_usd_per_day=1, requests_per_minute=9)) as limits:
+        await call(limits)
+        own_redis.kill()  # type: ignore[attr-defined]
+        with pytest.raises(LimitsUnavailable):
+            await limits.admit("ann")
+        with pytest.raises(LimitsUnavailable):
+            await call(limits)
+        own_redis.start()  # type: ignore[attr-defined]
+        await call(limits)
+        assert (await limits.spent("ann"))["usd"] == pytest.approx(2 * CALL_USD)
+
+
+async def test_limits_that_cannot_be_kept_stop_the_start() -> None:
+    with pytest.raises(ConfigurationError, match="CITEWELL_REDIS_URL"):
+        async with open_limits(make_settings("redis://127.0.0.1:1", requests_per_minute=1)):
+            pytest.fail("started")
+    several = make_settings(requests_per_minute=1, workers=2, vector_store="chroma+http://127.0.0.1:1")
+    with pytest.raises(ConfigurationError, match="CITEWELL_REDIS_URL"):
+        async with open_limits(several):
+            pytest.fail("started")
+    with pytest.raises(ConfigurationError, match="CITEWELL_BUDGET_MODEL"):
+        async with open_limits(make_settings(budget_usd_per_day=1, budget_model="openai:unheard-of")):
+            pytest.fail("started")
+
+
+class Clock:
+    now = 20_000 * DAY_S + 80_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def test_the_day_turns_at_midnight_utc_and_a_late_settlement_does_not_touch_the_new_one() -> None:
+    clock = Clock()
+    ledger = ProcessLedger(clock)
+    ask = Ask(cost=70, tokens=7)
+    before = await ledger.reserve("ann", [ask], 100, 0)
+    assert before.choice == 0
+    assert before.wait_s == 6_400
+    assert (await ledger.reserve("ann", [ask], 100, 0)).choice is None
+    clock.now += 6_400
+    assert (await ledger.reserve("ann", [ask], 100, 0)).choice == 0
+    await ledger.adjust("ann", before.day, -70, -7)
+    assert await ledger.spent("ann") == (70, 7)
+
+
+async def test_a_minute_slides() -> None:
+    clock = Clock()
+    ledger = ProcessLedger(clock)
+    assert await ledger.admit("ann", 2) == 0
+    clock.now += 40
+    assert await ledger.admit("ann", 2) == 0
+    assert await ledger.admit("ann", 2) == 20
+    clock.now += 20
+    assert await ledger.admit("ann", 2) == 0
+    assert await ledger.admit("ann", 2) == 40
+
+
+@hypothesis_settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 60), st.integers(0, 60)), max_size=40), st.integers(1, 200))
+def test_reserving_and_settling_never_pass_the_limit_nor_zero(calls: list[tuple[int, int]], limit: int) -> None:
+    async def run() -> None:
+        ledger = ProcessLedger(Clock())
+        open_: list[tuple[int, int, int]] = []
+        expected = 0
+        for reserve, use in calls:
+            outcome = await ledger.reserve("ann", [Ask(cost=reserve, tokens=0)], limit, 0)
+            assert (outcome.choice == 0) == (expected + reserve <= limit)
+            if outcome.choice == 0:
+                expected += reserve
+                open_.append((outcome.day, reserve, min(use, reserve)))
+            if len(open_) > 3:
+                day, reserved, used = open_.pop(0)
+                await ledger.adjust("ann", day, used - reserved, 0)
+                expected += used - reserved
+            assert (await ledger.spent("ann"))[0] == expected
+            assert 0 <= expected <= limit
+
+    asyncio.run(run())
+
+
+def test_prices_round_up_and_know_patterns() -> None:
+    prices = Prices({"openai:odd": (0.07, 0.0)})
+    assert prices.cost("openai:odd", 3, 0) == 210
+    assert prices.cost("openai:gpt-4o", 1_000_000, 1_000_000) == 12_500_000_000
+    assert prices.cost("ollama:anything", 5, 5) == 0
+    assert not prices.knows("openai:gpt-4o-unheard-of")
+    assert prices.date >= "2026-11-23"
