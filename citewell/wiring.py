@@ -2,15 +2,12 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
-
-from langgraph.graph.state import CompiledStateGraph
 
 from chains.evidence import Evidence
 from chains.extract import extractive_answerer
 from citewell.guards import open_guards
 from citewell.models import open_embedder
-from citewell.models.chat import open_chat_models
+from citewell.models.chat import EXTRACTIVE, open_chat_models
 from citewell.retrieval import open_index
 from citewell.retrieval.index import Index
 from citewell.service import Service
@@ -25,8 +22,11 @@ async def open_parts(settings: Settings) -> AsyncIterator[tuple[Parts, Index]]:
     """Open models, index and guards; close them in reverse."""
     async with AsyncExitStack() as stack:
         embedder = open_embedder(settings)
+        stack.callback(embedder.close)
         index = await stack.enter_async_context(open_index(settings, embedder))
         models = await stack.enter_async_context(open_chat_models(settings))
+        if models.default != EXTRACTIVE:
+            models.get()  # a missing key or package stops the start, not the first question
         yield (
             Parts(
                 settings=settings,

@@ -25,15 +25,11 @@ from chains.prompts import PROMPT_VERSION
 from chains.summarize import summarize_chain, summarize_rule, summary_input, to_fold
 from citewell.citations import verify
 from citewell.documents import ScoredChunk
-from citewell.models.chat import map_model_errors
+from citewell.models.chat import EXTRACTIVE, map_model_errors
 from citewell.questions import check_question
 from citewell.retrieval import Trace, filters
 from graph.parts import Parts
 from graph.state import RunContext, State
-
-EXTRACTIVE = "extractive"
-"""The name of the answerer that needs no chat model."""
-
 
 class Nodes:
     """The work of each step, over live parts."""

@@ -4,40 +4,66 @@ import sys
 
 import uvicorn
 from rich.console import Console
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from citewell.api.app import create_app
-from citewell.errors import ConfigurationError
+from citewell.errors import CitewellError, ConfigurationError
 from citewell.settings import Settings
 from citewell.telemetry import configure_logging
 
 
-def app() -> object:
+class Plainly:
+    """Says in one sentence why the service could not start, where a traceback would say it in fifty lines."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self.fault: CitewellError | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            await self._app(scope, receive, send)
+            return
+
+        async def say(message: Message) -> None:
+            cause = sys.exc_info()[1]  # the framework reports from inside its except clause
+            if message["type"] == "lifespan.startup.failed" and isinstance(cause, CitewellError):
+                self.fault = cause
+                message = {**message, "message": cause.detail}
+            await send(message)
+
+        await self._app(scope, receive, say)
+
+
+def app() -> Plainly:
     """What each worker process runs."""
     settings = Settings.load()
     configure_logging(settings)
-    return create_app(settings)
+    return Plainly(create_app(settings))
 
 
 def main() -> None:
     """Serve until interrupted. Exit code 2 when the settings do not fit."""
     try:
         settings = Settings.load()
+        configure_logging(settings)
+        first = app()
     except ConfigurationError as exc:
         print(f"citewell: {exc.detail}", file=sys.stderr)
         raise SystemExit(2) from None
-    configure_logging(settings)
     _announce(settings)
-    uvicorn.run(
-        "citewell.api.serve:app",
-        factory=True,
-        host=settings.host,
-        port=settings.port,
-        workers=settings.workers,
-        ws_max_size=settings.max_body_bytes,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-    )
+    options = {
+        "host": settings.host, "port": settings.port, "ws_max_size": settings.max_body_bytes,
+        "log_config": None, "access_log": False, "server_header": False,
+    }  # fmt: skip
+    if settings.workers > 1:
+        uvicorn.run("citewell.api.serve:app", factory=True, workers=settings.workers, **options)  # type: ignore[arg-type]  # its options are of many types
+        return
+    server = uvicorn.Server(uvicorn.Config(first, **options))  # type: ignore[arg-type]  # as above
+    server.run()
+    if not server.started:
+        if first.fault:
+            print(f"citewell: {first.fault.detail}", file=sys.stderr)
+        raise SystemExit(2 if isinstance(first.fault, ConfigurationError) else 3)
 
 
 def _announce(settings: Settings) -> None:

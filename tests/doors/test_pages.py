@@ -29,7 +29,7 @@ def test_the_front_page_says_what_went_wrong(live: Live, page: Page) -> None:
 
 def test_the_playground_shows_tokens_and_the_answer(live: Live, page: Page) -> None:
     page.goto(f"{live.url}/rag/playground/")
-    page.locator("textarea").first.fill("How high is the tower of the lighthouse?")
+    page.locator("textarea").last.fill("How high is the tower of the lighthouse?")
     page.get_by_role("button", name="Start").click()
     expect(page.get_by_text("42 metres").first).to_be_visible()
     expect(page.get_by_text("verified").first).to_be_visible()
