@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from threadpoolctl import ThreadpoolController
-
 from citewell.models import Embedder
 from citewell.retrieval.generation import NewSource
 from citewell.retrieval.index import Index
@@ -23,9 +21,6 @@ async def open_index(settings: Settings, embedder: Embedder) -> AsyncIterator[In
     Opening does not look at the index: the first read or write does, and raises `IndexMismatch` when it was built with
     other settings; `Index.rebuilding` works all the same.
     """
-    # Matrices here are small: a second BLAS thread only waits for the first, and on busy cores 80 times as long as the
-    # product takes (packing 100 token vectors: 8.0 ms of CPU with two threads, 0.09 ms with one).
-    ThreadpoolController().select(internal_api="openblas").limit(limits=1)
     index = Index(settings, embedder)
     try:
         yield index

@@ -123,10 +123,20 @@ class Catalog:
         """Bytes of the token file that are spoken for; what lies behind may be overwritten."""
         return int(str(self._meta("token_end")))
 
+    @contextmanager
+    def snapshot(self) -> Iterator[sqlite3.Connection]:
+        """Everything this thread reads inside the block is of one revision."""
+        connection = self._connection()
+        connection.execute("BEGIN")
+        try:
+            yield connection
+        finally:
+            connection.execute("COMMIT")
+
     def entries(self, keys: Iterable[int]) -> tuple[int, dict[int, Entry]]:
         """The revision, and those of the keys that exist in it."""
         wanted = list(keys)
-        with self._snapshot() as connection:
+        with self.snapshot() as connection:
             return self.revision(), {
                 row[0]: _entry(row) for row in _in(connection, _CHUNK + "WHERE chunks.key IN", wanted)
             }
@@ -277,15 +287,6 @@ class Catalog:
 
     def _meta(self, name: str) -> object:
         return self._connection().execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()[0]
-
-    @contextmanager
-    def _snapshot(self) -> Iterator[sqlite3.Connection]:
-        connection = self._connection()
-        connection.execute("BEGIN")
-        try:
-            yield connection
-        finally:
-            connection.execute("COMMIT")
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

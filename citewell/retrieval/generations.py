@@ -26,7 +26,6 @@ class Generations:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
 
     def current(self) -> str | None:
         """The generation that readers use; None before the first."""
@@ -39,7 +38,7 @@ class Generations:
     def begin(self) -> str:
         """Name a new generation and make its folder."""
         name = f"g{int(time.time()):x}{secrets.token_hex(3)}"
-        (self.folder / name).mkdir()
+        (self.folder / name).mkdir(parents=True)
         return name
 
     def set_building(self, name: str) -> None:
@@ -93,6 +92,7 @@ class Generations:
         Raises:
             IngestBusy: Another one holds it.
         """
+        self.folder.mkdir(parents=True, exist_ok=True)
         lock = (self.folder / "writer.lock").open("a+")
         if not _locked(lock, fcntl.LOCK_EX):
             lock.seek(0)

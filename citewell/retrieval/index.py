@@ -19,6 +19,7 @@ from citewell.retrieval.catalog import SCHEMA_VERSION
 from citewell.retrieval.filters import parse
 from citewell.retrieval.generation import Generation, NewSource
 from citewell.retrieval.generations import Generations
+from citewell.retrieval.neighbours import join
 from citewell.retrieval.search import Search
 from citewell.retrieval.trace import Trace
 from citewell.settings import Settings
@@ -48,7 +49,7 @@ class Index:
         """
         self._settings = settings
         self._embedder = embedder
-        self._folder = settings.data_dir / "index" / settings.namespace
+        self._generations = Generations(settings.data_dir / "index" / settings.namespace)
         self._pinned = pinned is not None
         self._open: _Open | None = _Open(pinned, None) if pinned else None
         self._opening = asyncio.Lock()
@@ -129,6 +130,24 @@ class Index:
         trace.reranked(ranked, candidates, top_k)
         return ranked[:top_k]
 
+    async def with_neighbours(self, kept: Sequence[ScoredChunk], *, max_chars: int) -> list[ScoredChunk]:
+        """Let kept chunks grow by the chunks before and after them, so that an answer is not cut off at a chunk's edge.
+
+        Args:
+            kept: What is to be shown, best first; the best grow first.
+            max_chars: Most characters all of it may have together. What `kept` has already stays, even if it is more.
+
+        Returns:
+            The same, in the same order, with `text`, `start` and `end` widened where there was room: still exactly the
+            source's `text[start:end]`. `id`, `page` and the rest stay those of the kept chunk.
+        """
+
+        def widened(generation: Generation) -> list[ScoredChunk]:
+            with generation.catalog.snapshot():
+                return join(generation.catalog, kept, max_chars=max_chars)
+
+        return await self._read(widened)
+
     # --- reading --------------------------------------------------------------------------------
 
     async def text(self, source_uri: str) -> str:
@@ -153,7 +172,7 @@ class Index:
 
         def gather(generation: Generation) -> dict[str, object]:
             sources, chunks = generation.catalog.counts()
-            size = Generations(self._folder).size_bytes(generation.name)
+            size = self._generations.size_bytes(generation.name)
             return {"sources": sources, "chunks": chunks, "bytes": size, "fingerprint": self.fingerprint}
 
         found = await self._read(gather)
@@ -218,15 +237,14 @@ class Index:
             IngestBusy: Another ingestion still holds the index after `wait_s` seconds.
         """
         async with self._lock(wait_s):
-            generations = Generations(self._folder)
-            name = await self._run(self._unfinished, generations)
-            used, generation = await self._run(self._open_generation, generations, name)
+            name = await self._run(self._unfinished)
+            used, generation = await self._run(self._open_generation, name)
             fresh = Index(self._settings, self._embedder, pinned=generation)
             try:
                 await self._run(generation.clean)
                 yield fresh
                 await self._run(_end_writing, generation)
-                await self._run(generations.make_current, name)
+                await self._run(self._generations.make_current, name)
             finally:
                 await fresh.close()
                 used.close()
@@ -283,7 +301,7 @@ class Index:
         """The current generation, opened anew where another process has put one in place."""
         if self._pinned and self._open is not None:
             return self._open
-        name = await self._run(Generations(self._folder).current)
+        name = await self._run(lambda: self._generations.current())
         if self._open is not None and (self._open.generation.name == name or self._writing):
             return self._open
         async with self._opening:
@@ -298,13 +316,12 @@ class Index:
             return self._open
 
     def _open_current(self) -> _Open:
-        generations = Generations(self._folder)
         while True:
-            name = generations.current() or self._first(generations)
+            name = self._generations.current() or self._first()
             try:
-                used, generation = self._open_generation(generations, name)
+                used, generation = self._open_generation(name)
             except FileNotFoundError:
-                if generations.current() == name:
+                if self._generations.current() == name:
                     raise
                 continue  # replaced and removed between two lines of ours
             built, wanted = generation.catalog.fingerprint(), self.fingerprint
@@ -314,53 +331,52 @@ class Index:
             used.close()
             differing = ", ".join(sorted(key for key in built | wanted if built.get(key) != wanted.get(key)))
             raise IndexMismatch(
-                f"The index in {self._folder} was built with other settings ({differing}). Build it anew with "
+                f"The index in {self._generations.folder} was built with other settings ({differing}). Build it anew with "
                 "`python ingest.py --rebuild PATH...`, or go back to the settings it was built with."
             )
 
-    def _open_generation(self, generations: Generations, name: str) -> tuple[IO[str], Generation]:
-        used = generations.use(name)
+    def _open_generation(self, name: str) -> tuple[IO[str], Generation]:
+        used = self._generations.use(name)
         try:
             return used, Generation(
-                generations.folder / name, self._settings, dimension=self._embedder.dimension
+                self._generations.folder / name, self._settings, dimension=self._embedder.dimension
             )
         except BaseException:
             used.close()
             raise
 
-    def _first(self, generations: Generations) -> str:
+    def _first(self) -> str:
         """An empty generation, for an index that has none yet."""
-        name = generations.begin()
-        Generation.create(generations.folder / name, self.fingerprint)
-        return generations.make_first(name)
+        name = self._generations.begin()
+        Generation.create(self._generations.folder / name, self.fingerprint)
+        return self._generations.make_first(name)
 
-    def _unfinished(self, generations: Generations) -> str:
+    def _unfinished(self) -> str:
         """The generation that a rebuild fills: one that was left unfinished if it fits, otherwise a new one."""
-        name = generations.building()
-        if name is not None and Generation.fingerprint_of(generations.folder / name) == self.fingerprint:
+        name = self._generations.building()
+        if name is not None and Generation.fingerprint_of(self._generations.folder / name) == self.fingerprint:
             return name
-        name = generations.begin()
-        Generation.create(generations.folder / name, self.fingerprint)
-        generations.set_building(name)
+        name = self._generations.begin()
+        Generation.create(self._generations.folder / name, self.fingerprint)
+        self._generations.set_building(name)
         return name
 
     def _sweep(self) -> None:
         """Remove generations that nobody uses any more."""
-        generations = Generations(self._folder)
-        for folder in generations.others():
+        for folder in self._generations.others():
             built = Generation.fingerprint_of(folder)
             if built is not None and built["store"] == self._settings.vector_store != "chroma":
                 generation = Generation(folder, self._settings, dimension=self._embedder.dimension)
                 generation.drop()
                 generation.close()
-            generations.remove(folder)
+            self._generations.remove(folder)
 
     @asynccontextmanager
     async def _lock(self, wait_s: float) -> AsyncIterator[None]:
-        generations, deadline = Generations(self._folder), time.monotonic() + wait_s
+        deadline = time.monotonic() + wait_s
         while True:
             try:
-                lock = await self._run(generations.lock)
+                lock = await self._run(self._generations.lock)
                 break
             except IngestBusy:
                 if time.monotonic() >= deadline:

@@ -118,9 +118,9 @@ class KeywordIndex:
             case Test(field, "in", tuple() as values):
                 return Query.term_set_query(self._schema, _name(field), list(values))
             case Test(_, "gt" | "gte" as operator, int() as value):
-                return self._range(value, None, inclusive=operator == "gte")
+                return self._range(value + (operator == "gt"), None)
             case Test(_, "lt" | "lte" as operator, int() as value):
-                return self._range(None, value, inclusive=operator == "lte")
+                return self._range(None, value - (operator == "lt"))
             case Test(field, "ne", value):
                 return self._without(Test(field, "eq", value))
             case Test(field, "nin", value):
@@ -128,9 +128,8 @@ class KeywordIndex:
             case Test(field, _, value):
                 return self._without(Test(field, "has", value))
 
-    def _range(self, lower: int | None, upper: int | None, *, inclusive: bool) -> Query:
-        kind = tantivy.FieldType.Integer
-        return Query.range_query(self._schema, "date", kind, lower, upper, inclusive, inclusive)
+    def _range(self, lower: int | None, upper: int | None) -> Query:
+        return Query.range_query(self._schema, "date", tantivy.FieldType.Integer, lower, upper)
 
     def _without(self, test: Test) -> Query:
         return Query.boolean_query([(Occur.Must, Query.all_query()), (Occur.MustNot, self._translate(test))])

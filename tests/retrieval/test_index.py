@@ -1,0 +1,220 @@
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from blockbuster import blockbuster_ctx
+
+from citewell.errors import InvalidFilter, SourceNotFound, StoreTimeout
+from citewell.models import Embedder, Encoded, Progress
+from citewell.retrieval import Index, Trace, open_index
+from tests.retrieval.made import HashedWords, made, settings
+
+CATS = "Cats sleep for sixteen hours on an ordinary day."
+DOGS = "Dogs bark loudly when the night is quiet."
+MOON = "The moon goes round the earth in twenty-seven days."
+PAY = "Salaries are paid on the last working day."
+
+
+@pytest.fixture
+async def index(tmp_path: Path) -> AsyncIterator[Index]:
+    async with open_index(settings(tmp_path), HashedWords()) as index:
+        async with index.writing():
+            await index.replace_sources([
+                made("animals.md", [CATS, DOGS], type="md", tags=("pets",), date="2024-05-01"),
+                made("sky.txt", [MOON, f"  {DOGS} "]),
+                made("secret.txt", [PAY, DOGS], access=("hr", "board")),
+            ])  # fmt: skip
+        yield index
+
+
+async def test_an_index_without_documents_finds_nothing(tmp_path: Path) -> None:
+    async with open_index(settings(tmp_path), HashedWords()) as index:
+        assert await index.search("anything") == []
+        assert await index.rerank("anything", [], top_k=3) == []
+        assert (await index.stats())["sources"] == 0
+
+
+async def test_a_question_finds_its_chunk_by_words_and_meaning(index: Index) -> None:
+    found = await index.search("how many hours do cats sleep on a day")
+    best = (await index.rerank("how many hours do cats sleep on a day", found, top_k=2))[0]
+    assert best.chunk.text == CATS
+    assert {"dense", "dense_rank", "keyword", "keyword_rank", "fused", "maxsim", "rerank_rank"} <= set(best.evidence)
+
+
+async def test_scores_lie_between_nought_and_one_and_fall(index: Index) -> None:
+    for question in ("cats", "the moon and the dogs", "zzz", "", "?!", "ö" * 3000):
+        found = await index.search(question)
+        for ranked in (found, await index.rerank(question, found, top_k=50)):
+            scores = [one.score for one in ranked]
+            assert scores == sorted(scores, reverse=True)
+            assert all(0 <= score <= 1 for score in scores)
+
+
+async def test_a_chunk_is_where_it_says_in_its_source(index: Index) -> None:
+    for one in await index.search("dogs moon salaries cats"):
+        text = await index.text(one.chunk.source)
+        assert text[one.chunk.start : one.chunk.end] == one.chunk.text
+
+
+async def test_a_replaced_source_shows_only_its_new_state(index: Index) -> None:
+    async with index.writing():
+        new = made("animals.md", ["Cats are not mentioned any more, parrots are."], type="md")
+        await index.replace_source(new.source, new.text, new.chunks)
+    found = {one.chunk.text for one in await index.search("cats sleep dogs parrots")}
+    assert CATS not in found
+    assert new.chunks[0].text in found
+    assert [source.sha256 for source in await index.sources() if source.uri == "animals.md"] == [new.source.sha256]
+
+
+async def test_a_removed_source_is_gone_everywhere(index: Index) -> None:
+    async with index.writing():
+        await index.remove_source("animals.md")
+        await index.remove_source("never-was.md")
+    assert all(one.chunk.source != "animals.md" for one in await index.search("cats sleep"))
+    with pytest.raises(SourceNotFound):
+        await index.text("animals.md")
+    with pytest.raises(SourceNotFound):
+        await index.source("animals.md")
+
+
+async def test_a_source_without_any_text_is_known_all_the_same(index: Index) -> None:
+    async with index.writing():
+        empty = made("empty.txt", [])
+        await index.replace_source(empty.source, "", [])
+    assert (await index.source("empty.txt")).sha256 == empty.source.sha256
+    assert await index.text("empty.txt") == ""
+
+
+async def test_a_filter_is_applied_before_ranking(index: Index) -> None:
+    found = await index.search("dogs bark", where={"tags": "pets"}, candidates=5)
+    assert {one.chunk.source for one in found} == {"animals.md"}
+    assert await index.search("dogs bark", where={"date": {"$gt": "2030"}}) == []
+    with pytest.raises(InvalidFilter):
+        await index.search("dogs", where={"colour": "red"})
+
+
+async def test_a_caller_sees_only_what_shares_a_label(index: Index) -> None:
+    public = await index.search("salaries paid dogs", access=frozenset({"public"}))
+    assert "secret.txt" not in {one.chunk.source for one in public}
+    assert "secret.txt" not in {uri for one in public for uri in one.chunk.also_in}
+    board = await index.search("salaries paid dogs", access=frozenset({"board"}))
+    assert {one.chunk.source for one in board} == {"secret.txt"}
+    assert all(not one.chunk.also_in for one in board)
+    assert await index.search("dogs", access=frozenset()) == []
+    assert await index.search("dogs", access=frozenset({"nobody"})) == []
+
+
+async def test_hidden_chunks_do_not_take_the_place_of_visible_ones(index: Index) -> None:
+    async with index.writing():
+        await index.replace_sources([made(f"hidden{n}.txt", [f"dogs bark {n}"], access=("hr",)) for n in range(60)])
+    found = await index.search("dogs bark", candidates=5, access=frozenset({"public"}))
+    assert {one.chunk.source for one in found} >= {"animals.md", "sky.txt"} or DOGS in {one.chunk.text for one in found}
+    assert len(found) == 3
+
+
+async def test_the_same_text_in_two_files_is_shown_once_with_both_named(index: Index) -> None:
+    found = [one for one in await index.search("dogs bark loudly") if "Dogs bark" in one.chunk.text]
+    assert [(one.chunk.source, one.chunk.also_in) for one in found] == [("animals.md", ("secret.txt", "sky.txt"))]
+    public = await index.search("dogs bark loudly", access=frozenset({"public"}))
+    assert [one.chunk.also_in for one in public if one.chunk.source == "animals.md" and one.chunk.text == DOGS] == [("sky.txt",)]
+
+
+async def test_many_copies_of_one_text_leave_room_for_others(index: Index) -> None:
+    async with index.writing():
+        await index.replace_sources([made(f"copy{n:03}.txt", ["cats cats cats"]) for n in range(40)])
+    found = await index.search("cats cats cats sleep", candidates=5)
+    assert CATS in {one.chunk.text for one in found}
+    assert len({one.chunk.text for one in found}) == len(found) == 5
+
+
+async def test_chunks_come_in_the_order_asked_for(index: Index) -> None:
+    found = await index.search("cats dogs moon")
+    ids = [one.chunk.id for one in found]
+    assert [chunk.id for chunk in await index.chunks([*reversed(ids), "unknown"])] == ids[::-1]
+
+
+async def test_neighbours_join_while_they_fit(tmp_path: Path) -> None:
+    paragraphs = [f"Paragraph {n} about topic{n} and nothing else." for n in range(6)]
+    async with open_index(settings(tmp_path), HashedWords()) as index:
+        async with index.writing():
+            new = made("long.txt", paragraphs)
+            await index.replace_source(new.source, new.text, new.chunks)
+        kept = (await index.rerank("topic2", await index.search("topic2"), top_k=1))[:1]
+        assert kept[0].chunk.text == paragraphs[2]
+        size = len(paragraphs[0]) + 2
+        assert await index.with_neighbours(kept, max_chars=10) == kept
+        for room, span in ((1, (2, 3)), (2, (1, 3)), (3, (1, 4)), (99, (0, 4))):
+            (one,) = await index.with_neighbours(kept, max_chars=len(paragraphs[2]) + room * size)
+            assert one.chunk.text == "\n\n".join(paragraphs[span[0] : span[1] + 1])
+            assert new.text[one.chunk.start : one.chunk.end] == one.chunk.text
+            assert one.chunk.id == kept[0].chunk.id
+        both = await index.search("topic2 topic3")
+        joined = await index.with_neighbours(both[:2], max_chars=10_000)
+        assert sum(len(one.chunk.text) for one in joined) <= 10_000
+        assert all(new.text[one.chunk.start : one.chunk.end] == one.chunk.text for one in joined)
+
+
+async def test_a_trace_says_why_each_candidate_was_kept_or_not(index: Index) -> None:
+    trace = Trace()
+    found = await index.search("dogs bark at the moon", trace=trace)
+    await index.rerank("dogs bark at the moon", found, top_k=1, trace=trace)
+    told = trace.as_dict()
+    assert set(trace.stages) == {"embed", "dense", "keyword", "catalog", "rerank"}
+    assert [row["dropped"] for row in trace.candidates] == [None] + ["below top_k"] * (len(found) - 1)
+    assert {one["why"] for one in trace.dropped} == {"the same text as another candidate"}
+    assert {"stages_ms", "candidates", "dropped"} == set(told)
+
+
+class Slow(HashedWords):
+    def encode(self, texts: object, *, tokens: bool = False, progress: Progress | None = None) -> Encoded:
+        import time
+
+        time.sleep(1)
+        return super().encode(texts, tokens=tokens)  # type: ignore[arg-type]
+
+
+async def test_a_search_that_takes_too_long_ends_with_an_error(tmp_path: Path) -> None:
+    async with open_index(settings(tmp_path, retrieval_timeout_s=0.2), Slow()) as index:
+        with pytest.raises(StoreTimeout, match=r"0\.2 seconds"):
+            await index.search("anything")
+
+
+async def test_nothing_blocks_the_event_loop(tmp_path: Path) -> None:
+    chosen = settings(tmp_path)
+    with blockbuster_ctx():
+        async with open_index(chosen, HashedWords()) as index:
+            async with index.writing():
+                new = made("a.txt", [CATS, DOGS])
+                await index.replace_source(new.source, new.text, new.chunks)
+            found = await index.search("cats", where={"type": "txt"}, access=frozenset({"public"}))
+            await index.rerank("cats", found, top_k=1)
+            await index.with_neighbours(found, max_chars=1000)
+            await index.sources()
+            await index.stats()
+            async with index.rebuilding() as fresh:
+                await fresh.replace_source(new.source, new.text, new.chunks)
+            assert await index.text("a.txt") == new.text
+
+
+async def test_many_searches_at_once_agree_with_one_after_the_other(index: Index) -> None:
+    questions = ["cats sleep", "dogs bark", "moon earth", "salaries paid"] * 10
+    alone = [await index.search(question) for question in questions[:4]]
+    together = await asyncio.gather(*(index.search(question) for question in questions))
+    assert together == alone * 10
+
+
+async def test_a_model_without_token_vectors_keeps_the_fused_order(tmp_path: Path) -> None:
+    model: Embedder = HashedWords("no tokens")
+    model.gives_tokens = False
+    async with open_index(settings(tmp_path), model) as index:
+        async with index.writing():
+            new = made("a.txt", [CATS, DOGS, MOON])
+            await index.replace_source(new.source, new.text, new.chunks)
+        found = await index.search("cats moon")
+        assert await index.rerank("cats moon", found, top_k=2) == found[:2]
+
+
+async def test_changes_outside_writing_are_a_mistake(index: Index) -> None:
+    with pytest.raises(RuntimeError, match="writing"):
+        await index.remove_source("animals.md")
