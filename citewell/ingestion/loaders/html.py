@@ -7,7 +7,7 @@ import re
 import lxml.etree
 import lxml.html
 
-from citewell.errors import SourceUnreadable
+from citewell.errors import SourceUnreadable, SourceUnsupported
 from citewell.ingestion.document import Document, Heading
 from citewell.ingestion.encoding import clean, decode
 from citewell.ingestion.front_matter import read_metadata
@@ -33,6 +33,7 @@ def load_html(data: bytes) -> Document:
 
     Raises:
         SourceUnreadable: Nothing in it can be parsed as HTML.
+        SourceUnsupported: It is nested deeper than libxml2 goes (2,048), which would lose text unseen.
     """
     decoded, note = decode(data)
     try:
@@ -41,6 +42,8 @@ def load_html(data: bytes) -> Document:
         root = lxml.html.document_fromstring(clean(decoded).encode("utf-8"), parser=parser)
     except (lxml.etree.LxmlError, ValueError) as exc:
         raise SourceUnreadable("the content cannot be parsed as HTML") from exc
+    if any(entry.type == lxml.etree.ErrorTypes.ERR_RESOURCE_LIMIT for entry in parser.error_log):
+        raise SourceUnsupported("the elements are nested too deep to be read whole")
     matter = read_metadata(_meta(root))
     bodies = [*root.iter("main")] or [*root.iter("body")] or [root]
     page = _Page()
@@ -80,7 +83,7 @@ class _Page:
         self._headings: list[tuple[int, int, int]] = []  # level, start, end
 
     def add(self, body: lxml.html.HtmlElement) -> None:
-        """Walk a tree without recursion: pages nest thousands deep."""
+        """Walk a tree without recursion: pages nest deep."""
         opened: list[tuple[int, int]] = []
         walk = lxml.etree.iterwalk(body, events=("start", "end"))
         for event, element in walk:

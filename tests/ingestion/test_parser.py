@@ -1,0 +1,88 @@
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from citewell.errors import SourceUnreadable
+from citewell.ingestion.parser import Parser, Refused, open_parser
+
+
+@pytest.fixture
+async def parser() -> AsyncIterator[Parser]:
+    async with open_parser(chunk_size=500, chunk_overlap=50, max_bytes=1_000_000, timeout_s=3, processes=1) as parser:
+        yield parser
+
+
+async def test_a_file_comes_back_as_source_text_and_chunks(parser: Parser, library: Path) -> None:
+    parsed = await parser.parse(library / "b.md", "library/b.md")
+    assert (parsed.source.uri, parsed.source.title, parsed.source.tags) == ("library/b.md", "Tides", ("sea",))
+    assert parsed.text == "# Tides\n\nHigh water comes twice a day.\n"
+    (chunk,) = parsed.chunks
+    assert parsed.text[chunk.start : chunk.end] == chunk.text
+    assert (chunk.headings, chunk.date) == (("Tides",), "2026-03-31")
+
+
+async def test_a_file_that_never_ends_is_given_up_and_the_next_one_read(parser: Parser, library: Path) -> None:
+    os.mkfifo(library / "pipe.txt")
+    began = time.monotonic()
+    with pytest.raises(SourceUnreadable, match="longer than 3 s"):
+        await parser.parse(library / "pipe.txt", "pipe.txt")
+    assert time.monotonic() - began < 6
+    assert (await parser.parse(library / "a.txt", "a.txt")).text
+
+
+async def test_a_crash_of_the_reader_costs_one_file(parser: Parser, library: Path) -> None:
+    await parser.parse(library / "a.txt", "a.txt")
+    os.mkfifo(library / "pipe.txt")
+    task = asyncio.create_task(parser.parse(library / "pipe.txt", "pipe.txt"))
+    await asyncio.sleep(0.2)
+    (process,) = parser._running
+    process.send_signal(signal.SIGSEGV)
+    with pytest.raises(SourceUnreadable, match="crashed its reader"):
+        await task
+    assert (await parser.parse(library / "a.txt", "a.txt")).text
+
+
+async def test_a_cancelled_answer_is_not_taken_for_the_next_files(parser: Parser, library: Path) -> None:
+    (library / "long.txt").write_text("word " * 150_000)
+    task = asyncio.create_task(parser.parse(library / "long.txt", "long.txt"))
+    await asyncio.sleep(0.05)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (await parser.parse(library / "a.txt", "a.txt")).source.uri == "a.txt"
+
+
+async def test_refusals_carry_what_they_were_about(parser: Parser, tmp_path: Path) -> None:
+    (tmp_path / "e.txt").write_text("")
+    with pytest.raises(Refused, match="empty") as refusal:
+        await parser.parse(tmp_path / "e.txt", "e.txt")
+    assert refusal.value.size_bytes == 0
+    assert refusal.value.mtime_ns == (tmp_path / "e.txt").stat().st_mtime_ns
+
+
+async def test_gone_and_oversized_files_say_so(parser: Parser, tmp_path: Path) -> None:
+    with pytest.raises(SourceUnreadable, match="gone"):
+        await parser.parse(tmp_path / "nothing.txt", "nothing.txt")
+    (tmp_path / "big.txt").write_bytes(b"x" * 1_000_001)
+    with pytest.raises(Exception, match="at most 1.0 MB"):
+        await parser.parse(tmp_path / "big.txt", "big.txt")
+
+
+async def test_modules_lying_among_the_documents_are_not_imported(parser: Parser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit('imported')")
+    (tmp_path / "a.txt").write_text("Text.")
+    monkeypatch.chdir(tmp_path)
+    assert (await parser.parse(tmp_path / "a.txt", "a.txt")).text == "Text."
+
+
+async def test_no_process_is_left_behind(library: Path) -> None:
+    async with open_parser(chunk_size=500, chunk_overlap=50, max_bytes=1_000_000, timeout_s=5, processes=2) as parser:
+        await asyncio.gather(*(parser.parse(library / "a.txt", "a.txt") for _ in range(4)))
+        processes = list(parser._running)
+    assert processes
+    assert all(process.returncode is not None for process in processes)
