@@ -40,6 +40,17 @@ class Problem(BaseModel):
     retry_after_s: float | None = None
 
 
+DOCUMENTED: dict[int | str, dict[str, Any]] = {
+    status: {"description": text, "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}}
+    for status, text in (
+        ("4XX", "The request cannot be used, or not now."),
+        (422, "The request cannot be used."),
+        ("5XX", "The service, or one it depends on, failed."),
+    )
+}
+"""For every route of the OpenAPI document."""
+
+
 def to_problem(exc: BaseException) -> Problem:
     """Turn any exception into a problem. What is not ours becomes a 500 that says nothing of its insides."""
     match exc:

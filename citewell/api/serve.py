@@ -1,6 +1,7 @@
 """Start the service: read the settings, say where it listens, run until told to stop."""
 
 import sys
+from contextlib import suppress
 
 import uvicorn
 from rich.console import Console
@@ -59,10 +60,11 @@ def main() -> None:
         uvicorn.run("citewell.api.serve:app", factory=True, workers=settings.workers, **options)  # type: ignore[arg-type]  # its options are of many types
         return
     server = uvicorn.Server(uvicorn.Config(first, **options))  # type: ignore[arg-type]  # as above
-    server.run()
+    with suppress(SystemExit):  # its own exit code for a start that failed
+        server.run()
+    if first.fault:
+        print(f"citewell: {first.fault.detail}", file=sys.stderr)
     if not server.started:
-        if first.fault:
-            print(f"citewell: {first.fault.detail}", file=sys.stderr)
         raise SystemExit(2 if isinstance(first.fault, ConfigurationError) else 3)
 
 

@@ -1,0 +1,88 @@
+"""The service as a process: starting, stopping, starting again."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.service import LIBRARY, ROOT, Live, environment, ingest, running
+
+QUESTION = "How high is the tower of the lighthouse?"
+
+
+def test_a_restart_keeps_the_conversation(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    ingest(data_dir, LIBRARY)
+    with running(data_dir) as live:
+        httpx.post(f"{live.url}/chat", json={"message": QUESTION, "conversation_id": "t"}, timeout=60).raise_for_status()  # fmt: skip
+        before = httpx.get(f"{live.url}/conversation/t").json()
+    with running(data_dir) as live:
+        assert httpx.get(f"{live.url}/conversation/t").json() == before
+        body = {"message": "And when was it first lit?", "conversation_id": "t"}
+        assert "14 March 1871" in httpx.post(f"{live.url}/chat", json=body, timeout=60).json()["response"]
+
+
+def test_conversations_live_in_redis_when_it_is_set(start: Callable[..., Live], redis_url: str) -> None:
+    live = start(CITEWELL_REDIS_URL=redis_url)
+    for message in (QUESTION, "And when was it first lit?"):
+        body = {"message": message, "conversation_id": "t"}
+        reply = httpx.post(f"{live.url}/chat", json=body, timeout=60).raise_for_status().json()
+    assert "14 March 1871" in reply["response"]
+    assert httpx.get(f"{live.url}/readyz").json()["checks"]["threads"] == {"store": "redis"}
+    assert not (live.data_dir / "threads.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "says"),
+    [
+        ("CITEWELL_TOP_K", "many", "CITEWELL_TOP_K"),
+        ("CITEWELL_TOPK", "3", "did you mean CITEWELL_TOP_K"),
+        ("CITEWELL_CHUNK_OVERLAP", "900", "chunk_overlap"),
+        ("CITEWELL_WORKERS", "2", "Chroma server"),
+        ("CITEWELL_CHAT_MODEL", "openai:gpt-5-mini", "OPENAI_API_KEY"),
+        ("CITEWELL_EMBEDDING_MODEL", "no-such-model", "CITEWELL_EMBEDDING_MODEL"),
+        ("CITEWELL_REDIS_URL", "mysql://x", "redis"),
+    ],
+)
+def test_a_setting_that_cannot_be_stops_the_start_with_a_sentence(tmp_path: Path, setting: str, value: str, says: str) -> None:  # fmt: skip
+    kept = {name: text for name, text in environment(tmp_path / "data").items() if name not in ("OPENAI_API_KEY",)}
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "server.py")], env=kept | {setting: value, "CITEWELL_PORT": "0"},
+        cwd=tmp_path, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_the_command_line_answers_with_citations(indexed: Path, tmp_path: Path) -> None:
+    citewell = str(Path(sys.executable).with_name("citewell"))
+    done = subprocess.run(
+        [citewell, "ask", QUESTION], env=environment(indexed), cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert "42 metres" in done.stdout
+    assert "✓ verified" in done.stdout
+    assert "library/lighthouse.md" in done.stdout
+
+
+def test_importing_a_module_does_nothing(tmp_path: Path) -> None:
+    """No file, no environment, no network: every module imports in an empty folder with an empty environment."""
+    modules = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for folder in ("graph", "chains", "citewell")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        if path.name != "__main__.py" and "ui" not in path.parts
+    ]
+    script = "import sys, socket\nsocket.socket.connect = None\n" + "\n".join(f"import {name}" for name in modules)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60,
+        env={"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"], "HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.iterdir()) == []
