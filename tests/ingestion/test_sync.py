@@ -1,0 +1,271 @@
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from citewell.errors import ConfigurationError, IngestBusy, SourceNotFound
+from citewell.ingestion.report import FileReport, Report
+from citewell.ingestion.sync import forget, ingest
+from citewell.settings import Settings
+from tests.ingestion.conftest import MemoryIndex
+
+
+def by_status(report: Report) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for file in report.files:
+        found.setdefault(file.status, []).append(file.uri)
+    return found
+
+
+def age(*paths: Path) -> None:
+    """Let files look older than the clock's tick, so that their times are trusted."""
+    for path in paths:
+        os.utime(path, ns=(time.time_ns() - 10**10,) * 2)
+
+
+async def test_a_second_run_touches_only_what_changed(index: MemoryIndex, settings: Settings, library: Path) -> None:
+    age(*(path for path in library.rglob("*") if path.is_file()))
+    first = await ingest(index, [library], settings)
+    assert by_status(first) == {"new": ["library/a.txt", "library/b.md", "library/deep/er/c.html"]}
+    assert first.exit_code == 0
+
+    assert by_status(await ingest(index, [library], settings)) == {"unchanged": sorted(index.held)}
+
+    (library / "a.txt").write_text("The ferry leaves at eight.")
+    (library / "new.txt").write_text("New.")
+    (library / "b.md").unlink()
+    index.writes.clear()
+    third = await ingest(index, [library], settings)
+    assert by_status(third) == {
+        "changed": ["library/a.txt"], "new": ["library/new.txt"], "removed": ["library/b.md"],
+        "unchanged": ["library/deep/er/c.html"],
+    }  # fmt: skip
+    assert index.writes == [["library/a.txt", "library/new.txt"]]
+    assert index.held["library/a.txt"].text == "The ferry leaves at eight."
+
+
+async def test_a_file_only_touched_counts_as_unchanged(index: MemoryIndex, settings: Settings, library: Path) -> None:
+    await ingest(index, [library], settings)
+    (library / "a.txt").touch()
+    assert (await ingest(index, [library], settings)).count("unchanged") == 3
+
+
+async def test_a_change_that_keeps_size_and_second_is_seen(index: MemoryIndex, settings: Settings, library: Path) -> None:
+    (library / "a.txt").write_text("one")
+    await ingest(index, [library], settings)
+    (library / "a.txt").write_text("two")
+    assert by_status(await ingest(index, [library], settings))["changed"] == ["library/a.txt"]
+
+
+async def test_losing_the_manifest_embeds_nothing_again(index: MemoryIndex, settings: Settings, library: Path) -> None:
+    await ingest(index, [library], settings)
+    (settings.data_dir / "ingestion.json").unlink()
+    index.writes.clear()
+    assert (await ingest(index, [library], settings)).count("unchanged") == 3
+    assert index.writes == []
+
+
+async def test_a_damaged_manifest_is_named(index: MemoryIndex, settings: Settings, library: Path) -> None:
+    settings.data_dir.mkdir()
+    (settings.data_dir / "ingestion.json").write_text("{")
+    with pytest.raises(ConfigurationError, match="delete it"):
+        await ingest(index, [library], settings)
+
+
+async def test_one_bad_file_never_stops_the_rest(index: MemoryIndex, settings: Settings, library: Path) -> None:
+    (library / "a0.pdf").write_bytes(b"%PDF-1.7 broken")
+    (library / "empty.txt").write_text("")
+    report = await ingest(index, [library], settings)
+    assert by_status(report) == {
+        "failed": ["library/a0.pdf", "library/empty.txt"],
+        "new": ["library/a.txt", "library/b.md", "library/deep/er/c.html"],
+    }
+    assert [(file.code, file.reason) for file in report.files if file.status == "failed"] == [
+        ("source_unreadable", "the PDF is damaged and cannot be opened"),
+        ("source_unsupported", "the file is empty"),
+    ]
+    assert report.exit_code == 1
+
+
+async def test_what_was_refused_for_good_is_reported_again_without_being_read(
+    index: MemoryIndex, settings: Settings, library: Path
+) -> None:
+    (library / "empty.txt").write_text("")
+    age(library / "empty.txt")
+    first = await ingest(index, [library], settings)
+    second = await ingest(index, [library], settings)
+    assert [f for f in first.files if f.status == "failed"] == [f for f in second.files if f.status == "failed"]
+    (library / "empty.txt").write_text("No longer.")
+    assert by_status(await ingest(index, [library], settings))["new"] == ["library/empty.txt"]
+
+
+async def test_a_file_that_breaks_keeps_its_old_state_until_it_is_mended_or_gone(
+    index: MemoryIndex, settings: Settings, library: Path
+) -> None:
+    await ingest(index, [library], settings)
+    (library / "a.txt").write_text("")
+    report = await ingest(index, [library], settings)
+    assert by_status(report)["failed"] == ["library/a.txt"]
+    assert index.held["library/a.txt"].text.startswith("The ferry")
+    (library / "a.txt").unlink()
+    assert by_status(await ingest(index, [library], settings))["removed"] == ["library/a.txt"]
+
+
+async def test_only_what_lies_below_the_given_paths_is_removed(index: MemoryIndex, settings: Settings, library: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "d.txt").write_text("Other.")
+    await ingest(index, [library, tmp_path / "other"], settings)
+    (tmp_path / "other" / "d.txt").unlink()
+    (library / "a.txt").unlink()
+    (library / "deep" / "er" / "c.html").unlink()
+    assert by_status(await ingest(index, [library / "deep"], settings))["removed"] == ["library/deep/er/c.html"]
+    assert "other/d.txt" in index.held
+    assert by_status(await ingest(index, [], settings))["removed"] == ["library/a.txt", "other/d.txt"], "no path means all"
+
+
+async def test_a_dry_run_reports_the_same_and_writes_nothing(index: MemoryIndex, settings: Settings, library: Path) -> None:
+    (library / "empty.txt").write_text("")
+    dry = await ingest(index, [library], settings, dry_run=True)
+    assert index.held == {}
+    assert not settings.data_dir.exists()
+    real = await ingest(index, [library], settings)
+    assert dry.files == real.files
+
+
+async def test_a_failing_store_ends_the_run_and_the_next_one_goes_on(index: MemoryIndex, settings: Settings, library: Path) -> None:
+    (library / "long.txt").write_text("A sentence of some length. " * 6000)  # a batch of its own
+    (library / "z.txt").write_text("Last.")
+    index.fail_at = "library/z.txt"
+    with pytest.raises(RuntimeError, match="the store is gone"):
+        await ingest(index, [library], settings)
+    done = set(index.held)
+    assert done == {"library/a.txt", "library/b.md", "library/deep/er/c.html", "library/long.txt"}
+    index.fail_at = None
+    report = await ingest(index, [library], settings)
+    assert by_status(report) == {"new": ["library/z.txt"], "unchanged": sorted(done)}
+
+
+async def test_small_files_go_to_the_index_together(index: MemoryIndex, settings: Settings, library: Path) -> None:
+    for number in range(300):
+        (library / f"n{number:03}.txt").write_text(f"Number {number}.")
+    report = await ingest(index, [library], settings)
+    assert report.count("new") == 303
+    assert len(index.writes) == 2
+
+
+async def test_a_rebuild_reads_everything_again_and_swaps(index: MemoryIndex, settings: Settings, library: Path) -> None:
+    await ingest(index, [library], settings)
+    before = index.held
+    (library / "a.txt").unlink()
+    report = await ingest(index, [], settings, rebuild=True)
+    assert by_status(report) == {"new": ["library/b.md", "library/deep/er/c.html"]}
+    assert set(index.held) == {"library/b.md", "library/deep/er/c.html"}
+    assert index.held is not before
+
+
+async def test_a_stopped_rebuild_leaves_the_live_index_and_is_taken_up_again(index: MemoryIndex, settings: Settings, library: Path) -> None:
+    await ingest(index, [library], settings)
+    (library / "long.txt").write_text("A sentence of some length. " * 6000)
+    (library / "z.txt").write_text("Last.")
+    index.fail_at = "library/z.txt"
+    with pytest.raises(RuntimeError):
+        await ingest(index, [library], settings, rebuild=True)
+    assert set(index.held) == {"library/a.txt", "library/b.md", "library/deep/er/c.html"}
+    index.fail_at = None
+    report = await ingest(index, [library], settings, rebuild=True)
+    assert by_status(report)["new"] == ["library/z.txt"]
+    assert len(index.held) == 5
+
+
+async def test_a_rebuild_that_would_lose_sources_is_refused(index: MemoryIndex, settings: Settings, library: Path, tmp_path: Path) -> None:
+    await ingest(index, [library], settings)
+    (settings.data_dir / "ingestion.json").unlink()
+    (tmp_path / "e.txt").write_text("Elsewhere.")
+    with pytest.raises(ConfigurationError, match="would lose library/a.txt"):
+        await ingest(index, [tmp_path / "e.txt"], settings, rebuild=True)
+
+
+async def test_a_folder_that_vanished_is_not_taken_for_an_empty_one(index: MemoryIndex, settings: Settings, library: Path, tmp_path: Path) -> None:
+    await ingest(index, [library], settings)
+    library.rename(tmp_path / "elsewhere")
+    with pytest.raises(ConfigurationError, match="--remove library"):
+        await ingest(index, [], settings)
+    assert len(index.held) == 3
+    report = await forget(index, ["library/"], settings)
+    assert by_status(report) == {"removed": ["library/a.txt", "library/b.md", "library/deep/er/c.html"]}
+    assert index.held == {}
+
+
+async def test_forgetting_one_source_leaves_the_others(index: MemoryIndex, settings: Settings, library: Path) -> None:
+    await ingest(index, [library], settings)
+    await forget(index, ["library/b.md"], settings)
+    assert set(index.held) == {"library/a.txt", "library/deep/er/c.html"}
+    with pytest.raises(SourceNotFound, match="nothing named lib"):
+        await forget(index, ["lib"], settings)
+
+
+async def test_an_unreadable_folder_fails_and_keeps_what_lies_below(
+    index: MemoryIndex, settings: Settings, library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ingest(index, [library], settings)
+    scan = os.scandir
+
+    def refuse(path: Path) -> object:  # permissions do not stop root, under whom tests may run
+        if str(path).endswith("deep"):
+            raise PermissionError(13, "Permission denied")
+        return scan(path)
+
+    monkeypatch.setattr("citewell.ingestion.files.os.scandir", refuse)
+    report = await ingest(index, [library], settings)
+    assert by_status(report)["failed"] == ["library/deep"]
+    assert "library/deep/er/c.html" in index.held
+    assert report.exit_code == 1
+
+
+async def test_two_at_once_are_refused(index: MemoryIndex, settings: Settings, library: Path) -> None:
+    async with index.writing():
+        with pytest.raises(IngestBusy):
+            await ingest(index, [library], settings)
+
+
+async def test_nothing_to_ingest_is_an_error(index: MemoryIndex, settings: Settings) -> None:
+    with pytest.raises(ConfigurationError, match="nothing to ingest"):
+        await ingest(index, [], settings)
+
+
+async def test_progress_is_told_of_every_file(index: MemoryIndex, settings: Settings, library: Path) -> None:
+    class Watch:
+        total = 0
+        files: list[FileReport] = []  # noqa: RUF012  # one instance
+        embeddings = 0
+
+        def started(self, total: int) -> None:
+            self.total = total
+
+        def embedded(self, chunks: int, total: int) -> None:
+            self.embeddings += 1
+
+        def finished(self, file: FileReport) -> None:
+            self.files.append(file)
+
+    (library / "empty.txt").write_text("")
+    watch = Watch()
+    await ingest(index, [library], settings, progress=watch)
+    assert watch.total == len(watch.files) == 4
+    assert watch.embeddings > 0
+
+
+async def test_a_thousand_unchanged_files_take_a_moment(index: MemoryIndex, settings: Settings, tmp_path: Path) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(1000):
+        (folder / f"{number}.txt").write_text(f"Number {number}.")
+        age(folder / f"{number}.txt")
+    await ingest(index, [folder], settings)
+    (folder / "7.txt").write_text("Another number.")
+    report = await ingest(index, [folder], settings)
+    assert (report.count("changed"), report.count("unchanged")) == (1, 999)
+    report = await ingest(index, [folder], settings)
+    assert report.count("unchanged") == 1000
+    assert report.elapsed_s < 1

@@ -1,0 +1,55 @@
+from pathlib import Path
+
+import pytest
+
+from citewell.errors import InvalidRequest, SourceNotFound, SourceUnsupported
+from citewell.ingestion.sync import ingest
+from citewell.ingestion.upload import ingest_upload, remove_upload, safe_name
+from citewell.settings import Settings
+from tests.ingestion.conftest import MemoryIndex
+
+
+async def test_an_upload_is_a_source_and_can_be_replaced(index: MemoryIndex, settings: Settings) -> None:
+    first = await ingest_upload(index, settings, "tides.md", b"# Tides\n\nHigh water.")
+    assert (first.uri, first.status, first.chunks) == ("uploads/tides.md", "new", 1)
+    again = await ingest_upload(index, settings, "C:\\papers\\tides.md", b"# Tides\n\nLow water.")
+    assert (again.uri, again.status) == ("uploads/tides.md", "changed")
+    assert index.held["uploads/tides.md"].text == "# Tides\n\nLow water."
+    assert index.held["uploads/tides.md"].source.title == "Tides"
+
+
+async def test_an_upload_that_cannot_be_read_changes_nothing(index: MemoryIndex, settings: Settings) -> None:
+    await ingest_upload(index, settings, "tides.txt", b"High water.")
+    with pytest.raises(SourceUnsupported, match="empty"):
+        await ingest_upload(index, settings, "tides.txt", b"")
+    assert index.held["uploads/tides.txt"].text == "High water."
+    assert [path.name for path in (settings.data_dir / "uploads").iterdir()] == ["tides.txt"]
+
+
+async def test_uploads_survive_other_ingestions_and_rebuilds(index: MemoryIndex, settings: Settings, library: Path) -> None:
+    await ingest_upload(index, settings, "tides.txt", b"High water.")
+    await ingest(index, [library], settings)
+    assert "uploads/tides.txt" in index.held
+    await ingest(index, [], settings, rebuild=True)
+    assert len(index.held) == 4
+    assert index.held["uploads/tides.txt"].text == "High water."
+
+
+async def test_a_removed_upload_is_gone_with_its_file(index: MemoryIndex, settings: Settings) -> None:
+    await ingest_upload(index, settings, "tides.txt", b"High water.")
+    await remove_upload(index, settings, "tides.txt")
+    assert index.held == {}
+    assert list((settings.data_dir / "uploads").iterdir()) == []
+    with pytest.raises(SourceNotFound):
+        await remove_upload(index, settings, "tides.txt")
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", ".hidden.txt", "a/..", "a\0.txt", "a\n.txt", "con|.txt", "\ud800.txt", "x" * 300 + ".txt", "a.exe", "a"])
+def test_names_that_are_no_good_are_refused(name: str) -> None:
+    with pytest.raises(InvalidRequest):
+        safe_name(name)
+
+
+@pytest.mark.parametrize(("name", "safe"), [("../../etc/a.txt", "a.txt"), ("/tmp/a.TXT", "a.TXT"), ("Ebbe & Flut.md", "Ebbe & Flut.md")])
+def test_folders_in_names_are_dropped(name: str, safe: str) -> None:
+    assert safe_name(name) == safe
