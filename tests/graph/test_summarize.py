@@ -1,0 +1,37 @@
+"""Folding a long conversation into its summary."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+
+from chains.summarize import summarize_rule, to_fold
+
+
+def talk(turns: int, words: int = 5) -> list[BaseMessage]:
+    return [kind("word " * words) for _ in range(turns) for kind in (HumanMessage, AIMessage)]
+
+
+@given(st.integers(0, 40), st.integers(2, 20), st.integers(1, 60))
+def test_what_stays_begins_with_a_question_and_fits(turns: int, most: int, words: int) -> None:
+    messages = talk(turns, words)
+    fold = to_fold(messages, most=most, tokens=2000)
+    rest = messages[fold:]
+    assert len(rest) <= most
+    assert not fold or not rest or isinstance(rest[0], HumanMessage)
+
+
+def test_a_short_conversation_is_left_alone() -> None:
+    assert to_fold(talk(5), most=10, tokens=2000) == 0
+    assert to_fold([], most=0, tokens=0) == 0
+
+
+def test_long_messages_fold_early() -> None:
+    assert to_fold(talk(3, words=900), most=10, tokens=2000) > 0
+
+
+def test_without_a_model_the_summary_keeps_questions_and_first_sentences_within_its_limit() -> None:
+    first = summarize_rule("", [HumanMessage("How high?"), AIMessage("It is 42 metres. And more.")])
+    assert first == "Asked: How high?\nAnswered: It is 42 metres"
+    long = summarize_rule(first, talk(100, words=30), limit=500)
+    assert len(long) <= 500
+    assert "How high?" not in long

@@ -1,0 +1,56 @@
+"""Settings: bounds, names, secrets, and what is written from them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from citewell.errors import ConfigurationError
+from citewell.settings import Settings
+from tests.service import ROOT
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_environment_and_the_env_file_are_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text('CITEWELL_TOP_K=7\n# CITEWELL_NOTHING=1\nCITEWELL_CHAT_MODELS=["openai:a"]\n')
+    monkeypatch.setenv("REDIS_URL", "redis://:secret@localhost/0")
+    settings = Settings.load()
+    assert settings.top_k == 7
+    assert settings.chat_models == ("openai:a",)
+    assert settings.redis_url is not None
+    assert "secret" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("CITEWELL_TOPK", "3", "CITEWELL_TOPK is not a setting; did you mean CITEWELL_TOP_K?"),
+        ("CITEWELL_TEMPERATURE", "3", "CITEWELL_TEMPERATURE"),
+        ("CITEWELL_THREAD_POLICY", "shout", "CITEWELL_THREAD_POLICY"),
+        ("CITEWELL_TOP_N", "9", "top_n (9) must not exceed top_k (5)"),
+        ("CITEWELL_WORKERS", "4", "Chroma server"),
+        ("CITEWELL_NAMESPACE", "a b", "CITEWELL_NAMESPACE"),
+    ],
+)
+def test_what_cannot_be_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.load()
+    assert says in caught.value.detail
+
+
+def test_a_fault_never_repeats_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CITEWELL_TOP_K", "hunter2")
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.load()
+    assert "hunter2" not in str(caught.value)
+
+
+def test_generated_pages_are_up_to_date() -> None:
+    done = subprocess.run([sys.executable, "-m", "docs.generate", "--check"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
