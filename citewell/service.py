@@ -7,7 +7,7 @@ it goes away.
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 from uuid import uuid4
 
@@ -17,7 +17,9 @@ from langgraph.graph.state import CompiledStateGraph
 
 from citewell import telemetry
 from citewell.citations import Citation
+from citewell.documents import ScoredChunk
 from citewell.errors import InvalidRequest, RunReplaced, TurnTimeout, UnknownModel
+from citewell.models.chat import EXTRACTIVE
 from citewell.questions import check_question, check_thread_id
 from citewell.retrieval import filters
 from citewell.retrieval.index import Index
@@ -57,6 +59,17 @@ class Transcript:
     summary: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What a search came upon."""
+
+    chunks: list[ScoredChunk]
+    """What a turn would have been answered from, best first."""
+    trace: dict[str, Any]
+    blocked: str | None = None
+    """The rule that refused the question."""
+
+
 class Service:
     """The compiled graph, the threads and the index, behind the calls that doors make."""
 
@@ -89,7 +102,7 @@ class Service:
         given = check_thread_id(thread_id)
         if policy not in (None, "queue", "reject", "replace"):
             raise InvalidRequest("The thread policy must be queue, reject or replace.")
-        allowed = {self.settings.chat_model, *self.settings.chat_models, "extractive"}
+        allowed = {self.settings.chat_model, *self.settings.chat_models, EXTRACTIVE}
         if context.chat_model is not None and context.chat_model not in allowed:
             raise UnknownModel(f"The model is not offered here. Offered are: {', '.join(sorted(allowed))}.")
         _within("temperature", context.temperature, 0, 2)
@@ -147,6 +160,26 @@ class Service:
                 if isinstance(event, Result):
                     return event
         raise AssertionError("a turn ends with its result or an error")
+
+    async def search(self, turn: Turn) -> Found:
+        """Find passages as a turn would, guards included, and stop before an answer is made.
+
+        Raises:
+            CitewellError: What stopped the search.
+        """
+        context = replace(turn.context, trace=True)
+        state = {"question": turn.question, "messages": []}
+        try:
+            async with asyncio.timeout(self.settings.turn_timeout_s):
+                async with aclosing(self._stateless.astream(state, context=context, stream_mode="updates")) as updates:
+                    async for update in updates:
+                        if blocked := (update.get("screen") or {}).get("blocked"):
+                            return Found(chunks=[], trace={}, blocked=blocked)
+                        if found := update.get("rerank"):
+                            return Found(chunks=found["sources"], trace=found["metadata"]["trace"])
+        except TimeoutError as exc:
+            raise TurnTimeout(f"The search took longer than {self.settings.turn_timeout_s:g} s.") from exc
+        raise AssertionError("a search ends at the guards or at the reranker")
 
     async def transcript(self, thread_id: str) -> Transcript | None:
         """The whole conversation; None when there is none.

@@ -1,15 +1,17 @@
 """The web application: the doors, and what opens and closes with it."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi_offline import FastAPIOffline
 
 from citewell import __version__
-from citewell.api import langserve, ops, problems, rest, websocket
+from citewell.api import feedback, langserve, openai, ops, problems, rest, sources, threads, websocket
 from citewell.api.edge import Edge
+from citewell.errors import MissingExtra
+from citewell.feedback import open_feedback
 from citewell.settings import Settings
 from citewell.wiring import open_service
 
@@ -24,23 +26,39 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_service(settings) as app.state.service:
+        async with open_service(settings) as app.state.service, open_feedback(settings) as app.state.feedback, mcp:
             yield
 
     # The offline flavour serves the API page's script and style itself; FastAPI's own fetches them from a CDN.
     app = FastAPIOffline(
         title="Citewell", version=__version__, description=ABOUT, lifespan=lifespan, redoc_url=None,
-        static_url="/docs/static",
+        static_url="/docs/static", responses=problems.DOCUMENTED,
     )  # fmt: skip
     problems.install(app)
     langserve.install(app, settings)
     app.include_router(rest.router)
     app.include_router(websocket.router)
+    app.include_router(openai.router)
+    app.include_router(threads.router)
+    app.include_router(feedback.router)
+    app.include_router(sources.router)
     app.include_router(ops.router)
-    app.add_middleware(Edge, max_body_bytes=settings.max_body_bytes)
+    mcp = _mcp(app, settings)
+    app.add_middleware(Edge, max_body_bytes=settings.max_body_bytes, unbounded=(sources.UPLOADS,))
     if settings.cors_origins:
         app.add_middleware(
-            CORSMiddleware, allow_origins=list(settings.cors_origins), allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["authorization", "content-type"], expose_headers=["x-request-id", "retry-after"],
+            CORSMiddleware, allow_origins=list(settings.cors_origins), allow_methods=["GET", "POST", "PATCH", "DELETE"],
+            allow_headers=["authorization", "content-type", "x-thread-id"],
+            expose_headers=["x-request-id", "retry-after", "x-thread-id"],
         )  # fmt: skip
     return app
+
+
+def _mcp(app: FastAPI, settings: Settings) -> AbstractAsyncContextManager[None]:
+    if settings.mcp == "off":
+        return nullcontext()
+    try:
+        from citewell.api import mcp
+    except ModuleNotFoundError as exc:
+        raise MissingExtra("mcp", "CITEWELL_MCP=on") from exc
+    return mcp.install(app, settings)

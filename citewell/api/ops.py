@@ -52,13 +52,3 @@ async def ready(request: Request) -> Response:
 async def metrics() -> Response:
     """Prometheus text format."""
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
-
-
-@router.get("/source", response_model=None)
-async def source(request: Request, uri: str, start: int = 0, end: int = 0) -> Response:
-    """A passage of a source's extracted text with its surroundings, so that a reader can see a quote in its place."""
-    service: Service = request.app.state.service
-    text = await service.index.text(uri)
-    low, high = max(0, start - 600), min(len(text), end + 600)
-    start, end = max(low, min(start, high)), max(low, min(end, high))
-    return JSONResponse({"uri": uri, "before": text[low:start], "quote": text[start:end], "after": text[end:high]})

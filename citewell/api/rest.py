@@ -126,4 +126,5 @@ async def forget(request: Request, conversation_id: str) -> Response:
     """Delete every trace of a conversation. Deleting what is not there is no fault."""
     service: Service = request.app.state.service
     await service.forget(conversation_id)
+    await request.app.state.feedback.forget(conversation_id)
     return Response(status_code=204)

@@ -1,0 +1,84 @@
+"""Thumbs up, thumbs down: kept with the question and the answer; `python -m evals.feedback` makes test rows of them."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Request
+from langchain_core.messages import AIMessage, HumanMessage
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, StringConstraints
+
+from citewell.api.threads import caller_of, own_thread
+from citewell.errors import InvalidRequest, ThreadNotFound
+from citewell.feedback import FeedbackStore, Rating, Reason, Row
+from citewell.questions import check_thread_id
+from citewell.service import Service
+
+router = APIRouter(tags=["feedback"])
+
+
+class FeedbackRequest(BaseModel):
+    """What somebody thought of one answer. A later one on the same answer takes its place."""
+
+    model_config = ConfigDict(extra="forbid")
+    thread_id: StrictStr
+    message: StrictInt | None = Field(None, ge=0, description="Position of the answer, from 0; null: the last one.")
+    rating: Rating
+    reason: Reason = ""
+    comment: Annotated[str, StringConstraints(strip_whitespace=True, max_length=2000)] = ""
+
+
+class Feedback(BaseModel):
+    thread_id: str
+    message: int
+    rating: Rating
+    reason: Reason
+    comment: str
+    created: str
+
+
+class FeedbackList(BaseModel):
+    feedback: list[Feedback] = Field(description="In the order of the conversation.")
+
+
+@router.post("/feedback", status_code=201)
+async def rate(request: Request, body: FeedbackRequest) -> Feedback:
+    """Rate an answer."""
+    service: Service = request.app.state.service
+    store: FeedbackStore = request.app.state.feedback
+    thread_id = check_thread_id(body.thread_id) or ""
+    await own_thread(request, thread_id)
+    thread = await service.transcript(thread_id)
+    if thread is None:
+        raise ThreadNotFound("There is no such conversation, or it has expired.")
+    position = len(thread.messages) - 1 if body.message is None else body.message
+    answer = thread.messages[position] if position < len(thread.messages) else None
+    if not isinstance(answer, AIMessage):
+        raise InvalidRequest(f"message: there is no answer at position {position} of this conversation.")
+    asked = next((one for one in reversed(thread.messages[:position]) if isinstance(one, HumanMessage)), None)
+    question = asked.text if asked else ""
+    metadata = answer.additional_kwargs.get("metadata", {})
+    row = Row(
+        thread_id=thread_id,
+        message=position,
+        caller=caller_of(request),
+        rating=body.rating,
+        reason=body.reason,
+        comment=body.comment,
+        created=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        question=question,
+        standalone=metadata.get("standalone_question") or question,
+        answer=answer.text,
+        citations=answer.additional_kwargs.get("citations", []),
+        model=metadata.get("model") or metadata.get("answerer") or "",
+    )
+    await store.put(row)
+    return Feedback.model_validate(row)
+
+
+@router.get("/feedback")
+async def ratings(request: Request, thread_id: str) -> FeedbackList:
+    """What was said about a conversation's answers."""
+    store: FeedbackStore = request.app.state.feedback
+    thread_id = check_thread_id(thread_id) or ""
+    await own_thread(request, thread_id)
+    return FeedbackList(feedback=[Feedback.model_validate(row) for row in await store.of_thread(thread_id)])

@@ -1,0 +1,321 @@
+"""The OpenAI door: `POST /v1/chat/completions` and `GET /v1/models`, for the clients people already have.
+
+A conversation is kept here when the `X-Thread-Id` header names one, or `user` does and the messages hold no answers;
+otherwise the messages sent are the history. Citations come in the fields that other programs read: `annotations`
+(OpenAI), `citations` (a list of URLs, as Perplexity has it), `sources` (Open WebUI), and `citewell` with all of it.
+"""
+
+import time
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import aclosing
+from typing import Any, Literal
+from urllib.parse import urlencode
+from uuid import uuid4
+
+import orjson
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.routing import APIRoute
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+
+from citewell.api.problems import Problem, to_problem
+from citewell.api.threads import caller_of
+from citewell.api.turns import run_context
+from citewell.citations import Citation
+from citewell.errors import ContextOverflow, InvalidRequest, NotFound, UnknownModel
+from citewell.models.chat import EXTRACTIVE
+from citewell.service import Result, Service, Turn
+from citewell.settings import Settings
+
+DEFAULT = "citewell"
+"""The model's name that stands for what the settings say."""
+_WITHOUT_EFFECT = frozenset({
+    "frequency_penalty", "metadata", "moderation", "parallel_tool_calls", "prediction", "presence_penalty",
+    "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "reasoning_effort", "safety_identifier",
+    "seed", "service_tier", "store", "top_p", "verbosity",
+})  # fmt: skip
+"""Standard parameters that are let by: they tune how a model writes, not what is asked of it."""
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "n": (1,), "tools": ([],), "tool_choice": ("none", "auto"), "functions": ([],), "function_call": ("none", "auto"),
+    "logprobs": (False,), "top_logprobs": (0,), "logit_bias": ({},), "response_format": ({"type": "text"},),
+    "stop": ([], ""), "modalities": (["text"],), "audio": (), "web_search_options": (),
+}  # fmt: skip
+"""Parameters that would change what comes back, and the values at which they do not."""
+
+
+class StreamOptions(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    include_usage: StrictBool = False
+
+
+class Message(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: StrictStr | list[dict[str, Any]] | None = None
+
+    @property
+    def text(self) -> str:
+        if not isinstance(self.content, list):
+            return self.content or ""
+        for part in self.content:
+            if part.get("type") not in ("text", "refusal"):
+                raise InvalidRequest(f"messages: parts of type {part.get('type')!r:.40} cannot be read; only text can.")
+        return "".join(str(part.get("text") or part.get("refusal") or "") for part in self.content)
+
+
+class CompletionRequest(BaseModel):
+    """OpenAI's request; `thread_id`, `top_k`, `filter`, `thread_policy` and `trace` are ours (`extra_body`)."""
+
+    model_config = ConfigDict(extra="allow")
+    model: StrictStr
+    messages: list[Message] = Field(
+        min_length=1, description="The last one is the question. System messages are not used."
+    )
+    stream: StrictBool | None = False
+    stream_options: StreamOptions | None = None
+    temperature: float | None = Field(None, ge=0, le=2)
+    max_tokens: StrictInt | None = Field(None, ge=1, le=32_000)
+    max_completion_tokens: StrictInt | None = Field(None, ge=1, le=32_000)
+    user: StrictStr | None = Field(None, description="Names the conversation when `messages` holds no answers.")
+    thread_id: StrictStr | None = Field(None, description="As the X-Thread-Id header.")
+    top_k: StrictInt | None = Field(None, ge=1, le=50)
+    filter: dict[str, Any] | None = None
+    thread_policy: StrictStr | None = None
+    trace: StrictBool = False
+
+    def check(self) -> None:
+        """Refuse what would have to be ignored although it changes the meaning.
+
+        Raises:
+            InvalidRequest: Names the parameter.
+        """
+        for name, value in (self.model_extra or {}).items():
+            if value is None or name in _WITHOUT_EFFECT:
+                continue
+            if name not in _NEUTRAL:
+                raise InvalidRequest(f"Unrecognized request argument supplied: {name}")
+            if value not in _NEUTRAL[name]:
+                raise InvalidRequest(f"{name} is not supported here: answers come from the documents, one per request.")
+
+
+class OpenAIRoute(APIRoute):
+    """A route whose errors have the shape that OpenAI's clients read."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def in_their_words(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except Exception as exc:  # noqa: BLE001  # every fault of this door leaves in one shape, and to_problem logs what is not ours
+                problem = to_problem(exc)
+                headers = (
+                    {} if problem.retry_after_s is None else {"retry-after": f"{max(1, round(problem.retry_after_s))}"}
+                )
+                return JSONResponse(_error(problem), _status(problem), headers=headers)
+
+        return in_their_words
+
+
+router = APIRouter(prefix="/v1", tags=["openai"], route_class=OpenAIRoute)
+
+
+@router.get("/models")
+async def models(request: Request) -> dict[str, Any]:
+    """The models offered: `citewell` is what the settings say."""
+    return {"object": "list", "data": [_model(name) for name in _offered(request.app.state.service.settings)]}
+
+
+@router.get("/models/{name:path}")
+async def model(request: Request, name: str) -> dict[str, Any]:
+    """One of the models offered."""
+    if name not in _offered(request.app.state.service.settings):
+        raise NotFound(f"The model {name!r:.100} does not exist.")
+    return _model(name)
+
+
+@router.post("/chat/completions", response_model=None)
+async def completions(request: Request, body: CompletionRequest) -> Response:
+    """Answer the last message, streamed or whole."""
+    body.check()
+    service: Service = request.app.state.service
+    turn = _turn(request, body)
+    reply = _Reply(body, str(request.base_url).rstrip("/"), service.settings.chat_model)
+    headers = {} if turn.history is not None else {"x-thread-id": turn.thread_id}
+    if not body.stream:
+        return JSONResponse(reply.whole(await service.ask(turn)), headers=headers)
+    events = service.stream(turn)
+    first = await anext(events)  # a fault before the first byte gets a status of its own
+    return StreamingResponse(reply.stream(first, events), media_type="text/event-stream", headers=headers)
+
+
+def _turn(request: Request, body: CompletionRequest) -> Turn:
+    service: Service = request.app.state.service
+    *earlier, last = body.messages
+    if last.role != "user":
+        raise InvalidRequest("messages must end with a message of the user.")
+    if any(message.role in ("tool", "function") for message in earlier):
+        raise InvalidRequest("messages: results of tools cannot be used here.")
+    history: list[BaseMessage] = [
+        HumanMessage(message.text) if message.role == "user" else AIMessage(message.text)
+        for message in earlier
+        if message.role in ("user", "assistant")
+    ]
+    thread_id = request.headers.get("x-thread-id") or body.thread_id
+    if not thread_id and not history:
+        thread_id = body.user
+    chosen = body.model_dump(include={"temperature", "top_k", "filter", "trace"})
+    chosen["chat_model"] = None if body.model == DEFAULT else body.model
+    chosen["max_tokens"] = body.max_completion_tokens or body.max_tokens
+    return service.prepare(
+        last.text,
+        thread_id=thread_id,
+        context=run_context(chosen, caller_of(request)),
+        policy=body.thread_policy,
+        history=None if thread_id else history,
+    )
+
+
+class _Reply:
+    """One answer in OpenAI's shape."""
+
+    def __init__(self, body: CompletionRequest, base_url: str, default_model: str) -> None:
+        self._base_url = base_url
+        self._include_usage = bool(body.stream_options and body.stream_options.include_usage)
+        self._frame = {
+            "id": f"chatcmpl-{uuid4().hex}", "created": int(time.time()),
+            "model": default_model if body.model == DEFAULT else body.model,
+        }  # fmt: skip
+
+    def whole(self, result: Result) -> dict[str, Any]:
+        message = {
+            "role": "assistant", "content": result.answer, "refusal": None, "annotations": self._annotations(result),
+        }  # fmt: skip
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _finish_reason(result)}
+        return {
+            **self._frame, "object": "chat.completion", "choices": [choice], "usage": _usage(result), **self._extra(result),
+        }  # fmt: skip
+
+    async def stream(
+        self, first: str | Result, events: AsyncGenerator[str | Result, None]
+    ) -> AsyncGenerator[bytes, None]:
+        """Server-sent events; closing it ends the run."""
+        async with aclosing(events):
+            yield self._chunk({"role": "assistant", "content": "", "refusal": None})
+            try:
+                yield self._piece(first)
+                async for event in events:
+                    yield self._piece(event)
+                    if isinstance(event, Result) and self._include_usage:
+                        yield self._event({"choices": [], "usage": _usage(event)})
+            except Exception as exc:  # noqa: BLE001  # the response has begun: the stream is all there is to say it in
+                yield _data(_error(to_problem(exc)))
+                return
+            yield b"data: [DONE]\n\n"
+
+    def _piece(self, event: str | Result) -> bytes:
+        if isinstance(event, str):
+            return self._chunk({"content": event})
+        delta = {"annotations": annotations} if (annotations := self._annotations(event)) else {}
+        return self._chunk(delta, _finish_reason(event), **self._extra(event))
+
+    def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None, **extra: Any) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        return self._event({"choices": [choice], **({"usage": None} if self._include_usage else {}), **extra})
+
+    def _event(self, body: dict[str, Any]) -> bytes:
+        return _data({**self._frame, "object": "chat.completion.chunk", **body})
+
+    def _url(self, citation: Citation) -> str:
+        query = {"uri": citation["source"], "start": citation["start"], "end": citation["end"]}
+        return f"{self._base_url}/source?{urlencode(query)}"
+
+    def _annotations(self, result: Result) -> list[dict[str, Any]]:
+        """OpenAI's own, one for each sentence that is backed: where it stands in the answer, and what backs it."""
+        found, at = [], 0
+        for citation in result.citations:
+            start = result.answer.find(citation["sentence"], at)
+            if start < 0:  # the sentence was put together from several lines
+                start = at
+            end = min(len(result.answer), start + len(citation["sentence"]))
+            at = start
+            where = {"start_index": start, "end_index": end, "url": self._url(citation), "title": citation["title"]}
+            found.append({"type": "url_citation", "url_citation": where})
+        return found
+
+    def _extra(self, result: Result) -> dict[str, Any]:
+        by_chunk: dict[str, list[Citation]] = {}
+        for citation in result.citations:
+            by_chunk.setdefault(citation["chunk_id"], []).append(citation)
+        sources = [
+            {
+                "source": {"id": group[0]["source"], "name": group[0]["title"], "url": self._url(group[0])},
+                "document": [citation["quote"] for citation in group],
+                "metadata": [
+                    {
+                        "source": citation["source"], "name": citation["title"], "page": citation["page"],
+                        "status": citation["status"], "start": citation["start"], "end": citation["end"],
+                    }
+                    for citation in group
+                ],
+                "distances": [citation["score"] for citation in group],
+            }
+            for group in by_chunk.values()
+        ]  # fmt: skip
+        return {
+            "citations": [source["source"]["url"] for source in sources],  # type: ignore[index]
+            "sources": sources,
+            "citewell": {
+                "thread_id": result.thread_id, "citations": result.citations, "metadata": result.metadata,
+            },
+        }  # fmt: skip
+
+
+def _finish_reason(result: Result) -> str:
+    if result.metadata.get("blocked"):
+        return "content_filter"
+    return "length" if result.metadata.get("truncated") else "stop"
+
+
+def _usage(result: Result) -> dict[str, int]:
+    usage = result.usage
+    return {
+        "prompt_tokens": usage["input_tokens"], "completion_tokens": usage["output_tokens"],
+        "total_tokens": usage["total_tokens"],
+    }  # fmt: skip
+
+
+def _data(body: dict[str, Any]) -> bytes:
+    return b"data: " + orjson.dumps(body) + b"\n\n"
+
+
+def _offered(settings: Settings) -> list[str]:
+    return list(dict.fromkeys([DEFAULT, settings.chat_model, *settings.chat_models, EXTRACTIVE]))
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "citewell"}
+
+
+def _status(problem: Problem) -> int:
+    match problem.code:
+        case UnknownModel.code:
+            return 404
+        case ContextOverflow.code:
+            return 400
+    return 400 if problem.status == 422 else problem.status
+
+
+_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+
+
+def _error(problem: Problem) -> dict[str, Any]:
+    status = _status(problem)
+    kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+    # The names that programs match on: LangChain, for one, looks for the second.
+    code = {UnknownModel.code: "model_not_found", ContextOverflow.code: "context_length_exceeded"}.get(
+        problem.code, problem.code
+    )
+    field = problem.errors[0].field if problem.errors else None
+    return {"error": {"message": problem.detail, "type": kind, "param": field, "code": code}}

@@ -1,0 +1,299 @@
+"""The documents: list them, search them, see a passage in its place, open the original, add one."""
+
+import asyncio
+import hashlib
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import orjson
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import FileResponse, JSONResponse
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
+from sse_starlette import EventSourceResponse
+
+from citewell.api.problems import to_problem
+from citewell.api.threads import caller_of
+from citewell.api.turns import run_context
+from citewell.documents import ScoredChunk, Source
+from citewell.errors import BodyTooLarge, InvalidRequest, NotAuthorized, SourceNotFound
+from citewell.ingestion.manifest import Manifest
+from citewell.ingestion.report import FileReport
+from citewell.ingestion.sync import WritableIndex
+from citewell.ingestion.upload import ingest_upload, remove_upload, safe_name
+from citewell.retrieval import NewSource
+from citewell.retrieval.index import Index
+from citewell.service import Service
+from citewell.settings import Settings
+
+router = APIRouter(tags=["documents"])
+UPLOADS = "/uploads"
+"""Reads its body in pieces and bounds it itself."""
+AROUND = 600
+"""Characters shown on either side of a passage."""
+_MEDIA_TYPES = {
+    "pdf": "application/pdf",
+    "docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+}
+"""Everything else is shown as plain text: a document's own markup must not run on our origin."""
+
+
+class SourceEntry(BaseModel):
+    uri: str
+    title: str
+    type: str
+    size_bytes: int
+    date: str | None = None
+    tags: list[str] = []
+    pages: int | None = None
+
+
+class SourceList(BaseModel):
+    sources: list[SourceEntry] = Field(description="By uri.")
+
+
+class PassageInPlace(BaseModel):
+    """A passage of a source's extracted text: `before`, `quote` and `after` joined are a stretch of that text."""
+
+    uri: str
+    title: str
+    type: str
+    before: str
+    quote: str
+    after: str
+    has_file: bool = Field(description="Whether /source/file has the original.")
+
+
+class SearchRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    question: StrictStr
+    top_k: StrictInt | None = Field(None, ge=1, le=50, description="Passages to return.")
+    filter: dict[str, Any] | None = Field(None, description="Metadata filter, see docs/filters.md.")
+
+
+class SearchHit(BaseModel):
+    chunk_id: str
+    source: str
+    title: str
+    text: str
+    page: int | None
+    start: int
+    end: int
+    score: float
+    evidence: dict[str, float] = Field(description="Raw figures of each stage, and ranks from 1.")
+
+    @classmethod
+    def of(cls, one: ScoredChunk) -> Self:
+        chunk = one.chunk
+        return cls(
+            chunk_id=chunk.id, source=chunk.source, title=chunk.title, text=chunk.text, page=chunk.page,
+            start=chunk.start, end=chunk.end, score=one.score, evidence=dict(one.evidence),
+        )  # fmt: skip
+
+
+class SearchResult(BaseModel):
+    hits: list[SearchHit] = Field(description="Best first.")
+    trace: dict[str, Any] = Field(description="What every stage said about every candidate, and how long it took.")
+    blocked: str | None = Field(None, description="The rule that refused the question; null when none did.")
+
+
+@router.get("/sources")
+async def sources(request: Request) -> SourceList:
+    """Every document that the caller may read."""
+    found = [source for source in await _index(request).sources() if may_read(request, source)]
+    return SourceList(
+        sources=[
+            SourceEntry(
+                uri=source.uri, title=source.title, type=source.type, size_bytes=source.size_bytes, date=source.date,
+                tags=list(source.tags), pages=source.pages,
+            )
+            for source in found
+        ]
+    )  # fmt: skip
+
+
+@router.post("/search")
+async def search(request: Request, body: SearchRequest) -> SearchResult:
+    """Find passages as a turn would, without an answer."""
+    service: Service = request.app.state.service
+    context = run_context(body.model_dump(), caller_of(request))
+    found = await service.search(service.prepare(body.question, context=context, history=()))
+    hits = [SearchHit.of(one) for one in found.chunks]
+    return SearchResult(hits=hits, trace=found.trace, blocked=found.blocked)
+
+
+@router.get("/source")
+async def passage(request: Request, uri: str, start: int = 0, end: int = 0) -> PassageInPlace:
+    """A passage of a source's extracted text with its surroundings, so that a reader can see a quote in its place."""
+    found = await _readable(request, uri)
+    text = await _index(request).text(uri)
+    low, high = max(0, start - AROUND), min(len(text), end + AROUND)
+    start, end = max(low, min(start, high)), max(low, min(end, high))
+    return PassageInPlace(
+        uri=uri, title=found.title, type=found.type, before=text[low:start], quote=text[start:end],
+        after=text[end:high], has_file=await asyncio.to_thread(_original, _settings(request), found) is not None,
+    )  # fmt: skip
+
+
+@router.get("/source/file", response_class=FileResponse, response_model=None)
+async def file(request: Request, uri: str) -> Response:
+    """The original file, as it was ingested. A browser opens a PDF at a page with `#page=N`."""
+    found = await _readable(request, uri)
+    path = await asyncio.to_thread(_original, _settings(request), found)
+    if path is None or await asyncio.to_thread(_digest, path) != found.sha256:
+        raise SourceNotFound("The original file is not where it was ingested from, or has changed since.")
+    return FileResponse(
+        path,
+        filename=Path(uri).name,
+        media_type=_MEDIA_TYPES.get(found.type, "text/plain; charset=utf-8"),
+        content_disposition_type="attachment" if found.type == "docx" else "inline",
+        headers={"x-content-type-options": "nosniff"},
+    )
+
+
+@router.post(
+    UPLOADS,
+    response_model=None,
+    openapi_extra={
+        "requestBody": {"required": True, "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}},
+        "responses": {"200": {"content": {"application/json": {}, "text/event-stream": {}}}},
+    },
+)  # fmt: skip
+async def upload(
+    request: Request, name: Annotated[str, Query(description="File name with its extension.")]
+) -> Response:
+    """Add a document: the body is the file. The same name replaces it.
+
+    With `Accept: text/event-stream`: `progress` events (`stage`, `done`, `total`), then `done` with the report, or
+    `error` with a problem. Otherwise the report alone.
+    """
+    service: Service = request.app.state.service
+    _may_upload(service.settings)
+    # Not one of the types that a page of another origin may send without asking first.
+    if request.headers.get("content-type", "").split(";")[0].strip() != "application/octet-stream":
+        raise InvalidRequest("Send the file as the body, with Content-Type: application/octet-stream.")
+    name = safe_name(name)
+    data = await _body(request, service.settings.max_source_bytes)
+    if "text/event-stream" not in request.headers.get("accept", ""):
+        return JSONResponse(asdict(await ingest_upload(service.index, service.settings, name, data)))
+    return EventSourceResponse(_ingest(service, name, data))
+
+
+@router.delete(UPLOADS, status_code=204)
+async def forget_upload(request: Request, name: str) -> Response:
+    """Forget a document that was uploaded, its file included."""
+    service: Service = request.app.state.service
+    _may_upload(service.settings)
+    await remove_upload(service.index, service.settings, name)
+    return Response(status_code=204)
+
+
+async def _ingest(service: Service, name: str, data: bytes) -> AsyncIterator[dict[str, str]]:
+    events: asyncio.Queue[tuple[int, int] | None] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+
+    def embedded(done: int, total: int) -> None:  # called from the embedder's thread
+        loop.call_soon_threadsafe(events.put_nowait, (done, total))
+
+    async def run() -> FileReport:
+        try:
+            return await ingest_upload(_Watched(service.index, embedded), service.settings, name, data)
+        finally:
+            loop.call_soon_threadsafe(events.put_nowait, None)  # behind what the other thread has said
+
+    yield _event("progress", {"stage": "reading"})
+    work = asyncio.create_task(run())
+    try:
+        while (progress := await events.get()) is not None:
+            yield _event("progress", {"stage": "embedding", "done": progress[0], "total": progress[1]})
+        yield _event("done", asdict(await work))
+    except Exception as exc:  # noqa: BLE001  # the response has begun: the stream is all there is to say it in
+        yield _event("error", to_problem(exc).model_dump(exclude_none=True))
+    finally:
+        work.cancel()
+        with suppress(asyncio.CancelledError, Exception):
+            await work
+
+
+def _event(name: str, body: dict[str, Any]) -> dict[str, str]:
+    return {"event": name, "data": orjson.dumps(body).decode()}
+
+
+class _Watched(WritableIndex):
+    """An index whose embedding is watched."""
+
+    def __init__(self, index: Index, embedded: Callable[[int, int], None]) -> None:
+        self._index = index
+        self._embedded = embedded
+
+    def writing(self) -> AbstractAsyncContextManager[Any]:
+        return self._index.writing()
+
+    def rebuilding(self) -> AbstractAsyncContextManager[WritableIndex]:
+        return self._index.rebuilding()
+
+    async def sources(self) -> list[Source]:
+        return await self._index.sources()
+
+    async def replace_sources(
+        self, new: Sequence[NewSource], *, progress: Callable[[int, int], None] | None = None
+    ) -> None:
+        await self._index.replace_sources(new, progress=progress or self._embedded)
+
+    async def remove_source(self, uri: str) -> None:
+        await self._index.remove_source(uri)
+
+
+async def _body(request: Request, limit: int) -> bytes:
+    data = bytearray()
+    async for piece in request.stream():
+        data += piece
+        if len(data) > limit:
+            raise BodyTooLarge(f"The file has more than {limit:,} bytes.")
+    return bytes(data)
+
+
+def _index(request: Request) -> Index:
+    index: Index = request.app.state.service.index
+    return index
+
+
+def _settings(request: Request) -> Settings:
+    settings: Settings = request.app.state.service.settings
+    return settings
+
+
+def _may_upload(settings: Settings) -> None:
+    if settings.uploads == "off":
+        raise NotAuthorized("Documents cannot be added here; the operator sets CITEWELL_UPLOADS=on to allow it.")
+
+
+async def _readable(request: Request, uri: str) -> Source:
+    """A source that the caller may read; one that may not be read is not told apart from one that is not there."""
+    found = await _index(request).source(uri)
+    if not may_read(request, found):
+        raise SourceNotFound(f"No source is called {uri!r}.")
+    return found
+
+
+def may_read(request: Request, source: Source) -> bool:
+    access: frozenset[str] | None = request.scope.get("citewell_access")
+    return access is None or not access.isdisjoint(source.access)
+
+
+def _original(settings: Settings, source: Source) -> Path | None:
+    """Where the source's file lies; None when it is gone, has another size, or lies outside the folder named. Blocking."""
+    for name, root in Manifest.read(settings.data_dir).roots.items():
+        if source.uri == name or source.uri.startswith(f"{name}/"):
+            path = Path(os.path.realpath(root / source.uri[len(name) + 1 :]))
+            inside = path == root or root in path.parents
+            return path if inside and path.is_file() and path.stat().st_size == source.size_bytes else None
+    return None
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -1,0 +1,83 @@
+"""A caller's conversations: list and rename. Reading and deleting one is `citewell.api.rest`."""
+
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from citewell.errors import ThreadNotFound
+from citewell.questions import check_thread_id
+from citewell.service import Service
+from citewell.threads import ThreadInfo
+
+router = APIRouter(tags=["conversations"])
+
+
+class ThreadEntry(BaseModel):
+    thread_id: str
+    title: str = Field(description="The first question, or what the conversation was renamed to.")
+    created: datetime
+    updated: datetime
+    size_bytes: int
+
+
+class ThreadPage(BaseModel):
+    threads: list[ThreadEntry] = Field(description="The one used last first.")
+    before: datetime | None = Field(None, description="Give this as `before` for older ones; null at the end.")
+
+
+class Renaming(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    title: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+
+
+def caller_of(request: Request) -> str:
+    """Whose conversations these are; everyone who may ask at all is `local` where callers are not told apart."""
+    caller: str = request.scope.get("citewell_caller") or "local"
+    return caller
+
+
+@router.get("/threads")
+async def threads(
+    request: Request,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+    before: Annotated[datetime | None, Query(description="Only those used before this moment.")] = None,
+) -> ThreadPage:
+    """List the caller's conversations, the one used last first."""
+    service: Service = request.app.state.service
+    found = await service.threads.list(caller_of(request), limit=limit, before=before)
+    return ThreadPage(
+        threads=[_entry(info) for info in found], before=found[-1].updated if len(found) == limit else None
+    )
+
+
+@router.patch("/threads/{thread_id:path}")
+async def rename(request: Request, thread_id: str, body: Renaming) -> ThreadEntry:
+    """Give a conversation another title."""
+    service: Service = request.app.state.service
+    thread_id = check_thread_id(thread_id) or ""
+    info = await own_thread(request, thread_id)
+    if not await service.threads.rename(thread_id, body.title):
+        raise ThreadNotFound("There is no such conversation, or it has expired.")
+    return _entry(await service.threads.info(thread_id) or info)
+
+
+async def own_thread(request: Request, thread_id: str) -> ThreadInfo:
+    """The caller's own conversation.
+
+    Raises:
+        ThreadNotFound: There is none, or it is another caller's, which is not told apart.
+    """
+    service: Service = request.app.state.service
+    info = await service.threads.info(thread_id)
+    if info is None or info.owner != caller_of(request):
+        raise ThreadNotFound("There is no such conversation, or it has expired.")
+    return info
+
+
+def _entry(info: ThreadInfo) -> ThreadEntry:
+    return ThreadEntry(
+        thread_id=info.thread_id, title=info.title, created=info.created, updated=info.updated,
+        size_bytes=info.size_bytes,
+    )  # fmt: skip

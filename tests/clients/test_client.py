@@ -1,0 +1,175 @@
+"""`citewell.client` against a real service."""
+
+import ast
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+import citewell.client
+from citewell.client import Answer, AsyncClient, Client, Ingested, Progress, ServiceError
+from tests.service import Live, free_port
+
+TOWER = "How high is the tower of the lighthouse?"
+
+
+@pytest.fixture
+def client(live: Live) -> Iterator[Client]:
+    with Client(live.url) as client:
+        yield client
+
+
+def test_the_client_imports_nothing_of_the_server() -> None:
+    tree = ast.parse(Path(citewell.client.__file__).read_text(encoding="utf-8"))
+    froms = {node.module.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+    plain = {name.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
+    assert "citewell" not in froms | plain
+
+
+def test_a_stream_gives_the_pieces_and_then_the_answer_they_add_up_to(client: Client) -> None:
+    *pieces, answer = client.stream(TOWER)
+    assert isinstance(answer, Answer)
+    assert "".join(pieces) == answer.text  # type: ignore[arg-type]
+    assert "42 metres" in answer.text
+    assert answer.citations[0].status == "verified"
+    assert answer.thread_id
+    assert answer.text == client.ask(TOWER).text
+
+
+def test_a_conversation_goes_on_is_read_renamed_listed_and_deleted(client: Client) -> None:
+    thread = f"client/ü {uuid4()}"
+    client.ask(TOWER, thread_id=thread)
+    assert "1871" in client.ask("And when was it first lit?", thread_id=thread).text
+    page = client.history(thread)
+    assert [message.role for message in page.messages] == ["user", "assistant"] * 2
+    assert page.messages[1].citations
+    assert (page.statistics.total, page.before, page.first) == (4, None, 0)
+    assert client.history(thread, limit=1).first == 3
+    assert client.threads().threads[0].title == TOWER
+    assert client.rename(thread, "  The   tower ").title == "The tower"
+    assert next(one for one in client.threads().threads if one.thread_id == thread).title == "The tower"
+    client.ask("How far could the lamp be seen?", thread_id=thread)
+    assert client.threads().threads[0].title == "The tower"
+    client.delete(thread)
+    assert all(one.thread_id != thread for one in client.threads().threads)
+    with pytest.raises(ServiceError) as caught:
+        client.history(thread)
+    assert (caught.value.status, caught.value.code) == (404, "thread_not_found")
+
+
+def test_threads_come_in_pages(client: Client) -> None:
+    for n in range(3):
+        client.ask(TOWER, thread_id=f"page {n} {uuid4()}")
+    first = client.threads(limit=2)
+    second = client.threads(limit=2, before=first.before)
+    ids = [thread.thread_id for thread in (*first.threads, *second.threads)]
+    assert len(set(ids)) == len(ids) >= 3
+
+
+def test_search_shows_passages_and_why(client: Client) -> None:
+    found = client.search("When was the fog horn added?", top_k=2)
+    assert len(found.hits) == 2
+    assert "1903" in found.hits[0].text
+    assert found.hits[0].score >= found.hits[1].score
+    assert {"keyword", "maxsim"} <= set(found.hits[0].evidence)
+    assert found.trace["stages_ms"]
+    assert len(found.trace["candidates"]) > 2
+    only = client.search("How long?", filter={"type": "txt"})
+    assert {hit.source for hit in only.hits} == {"library/ferry.txt"}
+
+
+def test_sources_are_listed_and_a_passage_stands_in_its_place(client: Client) -> None:
+    assert [source.uri for source in client.sources()] == [
+        "library/ferry.txt", "library/handbook.html", "library/lighthouse.md",
+    ]  # fmt: skip
+    citation = client.ask(TOWER).citations[0]
+    passage = client.passage(citation.source, citation.start, citation.end)
+    assert passage.quote == citation.quote
+    assert passage.has_file
+    assert "Agnes Tolland" in passage.before + passage.quote
+    with pytest.raises(ServiceError, match="source_not_found"):
+        client.passage("library/nothing.md", 0, 1)
+
+
+def test_feedback_is_kept_with_the_turn_until_the_conversation_is_deleted(client: Client) -> None:
+    thread = client.ask(TOWER).thread_id
+    rating = client.rate(thread, "down", reason="incomplete", comment="Which quarry?")
+    assert rating.message == 1
+    client.ask("And when was it first lit?", thread_id=thread)
+    client.rate(thread, "up")
+    client.rate(thread, "up", message=1)
+    assert [(one.message, one.rating, one.reason) for one in client.ratings(thread)] == [(1, "up", ""), (3, "up", "")]
+    with pytest.raises(ServiceError, match="position 0"):
+        client.rate(thread, "up", message=0)
+    client.delete(thread)
+    with pytest.raises(ServiceError, match="thread_not_found"):
+        client.ratings(thread)
+
+
+def test_an_upload_reports_progress_and_is_found_at_once(start: Callable[..., Live]) -> None:
+    with Client(start().url) as client:
+        text = "# The tide mill\n\nThe tide mill of Orrin Bay grinds 3 tonnes of barley a day.\n"
+        *progress, done = client.upload("mill.md", text.encode())
+        assert {one.stage for one in progress if isinstance(one, Progress)} == {"reading", "embedding"}
+        assert progress[-1] == Progress(stage="embedding", done=1, total=1)
+        assert done == Ingested(uri="uploads/mill.md", status="new", chunks=1)
+        assert "3 tonnes" in client.ask("How much barley does the tide mill grind?").text
+        assert [
+            one.status for one in client.upload("mill.md", text.encode() + b"New.") if isinstance(one, Ingested)
+        ] == ["changed"]
+        for name, data, code in (
+            ("mill.exe", b"MZ", "invalid_request"),
+            ("broken.pdf", b"%PDF-1.7 no", "source_unreadable"),
+        ):
+            with pytest.raises(ServiceError) as caught:
+                list(client.upload(name, data))
+            assert caught.value.code == code, caught.value
+        client.remove_upload("mill.md")
+        assert all(source.uri != "uploads/mill.md" for source in client.sources())
+    with Client(start(CITEWELL_UPLOADS="off").url) as client, pytest.raises(ServiceError, match="not_authorized"):
+        list(client.upload("mill.md", b"text"))
+
+
+def test_faults_carry_what_the_service_said(client: Client) -> None:
+    with pytest.raises(ServiceError) as caught:
+        list(client.stream("x" * 5001))
+    assert (caught.value.status, caught.value.code, caught.value.retryable) == (413, "message_too_long", False)
+    assert caught.value.request_id
+    with pytest.raises(ServiceError) as caught:
+        client.ask("hi", top_k=51)
+    assert caught.value.errors[0]["field"] == "top_k"
+
+
+def test_a_service_that_is_not_there_is_unreachable() -> None:
+    with Client(f"http://127.0.0.1:{free_port()}") as client, pytest.raises(ServiceError) as caught:
+        client.ask("hi")
+    assert (caught.value.status, caught.value.code, caught.value.retryable) == (0, "unreachable", True)
+
+
+def test_models_and_status_are_told(client: Client) -> None:
+    assert client.models() == ["extractive"]
+    assert client.status()["checks"]["index"]["sources"] == 3
+
+
+async def test_the_asynchronous_client_does_the_same(live: Live) -> None:
+    async with AsyncClient(live.url) as client:
+        events = [event async for event in client.stream(TOWER, trace=True)]
+        answer = events[-1]
+        assert isinstance(answer, Answer)
+        assert "".join(events[:-1]) == answer.text  # type: ignore[arg-type]
+        assert answer.metadata["trace"]["candidates"]
+        thread = answer.thread_id
+        assert (await client.ask("And when was it first lit?", thread_id=thread)).thread_id == thread
+        assert (await client.history(thread)).statistics.total == 4
+        assert (await client.rename(thread, "Tower")).title == "Tower"
+        assert (await client.rate(thread, "up")).message == 3
+        assert len(await client.ratings(thread)) == 1
+        assert (await client.search(TOWER)).hits
+        assert len(await client.sources()) == 3
+        assert (await client.passage("library/ferry.txt", 0, 7)).quote == "Skerrow"
+        assert await client.models() == ["extractive"]
+        assert (await client.status())["status"] == "ready"
+        await client.delete(thread)
+        with pytest.raises(ServiceError, match="thread_not_found"):
+            await client.history(thread)
