@@ -342,9 +342,15 @@ def _changed_places(claim: Sequence[Term], passage: Sequence[Term]) -> bool:
         around = _around(claim, i)
         if not around:
             continue
-        fits = [(_fit(around, passage, j), _same(term, other)) for j, other in enumerate(passage) if other.kind == term.kind]
+        # "In 1999 she ..." may say what "she ... in 1999" says: at the head, the side of a neighbour tells little
+        other_side, margin = (1.0, 0.75) if i == 0 else (0.5, 0.5)
+        fits = [
+            (_fit(around, passage, j, other_side), _same(term, other))
+            for j, other in enumerate(passage)
+            if other.kind == term.kind or _same(term, other)  # a name at the head of a sentence looks like a word
+        ]
         own = max((fit for fit, same in fits if same), default=0.0)
-        if any(fit > own + 0.5 and not same for fit, same in fits):
+        if any(fit > own + margin and not same for fit, same in fits):
             return True
     return False
 
@@ -354,8 +360,8 @@ def _around(terms: Sequence[Term], i: int) -> dict[str, int]:
     return {terms[j].key: j - i for j in range(low, high) if j != i and terms[j].key != terms[i].key}
 
 
-def _fit(around: dict[str, int], passage: Sequence[Term], j: int) -> float:
-    """How well a place of the passage fits the neighbours: each counts by its nearness, half on the other side."""
+def _fit(around: dict[str, int], passage: Sequence[Term], j: int, other_side: float = 0.5) -> float:
+    """How well a place of the passage fits the neighbours: each counts by its nearness, less on the other side."""
     fit = 0.0
     seen = set()
     for distance in sorted(range(-_NEIGHBOURS - 2, _NEIGHBOURS + 3), key=abs):
@@ -366,5 +372,5 @@ def _fit(around: dict[str, int], passage: Sequence[Term], j: int) -> float:
         if key in around and key not in seen:
             seen.add(key)
             here = around[key]
-            fit += (1.0 if here * distance > 0 else 0.5) / max(abs(here), abs(distance))
+            fit += (1.0 if here * distance > 0 else other_side) / max(abs(here), abs(distance))
     return fit

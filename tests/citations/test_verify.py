@@ -84,6 +84,17 @@ def test_a_sentence_that_is_not_wholly_there_is_never_verified(sentence: str) ->
     assert only(sentence)["status"] != "verified"
 
 
+def test_names_that_have_changed_places_are_not_verified() -> None:
+    text = chunk("In 1999 Acme bought Initech for $5 million and sold Hooli to Globex.")
+    assert verify("Acme bought Initech for $5 million [1].", [text])[0]["status"] == "verified"
+    assert verify("Initech bought Acme for $5 million [1].", [text])[0]["status"] != "verified"
+
+
+def test_numbers_and_names_next_to_other_words_need_not_stand_in_order() -> None:
+    text = chunk("Acme, which was founded in 1950, bought Initech for $5 million in 1999.")
+    assert verify("In 1999 Acme bought Initech for $5 million [1].", [text])[0]["status"] == "verified"
+
+
 def test_a_marker_for_the_wrong_chunk_is_repaired() -> None:
     answer = "The fleet has 1,204 ships [1]. The oil crisis began in October 1973 [9]."
     citations = verify(answer, CHUNKS)
