@@ -9,20 +9,18 @@ which finds it in the `reserved` and `garbage` tables, removes it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sqlite3
-import threading
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
+from queue import Empty, LifoQueue
 
-from citewell.documents import Chunk, Source
-from citewell.errors import SourceNotFound
+from citewell.documents import Source
 from citewell.retrieval.filters import access_set
+from citewell.retrieval.snapshot import Entry, Snapshot
 
 SCHEMA_VERSION = 1
 """Part of an index's fingerprint: a change here asks for a rebuild."""
@@ -45,28 +43,6 @@ CREATE TABLE reserved (first INTEGER PRIMARY KEY, count INTEGER NOT NULL);
 CREATE TABLE garbage (key INTEGER PRIMARY KEY);
 """
 
-_CHUNK = """SELECT chunks.key, chunks.id, sources.uri, sources.title, chunks.text, chunks.start, chunks."end",
-    chunks.position, chunks.page, chunks.headings, sources.type, sources.date, sources.tags, sources.access,
-    chunks.digest, chunks.token_start, chunks.token_bytes
-    FROM chunks JOIN sources ON sources.number = chunks.source """
-
-_SOURCE = "SELECT uri, title, type, sha256, size_bytes, date, tags, access, pages FROM sources "
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A chunk as the catalog holds it."""
-
-    key: int
-    chunk: Chunk
-    digest: bytes
-    """Of the text with its white space evened out: equal for duplicates."""
-    token_start: int
-    """Offset in the token file, in bytes."""
-    token_bytes: int
-    """0 where the embedding model gives no token vectors."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replacement:
     """One source's new state, ready to become visible."""
@@ -77,123 +53,60 @@ class Replacement:
     entries: Sequence[Entry]
 
 
-def digest(text: str) -> bytes:
-    """What two chunks that hold the same text have in common: 8 bytes, white space not counted."""
-    return hashlib.blake2b(" ".join(text.split()).encode("utf-8", "surrogatepass"), digest_size=8).digest()
-
-
 class Catalog:
-    """Blocking; call it from a thread. Any number of readers, one writer (which the writer's lock ensures)."""
+    """Blocking; call it from threads. Any number of readers, one writer (which the index's lock ensures)."""
 
     def __init__(self, path: Path) -> None:
         """Open a catalog that `Catalog.create` made."""
         self._path = path
-        self._local = threading.local()
-        self._opened: list[sqlite3.Connection] = []
-        self._lock = threading.Lock()
+        self._idle: LifoQueue[sqlite3.Connection] = LifoQueue()
 
     @classmethod
     def create(cls, path: Path, fingerprint: Mapping[str, object]) -> Catalog:
         connection = sqlite3.connect(path)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.executescript(_SCHEMA)
-        values = {"fingerprint": json.dumps(fingerprint), "revision": 0, "next_key": 1, "token_end": 0, "chunks": 0}
+        counters = dict.fromkeys(("revision", "cleanings", "token_end", "chunks"), 0)
+        values = {"fingerprint": json.dumps(fingerprint), "next_key": 1, **counters}
         connection.executemany("INSERT INTO meta VALUES (?, ?)", values.items())
         connection.commit()
         connection.close()
         return cls(path)
 
     def close(self) -> None:
-        with self._lock:
-            for connection in self._opened:
-                connection.close()
-            self._opened.clear()
-
-    # --- reading --------------------------------------------------------------------------------
-
-    def fingerprint(self) -> dict[str, object]:
-        found: dict[str, object] = json.loads(str(self._meta("fingerprint")))
-        return found
-
-    def revision(self) -> int:
-        """Goes up by one with every change that readers can see."""
-        return int(str(self._meta("revision")))
-
-    def token_end(self) -> int:
-        """Bytes of the token file that are spoken for; what lies behind may be overwritten."""
-        return int(str(self._meta("token_end")))
+        while True:
+            try:
+                self._idle.get_nowait().close()
+            except Empty:
+                return
 
     @contextmanager
-    def snapshot(self) -> Iterator[sqlite3.Connection]:
-        """Everything this thread reads inside the block is of one revision."""
+    def reading(self) -> Iterator[Snapshot]:
+        """The catalog as it is now: nothing read inside the block changes while it lasts."""
+        snapshot = self.take()
+        try:
+            yield snapshot
+        finally:
+            self.give_back(snapshot)
+
+    def take(self) -> Snapshot:
+        """As `reading`, for callers that cannot use a block: `give_back` what this returns."""
         connection = self._connection()
         connection.execute("BEGIN")
-        try:
-            yield connection
-        finally:
-            connection.execute("COMMIT")
+        snapshot = Snapshot(connection)
+        snapshot.revision()  # SQLite takes the snapshot at the first read
+        return snapshot
 
-    def entries(self, keys: Iterable[int]) -> tuple[int, dict[int, Entry]]:
-        """The revision, and those of the keys that exist in it."""
-        wanted = list(keys)
-        with self.snapshot() as connection:
-            return self.revision(), {
-                row[0]: _entry(row) for row in _in(connection, _CHUNK + "WHERE chunks.key IN", wanted)
-            }
-
-    def entries_by_id(self, ids: Sequence[str]) -> dict[str, Entry]:
-        found = (_entry(row) for row in _in(self._connection(), _CHUNK + "WHERE chunks.id IN", ids))
-        return {entry.chunk.id: entry for entry in found}
-
-    def neighbours(self, source: str, first: int, last: int) -> list[Entry]:
-        """Chunks of a source from position `first` to `last`, in order."""
-        sql = _CHUNK + "WHERE sources.uri = ? AND chunks.position BETWEEN ? AND ? ORDER BY chunks.position"
-        return [_entry(row) for row in self._connection().execute(sql, (source, first, last))]
-
-    def holders(self, digests: Iterable[bytes]) -> dict[bytes, list[tuple[str, tuple[str, ...]]]]:
-        """By digest, the sources that hold such a chunk, each with its access labels, in order of uri."""
-        sql = """SELECT DISTINCT chunks.digest, sources.uri, sources.access
-            FROM chunks JOIN sources ON sources.number = chunks.source WHERE chunks.digest IN"""
-        found: dict[bytes, list[tuple[str, tuple[str, ...]]]] = {}
-        for mark, uri, access in sorted(_in(self._connection(), sql, list(digests))):
-            found.setdefault(mark, []).append((uri, _words(access)))
-        return found
-
-    def access_sets(self) -> list[str]:
-        """Every combination of access labels that some source has, as `filters.access_set` writes it."""
-        # Steps from one distinct value to the next through the index instead of reading all sources.
-        sql = """WITH RECURSIVE step(value) AS (SELECT min(access_set) FROM sources UNION ALL
-            SELECT (SELECT min(access_set) FROM sources WHERE access_set > value) FROM step WHERE value IS NOT NULL)
-            SELECT value FROM step WHERE value IS NOT NULL"""
-        return [row[0] for row in self._connection().execute(sql)]
-
-    def source(self, uri: str) -> Source:
-        row = self._connection().execute(_SOURCE + "WHERE uri = ?", (uri,)).fetchone()
-        if row is None:
-            raise SourceNotFound(f"No source is called {uri!r}.")
-        return _source(row)
-
-    def sources(self) -> list[Source]:
-        return [_source(row) for row in self._connection().execute(_SOURCE + "ORDER BY uri")]
-
-    def text(self, uri: str) -> tuple[str, tuple[int, ...]]:
-        """A source's extracted text and the offsets at which its pages start."""
-        row = self._connection().execute("SELECT text, page_starts FROM sources WHERE uri = ?", (uri,)).fetchone()
-        if row is None:
-            raise SourceNotFound(f"No source is called {uri!r}.")
-        return zlib.decompress(row[0]).decode("utf-8", "surrogatepass"), tuple(json.loads(row[1]))
-
-    def counts(self) -> tuple[int, int]:
-        """Sources and chunks."""
-        (sources,) = self._connection().execute("SELECT count(*) FROM sources").fetchone()
-        return sources, int(str(self._meta("chunks")))
+    def give_back(self, snapshot: Snapshot) -> None:
+        snapshot.end()
+        self._idle.put(snapshot.connection)
 
     # --- writing --------------------------------------------------------------------------------
 
     def reserve(self, count: int) -> int:
         """Take `count` new keys, on record, so that whatever is stored under them can be found again."""
         with self._transaction() as connection:
-            first = int(str(self._meta("next_key")))
+            first = Snapshot(connection).next_key()
             connection.execute("UPDATE meta SET value = ? WHERE name = 'next_key'", (first + count,))
             connection.execute("INSERT INTO reserved VALUES (?, ?)", (first, count))
         return first
@@ -223,16 +136,17 @@ class Catalog:
         """Make sources disappear, all in one commit; returns the keys that nothing refers to any more."""
         with self._transaction() as connection:
             stale = [key for uri in uris for key in self._drop(connection, uri)]
-            self._publish(connection, stale, added=0, token_end=self.token_end())
+            self._publish(connection, stale, added=0, token_end=Snapshot(connection).token_end())
         return stale
 
-    def leftovers(self) -> list[int]:
-        """Keys under which something may still be stored although no reader can see it."""
-        connection = self._connection()
-        keys = {row[0] for row in connection.execute("SELECT key FROM garbage")}
-        for first, count in connection.execute("SELECT first, count FROM reserved"):
-            keys.update(range(first, first + count))
-        return sorted(keys)
+    def begin_cleaning(self) -> list[int]:
+        """Say that the stores are about to be emptied of leftovers; returns their keys.
+
+        A reader whose snapshot is older may miss what is emptied, and can tell by `Snapshot.cleanings`.
+        """
+        with self._transaction() as connection:
+            connection.execute("UPDATE meta SET value = value + 1 WHERE name = 'cleanings'")
+            return Snapshot(connection).leftovers()
 
     def forget(self, keys: Sequence[int]) -> None:
         """Take keys off the record: the stores hold nothing under them any more."""
@@ -274,56 +188,25 @@ class Catalog:
     # --- connections ----------------------------------------------------------------------------
 
     def _connection(self) -> sqlite3.Connection:
-        """This thread's own connection, opened on first use."""
-        found: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if found is None:
-            found = sqlite3.connect(self._path, timeout=30, isolation_level=None, check_same_thread=False)
-            found.execute("PRAGMA synchronous = NORMAL")  # with WAL: no corruption, only a late commit may be undone
-            found.execute("PRAGMA mmap_size = 268435456")
-            with self._lock:
-                self._opened.append(found)
-            self._local.connection = found
-        return found
-
-    def _meta(self, name: str) -> object:
-        return self._connection().execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()[0]
+        try:
+            return self._idle.get_nowait()
+        except Empty:
+            # No check_same_thread: a connection is used by one thread at a time, but not always the same one.
+            opened = sqlite3.connect(self._path, timeout=30, isolation_level=None, check_same_thread=False)
+            opened.execute("PRAGMA synchronous = NORMAL")  # with WAL: no corruption, only a late commit may be undone
+            opened.execute("PRAGMA mmap_size = 268435456")
+            return opened
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         connection = self._connection()
-        connection.execute("BEGIN IMMEDIATE")
         try:
-            yield connection
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
-        connection.execute("COMMIT")
-
-
-def _in(connection: sqlite3.Connection, sql: str, values: Sequence[object]) -> Iterator[tuple]:  # type: ignore[type-arg]  # rows of several shapes
-    for start in range(0, len(values), 500):  # SQLite's bound on parameters was 999 for long
-        some = values[start : start + 500]
-        yield from connection.execute(f"{sql} ({','.join('?' * len(some))})", some)
-
-
-def _entry(row: tuple) -> Entry:  # type: ignore[type-arg]  # a row of _CHUNK
-    (key, id_, uri, title, text, start, end, position, page, headings, type_, date, tags, access, mark, first, count) = row
-    chunk = Chunk(
-        id=id_, source=uri, title=title, text=text, start=start, end=end, index=position, page=page,
-        headings=_words(headings), type=type_, date=date, tags=_words(tags), access=_words(access),
-    )  # fmt: skip
-    return Entry(key, chunk, mark, first, count)
-
-
-def _source(row: tuple) -> Source:  # type: ignore[type-arg]  # a row of _SOURCE
-    uri, title, type_, sha256, size, date, tags, access, pages = row
-    return Source(
-        uri=uri, title=title, type=type_, sha256=sha256, size_bytes=size, date=date,
-        tags=_words(tags), access=_words(access), pages=pages,
-    )  # fmt: skip
-
-
-@lru_cache(4096)
-def _words(listed: str) -> tuple[str, ...]:
-    """A JSON list of strings; the same few stand in most rows."""
-    return tuple(json.loads(listed))
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+        finally:
+            self._idle.put(connection)

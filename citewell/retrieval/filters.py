@@ -133,6 +133,11 @@ def access_set(labels: Iterable[str]) -> str:
     return "\x1f".join(sorted(set(labels)))
 
 
+def labels_of(access: str) -> list[str]:
+    """The inverse of `access_set`."""
+    return access.split("\x1f")
+
+
 def date_number(text: str) -> int:
     """An ISO 8601 date (`2024`, `2024-05`, `2024-05-31`, with or without a time) as the number 20240531.
 

@@ -16,8 +16,9 @@ from threadpoolctl import ThreadpoolController
 from citewell.documents import Chunk, Source
 from citewell.models import Encoded
 from citewell.retrieval import maxsim
-from citewell.retrieval.catalog import Catalog, Entry, Replacement, digest
+from citewell.retrieval.catalog import Catalog, Replacement
 from citewell.retrieval.keywords import KeywordIndex
+from citewell.retrieval.snapshot import Entry, Snapshot, digest
 from citewell.retrieval.stores import VectorStore, open_store
 from citewell.retrieval.tokens import TokenFile
 from citewell.settings import Settings
@@ -49,7 +50,8 @@ class Generation:
         self.store: VectorStore = open_store(
             settings, namespace=f"{settings.namespace}-{folder.name}", folder=folder / "vectors", dimension=dimension
         )
-        self._seen = self.catalog.revision()
+        with self.catalog.reading() as snapshot:
+            self._seen = snapshot.revision()
         self._store_seen = self._seen
         self._next_refresh = 0.0
         self._refreshing = threading.Lock()
@@ -65,7 +67,8 @@ class Generation:
             return None
         catalog = Catalog(folder / "catalog.sqlite")
         try:
-            return catalog.fingerprint()
+            with catalog.reading() as snapshot:
+                return snapshot.fingerprint()
         except sqlite3.DatabaseError:
             return None
         finally:
@@ -73,7 +76,7 @@ class Generation:
 
     @property
     def revision(self) -> int:
-        """The last revision that `synchronise` saw."""
+        """The last revision that a search saw."""
         return self._seen
 
     def close(self) -> None:
@@ -88,25 +91,38 @@ class Generation:
 
     # --- reading --------------------------------------------------------------------------------
 
-    def synchronise(self) -> int:
-        """See what has been committed since, by whomever; returns the revision that searches will find at least."""
-        revision = self.catalog.revision()
-        if revision != self._seen or (revision != self._store_seen and time.monotonic() >= self._next_refresh):
-            with self._refreshing:
-                if revision != self._seen:
-                    self.keywords.reload()
-                    self._seen = revision
-                if revision != self._store_seen and time.monotonic() >= self._next_refresh:
-                    began = time.monotonic()
-                    self.store.refresh()
-                    ended = time.monotonic()
-                    self._next_refresh = ended + (ended - began) / REFRESH_SHARE
-                    self._store_seen = revision
-        return revision
+    def take(self) -> Snapshot:
+        """The catalog as it is now, with the stores brought up to it: they hold all its keys, and perhaps others.
+
+        So they do until a writer begins to clean up (`Snapshot.cleanings`). Give it back with `catalog.give_back`.
+        """
+        snapshot = self.catalog.take()
+        try:
+            self._see(snapshot.revision())
+        except BaseException:
+            self.catalog.give_back(snapshot)
+            raise
+        return snapshot
+
+    def _see(self, revision: int) -> None:
+        """Bring the stores up to a revision that this process or another has committed."""
+        if revision == self._seen and (revision == self._store_seen or time.monotonic() < self._next_refresh):
+            return
+        with self._refreshing:
+            if revision > self._seen:
+                self.keywords.reload()
+                self._seen = revision
+            if revision > self._store_seen and time.monotonic() >= self._next_refresh:
+                began = time.monotonic()
+                self.store.refresh()
+                ended = time.monotonic()
+                self._next_refresh = ended + (ended - began) / REFRESH_SHARE
+                self._store_seen = revision
 
     def token_vectors(self, ids: Sequence[str]) -> dict[str, maxsim.Packed]:
         """Packed token vectors by chunk id; a chunk that is gone, or has none, is left out."""
-        entries = [entry for entry in self.catalog.entries_by_id(ids).values() if entry.token_bytes]
+        with self.catalog.reading() as snapshot:
+            entries = [entry for entry in snapshot.entries_by_id(ids).values() if entry.token_bytes]
         spans = [(entry.token_start, entry.token_bytes) for entry in entries]
         return {
             entry.chunk.id: maxsim.unpack(data) for entry, data in zip(entries, self.tokens.read(spans), strict=True)
@@ -118,7 +134,8 @@ class Generation:
         """Make sources visible in their new state, all at once. `encoded` holds their chunks' vectors, in order."""
         chunks = [chunk for each in new for chunk in each.chunks]
         first = self.catalog.reserve(len(chunks)) if chunks else None
-        end = self.catalog.token_end()
+        with self.catalog.reading() as snapshot:
+            start = end = snapshot.token_end()
         entries: list[Entry] = []
         pieces: list[bytes] = []
         for number, chunk in enumerate(chunks):
@@ -129,7 +146,7 @@ class Generation:
             pieces.append(packed)
             end += len(packed)
         if chunks:
-            self.tokens.write(self.catalog.token_end(), pieces)
+            self.tokens.write(start, pieces)
             self.store.add([entry.key for entry in entries], np.asarray(encoded.vectors, np.float32), chunks)
             self.keywords.add(entries)
             self.keywords.commit()
@@ -147,7 +164,7 @@ class Generation:
 
     def clean(self) -> None:
         """Empty the stores of what no reader can see: old states, and what a killed writer left."""
-        if keys := self.catalog.leftovers():
+        if keys := self.catalog.begin_cleaning():
             self.store.delete(keys)
             self.keywords.delete(keys)
             self.keywords.commit()
@@ -156,13 +173,14 @@ class Generation:
     def catch_up(self) -> None:
         """Before writing: see everything others wrote, whatever it takes."""
         self._next_refresh = 0.0
-        self.synchronise()
+        self.catalog.give_back(self.take())
 
     def _wrote(self) -> None:
         """Our own change needs no refresh of the store, which saw it being made."""
         with self._refreshing:
             self.keywords.reload()
-            self._seen = self._store_seen = self.catalog.revision()
+            with self.catalog.reading() as snapshot:
+                self._seen = self._store_seen = snapshot.revision()
 
 
 @cache

@@ -21,6 +21,7 @@ from citewell.retrieval.generation import Generation, NewSource
 from citewell.retrieval.generations import Generations
 from citewell.retrieval.neighbours import join
 from citewell.retrieval.search import Search
+from citewell.retrieval.snapshot import Snapshot
 from citewell.retrieval.trace import Trace
 from citewell.settings import Settings
 
@@ -141,42 +142,36 @@ class Index:
             The same, in the same order, with `text`, `start` and `end` widened where there was room: still exactly the
             source's `text[start:end]`. `id`, `page` and the rest stay those of the kept chunk.
         """
-
-        def widened(generation: Generation) -> list[ScoredChunk]:
-            with generation.catalog.snapshot():
-                return join(generation.catalog, kept, max_chars=max_chars)
-
-        return await self._read(widened)
+        return await self._read(lambda snapshot: join(snapshot, kept, max_chars=max_chars))
 
     # --- reading --------------------------------------------------------------------------------
 
     async def text(self, source_uri: str) -> str:
         """A source's extracted text. Raises SourceNotFound."""
-        return (await self._read(lambda generation: generation.catalog.text(source_uri)))[0]
+        return (await self._read(lambda snapshot: snapshot.text(source_uri)))[0]
 
     async def source(self, uri: str) -> Source:
         """Raises SourceNotFound."""
-        return await self._read(lambda generation: generation.catalog.source(uri))
+        return await self._read(lambda snapshot: snapshot.source(uri))
 
     async def sources(self) -> list[Source]:
         """All sources, by uri."""
-        return await self._read(lambda generation: generation.catalog.sources())
+        return await self._read(lambda snapshot: snapshot.sources())
 
     async def chunks(self, ids: Sequence[str]) -> list[Chunk]:
         """The chunks with these ids, in the order given; ids that do not exist are left out."""
-        found = await self._read(lambda generation: generation.catalog.entries_by_id(ids))
+        found = await self._read(lambda snapshot: snapshot.entries_by_id(ids))
         return [found[id_].chunk for id_ in ids if id_ in found]
 
     async def stats(self) -> dict[str, object]:
         """`sources`, `chunks`, `bytes` on disk, `generation`, `fingerprint`."""
-
-        def gather(generation: Generation) -> dict[str, object]:
-            sources, chunks = generation.catalog.counts()
-            size = self._generations.size_bytes(generation.name)
-            return {"sources": sources, "chunks": chunks, "bytes": size, "fingerprint": self.fingerprint}
-
-        found = await self._read(gather)
-        return {**found, "generation": self.generation}
+        sources, chunks = await self._read(lambda snapshot: snapshot.counts())
+        name = self.generation.partition(".")[0]
+        size = await self._run(self._generations.size_bytes, name)
+        return {
+            "sources": sources, "chunks": chunks, "bytes": size, "generation": self.generation,
+            "fingerprint": self.fingerprint,
+        }  # fmt: skip
 
     # --- writing --------------------------------------------------------------------------------
 
@@ -264,9 +259,13 @@ class Index:
     async def _run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: call(*args, **kwargs))
 
-    async def _read(self, call: Callable[[Generation], T]) -> T:
+    async def _read(self, call: Callable[[Snapshot], T]) -> T:
+        def read(generation: Generation) -> T:
+            with generation.catalog.reading() as snapshot:
+                return call(snapshot)
+
         async with self._deadline(), self._reading() as generation:
-            return await self._run(call, generation)
+            return await self._run(read, generation)
 
     @asynccontextmanager
     async def _deadline(self) -> AsyncIterator[None]:
@@ -324,7 +323,8 @@ class Index:
                 if self._generations.current() == name:
                     raise
                 continue  # replaced and removed between two lines of ours
-            built, wanted = generation.catalog.fingerprint(), self.fingerprint
+            with generation.catalog.reading() as snapshot:
+                built, wanted = snapshot.fingerprint(), self.fingerprint
             if built == wanted:
                 return _Open(generation, used)
             generation.close()

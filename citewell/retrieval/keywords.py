@@ -12,8 +12,8 @@ import tantivy
 from tantivy import Filter as Step
 from tantivy import Occur, Query
 
-from citewell.retrieval.catalog import Entry
 from citewell.retrieval.filters import All, Either, Field, Filter, Test, field_value
+from citewell.retrieval.snapshot import Entry
 
 FIELD_WEIGHTS = {"text": 1.0, "title": 0.5, "headings": 0.5}
 MAX_TERMS = 64

@@ -3,9 +3,10 @@
 A passage answers when each word of the question finds its like somewhere in it: the score is, over the
 question's tokens, the weighted mean of the best cosine with any token of the passage (ColBERT, Khattab &
 Zaharia 2020, arXiv:2004.12832). Citewell keeps the token vectors that embedding computes anyway, so there is no
-second model: projected to fewer dimensions, without the tokens that carry nothing, eight bits a number.
-
-How much is kept and what it costs in quality is measured in `docs/retrieval-quality.md`.
+second model: 256 dimensions at two bits, without the tokens that are punctuation. Two bits spread over many
+dimensions keep more than eight bits on few, because token vectors have no few directions that matter (64 of 384
+principal components hold half of the energy); what each choice costs in quality stands in
+`docs/retrieval-quality.md`.
 """
 
 from collections.abc import Sequence
@@ -15,25 +16,37 @@ from importlib.resources import files
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float32]
 
-DIMENSIONS = 64
-"""Of a packed token vector. See docs/retrieval-quality.md for 32 to 128."""
+DIMENSIONS = 256
+"""Of a packed token vector, two bits each."""
+PACKED_BYTES = DIMENSIONS // 4
+TOKEN_BYTES = PACKED_BYTES + 4
+"""On disk, with the scale and the token's id: about 7.5 KB for a chunk of 500 characters."""
 
-WEIGHTS = (0.6, 0.2, 0.2)
+IDF_POWER = 0.5
+"""A question token weighs idf ** IDF_POWER. 0 costs .003 to .005 nDCG@10 on SQuAD, 1 costs .002 on SciFact."""
+WEIGHTS = (0.5, 0.3, 0.2)
 """Shares of MaxSim, dense and keyword evidence in the final score, each scaled to 0..1 over the candidates."""
+
+_LEVELS = np.array([-1.510, -0.4528, 0.4528, 1.510], np.float32)
+"""Four values that stand for a normal variable with the least squared error (Max 1960)."""
+_THRESHOLDS = (_LEVELS[1:] + _LEVELS[:-1]) / 2
+_SHIFTS = np.array([0, 2, 4, 6], np.uint8)
+_DECODED = _LEVELS[(np.arange(256)[:, None] >> _SHIFTS) & 3]
+"""[256, 4]: the four numbers in a byte."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Packed:
-    """The token vectors of one chunk as they are stored: 68 bytes a token."""
+    """The token vectors of one chunk as they are stored."""
 
-    codes: NDArray[np.int8]
-    """[tokens, DIMENSIONS]; a vector is `codes * scales`, about unit length."""
+    codes: NDArray[np.uint8]
+    """[tokens, PACKED_BYTES], four numbers in a byte, the first in the lowest bits."""
     scales: NDArray[np.float16]
-    """[tokens]"""
+    """[tokens]; the decoded numbers times this are the vector, about of unit length."""
     ids: NDArray[np.uint16]
     """[tokens] WordPiece ids."""
 
@@ -43,7 +56,8 @@ class Packed:
     def tobytes(self) -> bytes:
         """Serialise; `unpack` is the inverse. Little-endian: count (uint32), scales, ids, codes."""
         count = np.array([len(self)], "<u4")
-        return count.tobytes() + self.scales.astype("<f2").tobytes() + self.ids.astype("<u2").tobytes() + self.codes.tobytes()  # fmt: skip
+        parts = (count, self.scales.astype("<f2"), self.ids.astype("<u2"), self.codes)
+        return b"".join(part.tobytes() for part in parts)
 
 
 def unpack(data: bytes | memoryview) -> Packed:
@@ -53,11 +67,11 @@ def unpack(data: bytes | memoryview) -> Packed:
         ValueError: The data is not as long as its first four bytes say.
     """
     count = int(np.frombuffer(data, "<u4", 1)[0]) if len(data) >= 4 else -1
-    if len(data) != 4 + count * (4 + DIMENSIONS):
+    if len(data) != 4 + count * TOKEN_BYTES:
         raise ValueError("the stored token vectors are damaged")
     scales = np.frombuffer(data, "<f2", count, 4)
     ids = np.frombuffer(data, "<u2", count, 4 + 2 * count)
-    codes = np.frombuffer(data, np.int8, count * DIMENSIONS, 4 + 4 * count).reshape(count, DIMENSIONS)
+    codes = np.frombuffer(data, np.uint8, count * PACKED_BYTES, 4 + 4 * count).reshape(count, PACKED_BYTES)
     return Packed(codes=codes, scales=scales, ids=ids)
 
 
@@ -65,20 +79,22 @@ def unpack(data: bytes | memoryview) -> Packed:
 class Stack:
     """The token vectors of several chunks, one after the other."""
 
-    codes: NDArray[np.int8]
+    codes: NDArray[np.uint8]
     scales: NDArray[np.float16]
-    ids: NDArray[np.uint16]
     offsets: NDArray[np.int64]
     """[chunks + 1]; chunk i owns the rows offsets[i]:offsets[i + 1]."""
 
     @classmethod
     def of(cls, packed: Sequence[Packed]) -> Self:
+        """Join chunks; none make an empty stack."""
         return cls(
-            codes=np.concatenate([p.codes for p in packed]),
-            scales=np.concatenate([p.scales for p in packed]),
-            ids=np.concatenate([p.ids for p in packed]),
+            codes=np.concatenate([np.zeros((0, PACKED_BYTES), np.uint8), *(p.codes for p in packed)]),
+            scales=np.concatenate([np.zeros(0, np.float16), *(p.scales for p in packed)]),
             offsets=np.cumsum([0, *map(len, packed)], dtype=np.int64),
         )
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,58 +105,69 @@ class Query:
     """[tokens, DIMENSIONS], unit length."""
     weights: Floats
     """[tokens], sum 1."""
-    ids: NDArray[np.uint16]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Model:
+    """What the installed data file holds. Made by `python -m evals.projection`."""
+
+    projection: Floats
+    """[384, DIMENSIONS], orthonormal columns."""
+    idf: Floats
+    """[vocabulary]; 0 for a token that is punctuation, which is not stored."""
 
 
 @cache
-def _projection() -> Floats:
-    """[384, DIMENSIONS], orthonormal columns. Made by `python -m evals.projection`."""
+def _model() -> _Model:
     with files("citewell.retrieval").joinpath("projection.npz").open("rb") as file, np.load(file) as data:
-        return np.asarray(data["projection"], dtype=np.float32)
+        return _Model(projection=data["projection"].astype(np.float32), idf=data["idf"].astype(np.float32))
 
 
 def _project(tokens: Floats) -> Floats:
-    projected = tokens @ _projection()
-    return projected / np.maximum(np.linalg.norm(projected, axis=1, keepdims=True), 1e-6)  # type: ignore[no-any-return]
+    projected: Floats = np.asarray(tokens, np.float32).reshape(-1, 384) @ _model().projection
+    return projected / np.maximum(np.linalg.norm(projected, axis=1, keepdims=True), np.float32(1e-6))
 
 
-def pack(tokens: Floats, token_ids: Sequence[int]) -> Packed:
+def pack(tokens: Floats, token_ids: ArrayLike) -> Packed:
     """Make a chunk's token vectors small enough to keep.
 
     Args:
-        tokens: [tokens, 384], as the built-in model makes them, special tokens dropped.
-        token_ids: The WordPiece id of each.
+        tokens: float32[tokens, 384] as the built-in model makes them, special tokens dropped.
+        token_ids: int[tokens], the WordPiece id of each.
     """
-    ids = np.asarray(token_ids, np.uint16)
-    vectors = _project(np.asarray(tokens, np.float32))
-    scales = np.abs(vectors).max(axis=1, initial=1e-6) / 127
-    codes = np.rint(vectors / scales[:, None]).astype(np.int8)
-    return Packed(codes=codes, scales=scales.astype(np.float16), ids=ids)
+    ids = np.asarray(token_ids, np.int64)
+    kept = _model().idf[ids] > 0
+    vectors, ids = _project(tokens[kept]), ids[kept]
+    standard = vectors * np.sqrt(np.float32(DIMENSIONS))
+    numbers = np.searchsorted(_THRESHOLDS, standard).astype(np.uint8)
+    # With this scale the packed vector's product with the true one is 1, as a unit vector's own is, so that
+    # similarities come out unbiased (RaBitQ, Gao & Long 2024, arXiv:2405.12497).
+    scales = 1 / np.maximum(np.einsum("td,td->t", _LEVELS[numbers], vectors), np.float32(1e-6))
+    codes = np.bitwise_or.reduce(numbers.reshape(-1, PACKED_BYTES, 4) << _SHIFTS, axis=2)
+    return Packed(codes=codes, scales=scales.astype(np.float16), ids=ids.astype(np.uint16))
 
 
-def query(tokens: Floats, token_ids: Sequence[int]) -> Query:
-    """Prepare a question's token vectors ([tokens, 384]) for `score`."""
-    count = len(token_ids)
-    weights = np.full(count, 1 / max(count, 1), np.float32)
-    return Query(vectors=_project(np.asarray(tokens, np.float32)), weights=weights, ids=np.asarray(token_ids, np.uint16))  # fmt: skip
+def query(tokens: Floats, token_ids: ArrayLike) -> Query:
+    """Prepare a question's token vectors (float32[tokens, 384]) for `score` and `rerank`."""
+    weights = _model().idf[np.asarray(token_ids, np.int64)] ** IDF_POWER
+    if not weights.any():  # nothing but punctuation
+        weights = np.ones_like(weights)
+    return Query(vectors=_project(tokens), weights=weights / max(weights.sum(), np.float32(1e-6)))
 
 
 def score(query: Query, chunks: Stack | Sequence[Packed]) -> Floats:
     """Return how well each chunk answers: [chunks], about 0..1, in the order given; 0 for a chunk without tokens.
 
-    One matrix product for all chunks and one `np.maximum.reduceat`; 50 chunks take about a millisecond.
+    One matrix product for all chunks and one `np.maximum.reduceat`.
     """
-    stack = chunks if isinstance(chunks, Stack) else Stack.of(chunks) if chunks else None
-    if stack is None or not len(query.ids):
-        return np.zeros(0 if stack is None else len(stack.offsets) - 1, np.float32)
-    starts, ends = stack.offsets[:-1], stack.offsets[1:]
-    filled = starts < ends
-    scores = np.zeros(len(starts), np.float32)
-    if filled.any():
-        similarity = (stack.codes.astype(np.float32) * stack.scales.astype(np.float32)[:, None]) @ query.vectors.T
-        # Empty chunks own no row, so the starts of the others are exactly where reduceat has to cut.
-        best = np.maximum.reduceat(similarity, starts[filled], axis=0)
-        scores[filled] = best @ query.weights
+    stack = chunks if isinstance(chunks, Stack) else Stack.of(chunks)
+    filled = stack.offsets[:-1] < stack.offsets[1:]
+    scores = np.zeros(len(stack), np.float32)
+    if filled.any() and len(query.weights):
+        similarity = _DECODED[stack.codes].reshape(-1, DIMENSIONS) @ query.vectors.T
+        similarity *= stack.scales.astype(np.float32)[:, None]
+        # A chunk without tokens owns no row, so the others' starts are exactly where reduceat has to cut.
+        scores[filled] = np.maximum.reduceat(similarity, stack.offsets[:-1][filled], axis=0) @ query.weights
     return scores
 
 
@@ -155,11 +182,7 @@ class Reranked:
 
 
 def rerank(
-    query: Query,
-    chunks: Stack | Sequence[Packed],
-    *,
-    dense: Sequence[float | None],
-    keyword: Sequence[float | None],
+    query: Query, chunks: Stack | Sequence[Packed], *, dense: Sequence[float | None], keyword: Sequence[float | None]
 ) -> Reranked:
     """Judge candidates by late interaction together with the evidence that found them.
 
@@ -170,17 +193,14 @@ def rerank(
         keyword: Each candidate's BM25 score, None where the keyword search did not return it.
     """
     maxsim = score(query, chunks)
-    combined = sum(
-        weight * _scaled(values)
-        for weight, values in zip(WEIGHTS, (maxsim, _filled(dense), _filled(keyword)), strict=True)
-    )
+    evidence = (maxsim, _filled(dense), _filled(keyword))
+    combined = sum(weight * _scaled(values) for weight, values in zip(WEIGHTS, evidence, strict=True))
     return Reranked(score=np.asarray(combined, np.float32), maxsim=maxsim)
 
 
 def _filled(values: Sequence[float | None]) -> Floats:
     """Give what a search did not return that search's lowest score: it is no better than the last one found."""
-    known = [value for value in values if value is not None]
-    low = min(known, default=0.0)
+    low = min((value for value in values if value is not None), default=0.0)
     return np.array([low if value is None else value for value in values], np.float32)
 
 

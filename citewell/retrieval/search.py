@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
 from citewell.documents import ScoredChunk
 from citewell.retrieval import fusion
-from citewell.retrieval.catalog import Entry
-from citewell.retrieval.filters import Filter, Test, both, holds
+from citewell.retrieval.filters import Filter, Test, both, holds, labels_of
 from citewell.retrieval.generation import Generation
+from citewell.retrieval.snapshot import Entry, Snapshot
 from citewell.retrieval.stores import Vectors
 from citewell.retrieval.trace import Trace
 
-_RETRIES = 5
-"""How often a search starts over because what it found was replaced while it ran."""
+_ATTEMPTS = 8
+"""A search starts over where a writer cleaned up while it ran, which a writer does as it begins and as it ends."""
 _WIDEST = 16
 """At most this many times the candidates are fetched when hits turn out to be leftovers or duplicates."""
 
@@ -29,11 +30,10 @@ class Run(Protocol):
 
 
 class Search:
-    """Searches one generation, in a state that is whole: no source is seen half old and half new.
+    """Searches one generation in a state that is whole: no source is seen half old and half new, or not at all.
 
-    The stores hold at every moment all that the catalog knows at that moment, and perhaps more. So if every hit is
-    still known afterwards, or nothing was committed meanwhile, the hits are what the catalog's state would have given;
-    otherwise the search starts over.
+    The catalog is read in one snapshot from beginning to end. The stores hold all of that snapshot's keys until a writer
+    cleans up what no newer reader can see; a search during which that began starts over.
     """
 
     def __init__(self, generation: Generation, run: Run, trace: Trace) -> None:
@@ -44,47 +44,56 @@ class Search:
     async def __call__(
         self, question: str, vector: Vectors, *, candidates: int, where: Filter | None, access: frozenset[str] | None
     ) -> list[ScoredChunk]:
-        width, retries = candidates, 0
-        while True:
-            revision, allowed = await self._run(self._prepare, access)
-            if allowed == ():
-                return []
-            only = both(where, Test("access", "in", allowed) if allowed is not None else None)
-            dense, keyword = await asyncio.gather(
-                self._timed("dense", self._generation.store.search, vector, width, only),
-                self._timed("keyword", self._generation.keywords.search, question, width, only),
-            )
-            keys = dict.fromkeys(key for key, _ in [*dense, *keyword])
-            now, entries = await self._timed("catalog", self._generation.catalog.entries, keys)
-            if now != revision and len(entries) < len(keys) and retries < _RETRIES:
-                retries += 1
-                continue
-            known = {
-                key: entry for key, entry in entries.items()
-                if (where is None or holds(where, entry.chunk))
-                and (access is None or not access.isdisjoint(entry.chunk.access))
-            }  # fmt: skip
-            unique = _representatives(known, dense, keyword)
-            short = any(
-                len(hits) >= width and len({unique[key] for key, _ in hits if key in known}) < candidates
-                for hits in (dense, keyword)
-            )
-            if short and width < candidates * _WIDEST:
-                width *= 2
-                continue
-            for key in keys:
-                if key not in known:
-                    self._trace.drop("left over from a former state, or not allowed", key=key)
-            return await self._finish(dense, keyword, known, unique, candidates, access)
+        width = candidates
+        for attempt in itertools.count(1):
+            snapshot, allowed = await self._timed("catalog", self._begin, access)
+            try:
+                if allowed == ():
+                    return []
+                only = both(where, Test("access", "in", allowed) if allowed is not None else None)
+                dense, keyword = await asyncio.gather(
+                    self._timed("dense", self._generation.store.search, vector, width, only),
+                    self._timed("keyword", self._generation.keywords.search, question, width, only),
+                )
+                keys = dict.fromkeys(key for key, _ in [*dense, *keyword])
+                entries, cleaned = await self._timed("catalog", self._look_up, snapshot, keys)
+                if cleaned and attempt < _ATTEMPTS:
+                    continue
+                known = {
+                    key: entry for key, entry in entries.items()
+                    if (where is None or holds(where, entry.chunk))
+                    and (access is None or not access.isdisjoint(entry.chunk.access))
+                }  # fmt: skip
+                unique = _representatives(known, dense, keyword)
+                short = any(
+                    len(hits) >= width and len({unique[key] for key, _ in hits if key in known}) < candidates
+                    for hits in (dense, keyword)
+                )
+                if short and width < candidates * _WIDEST:
+                    width *= 2
+                    continue
+                for key in keys:
+                    if key not in known:
+                        self._trace.drop("left over from a former state", key=key)
+                return await self._finish(snapshot, dense, keyword, known, unique, candidates, access)
+            finally:
+                await asyncio.shield(self._run(self._generation.catalog.give_back, snapshot))
+        raise AssertionError("unreachable: the loop counts for ever")
 
-    def _prepare(self, access: frozenset[str] | None) -> tuple[int, tuple[str, ...] | None]:
-        """The revision that is searched, and the label sets the caller may read; None where that is all of them."""
-        revision = self._generation.synchronise()
+    def _begin(self, access: frozenset[str] | None) -> tuple[Snapshot, tuple[str, ...] | None]:
+        """The state that is searched, and the label sets the caller may read; None where that is all of them."""
+        snapshot = self._generation.take()
         if access is None:
-            return revision, None
-        sets = self._generation.catalog.access_sets()
-        allowed = tuple(each for each in sets if not access.isdisjoint(each.split("\x1f")))
-        return revision, None if len(allowed) == len(sets) and sets else allowed
+            return snapshot, None
+        sets = snapshot.access_sets()
+        allowed = tuple(each for each in sets if not access.isdisjoint(labels_of(each)))
+        return snapshot, None if sets and len(allowed) == len(sets) else allowed
+
+    def _look_up(self, snapshot: Snapshot, keys: Iterable[int]) -> tuple[dict[int, Entry], bool]:
+        """What the snapshot knows of the keys, and whether a clean-up has begun since it was taken."""
+        with self._generation.catalog.reading() as now:
+            cleaned = now.cleanings() != snapshot.cleanings()
+        return snapshot.entries(keys), cleaned
 
     async def _timed(self, stage: str, call: Callable[..., Any], *args: Any) -> Any:
         began = time.perf_counter()
@@ -95,6 +104,7 @@ class Search:
 
     async def _finish(
         self,
+        snapshot: Snapshot,
         dense: Sequence[tuple[int, float]],
         keyword: Sequence[tuple[int, float]],
         known: dict[int, Entry],
@@ -121,7 +131,7 @@ class Search:
             ranked.append(ScoredChunk(chunk=by_id[one.id].chunk, score=one.score, evidence=evidence))
         kept, beyond = ranked[:candidates], ranked[candidates:]
         marks = {one.chunk.id: by_id[one.chunk.id].digest for one in kept}
-        holders = await self._timed("catalog", self._generation.catalog.holders, set(marks.values()))
+        holders = await self._timed("catalog", snapshot.holders, set(marks.values()))
         result = []
         for scored in kept:
             others = tuple(

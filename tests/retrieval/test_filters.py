@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from citewell.documents import Source
 from citewell.errors import InvalidFilter
-from citewell.retrieval.catalog import Entry
 from citewell.retrieval.filters import FIELDS, Test, date_number, holds, negate, parse
 from citewell.retrieval.keywords import KeywordIndex
+from citewell.retrieval.snapshot import Entry
 from citewell.retrieval.stores.chroma import embedded
 from tests.retrieval.made import HashedWords, made
 

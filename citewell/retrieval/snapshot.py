@@ -1,0 +1,159 @@
+"""The catalog as it was at one moment, for reading."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from citewell.documents import Chunk, Source
+from citewell.errors import SourceNotFound
+
+_CHUNK = """SELECT chunks.key, chunks.id, sources.uri, sources.title, chunks.text, chunks.start, chunks."end",
+    chunks.position, chunks.page, chunks.headings, sources.type, sources.date, sources.tags, sources.access,
+    chunks.digest, chunks.token_start, chunks.token_bytes
+    FROM chunks JOIN sources ON sources.number = chunks.source """
+
+_SOURCE = "SELECT uri, title, type, sha256, size_bytes, date, tags, access, pages FROM sources "
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A chunk as the catalog holds it."""
+
+    key: int
+    chunk: Chunk
+    digest: bytes
+    """Of the text with its white space evened out: equal for duplicates."""
+    token_start: int
+    """Offset in the token file, in bytes."""
+    token_bytes: int
+    """0 where the embedding model gives no token vectors."""
+
+
+def digest(text: str) -> bytes:
+    """What two chunks that hold the same text have in common: 8 bytes, white space not counted."""
+    return hashlib.blake2b(" ".join(text.split()).encode("utf-8", "surrogatepass"), digest_size=8).digest()
+
+
+class Snapshot:
+    """What one SQLite read transaction sees. Blocking; for one thread at a time. Made by `Catalog.reading`."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+
+    def end(self) -> None:
+        self.connection.execute("COMMIT")
+
+    def fingerprint(self) -> dict[str, object]:
+        found: dict[str, object] = json.loads(str(self._meta("fingerprint")))
+        return found
+
+    def revision(self) -> int:
+        """Goes up by one with every change that readers can see."""
+        return int(str(self._meta("revision")))
+
+    def token_end(self) -> int:
+        """Bytes of the token file that are spoken for; what lies behind may be overwritten."""
+        return int(str(self._meta("token_end")))
+
+    def cleanings(self) -> int:
+        """How often a writer has begun to empty the stores of what no reader can see."""
+        return int(str(self._meta("cleanings")))
+
+    def next_key(self) -> int:
+        return int(str(self._meta("next_key")))
+
+    def entries(self, keys: Iterable[int]) -> dict[int, Entry]:
+        """Those of the keys that exist."""
+        return {row[0]: _entry(row) for row in _in(self.connection, _CHUNK + "WHERE chunks.key IN", list(keys))}
+
+    def entries_by_id(self, ids: Sequence[str]) -> dict[str, Entry]:
+        found = (_entry(row) for row in _in(self.connection, _CHUNK + "WHERE chunks.id IN", ids))
+        return {entry.chunk.id: entry for entry in found}
+
+    def neighbours(self, source: str, first: int, last: int) -> list[Entry]:
+        """Chunks of a source from position `first` to `last`, in order."""
+        sql = _CHUNK + "WHERE sources.uri = ? AND chunks.position BETWEEN ? AND ? ORDER BY chunks.position"
+        return [_entry(row) for row in self.connection.execute(sql, (source, first, last))]
+
+    def holders(self, digests: Iterable[bytes]) -> dict[bytes, list[tuple[str, tuple[str, ...]]]]:
+        """By digest, the sources that hold such a chunk, each with its access labels, in order of uri."""
+        sql = """SELECT DISTINCT chunks.digest, sources.uri, sources.access
+            FROM chunks JOIN sources ON sources.number = chunks.source WHERE chunks.digest IN"""
+        found: dict[bytes, list[tuple[str, tuple[str, ...]]]] = {}
+        for mark, uri, access in sorted(_in(self.connection, sql, list(digests))):
+            found.setdefault(mark, []).append((uri, _words(access)))
+        return found
+
+    def access_sets(self) -> list[str]:
+        """Every combination of access labels that some source has, as `filters.access_set` writes it."""
+        # Steps from one distinct value to the next through the index instead of reading all sources.
+        sql = """WITH RECURSIVE step(value) AS (SELECT min(access_set) FROM sources UNION ALL
+            SELECT (SELECT min(access_set) FROM sources WHERE access_set > value) FROM step WHERE value IS NOT NULL)
+            SELECT value FROM step WHERE value IS NOT NULL"""
+        return [row[0] for row in self.connection.execute(sql)]
+
+    def source(self, uri: str) -> Source:
+        row = self.connection.execute(_SOURCE + "WHERE uri = ?", (uri,)).fetchone()
+        if row is None:
+            raise SourceNotFound(f"No source is called {uri!r}.")
+        return _source(row)
+
+    def sources(self) -> list[Source]:
+        return [_source(row) for row in self.connection.execute(_SOURCE + "ORDER BY uri")]
+
+    def text(self, uri: str) -> tuple[str, tuple[int, ...]]:
+        """A source's extracted text and the offsets at which its pages start."""
+        row = self.connection.execute("SELECT text, page_starts FROM sources WHERE uri = ?", (uri,)).fetchone()
+        if row is None:
+            raise SourceNotFound(f"No source is called {uri!r}.")
+        return zlib.decompress(row[0]).decode("utf-8", "surrogatepass"), tuple(json.loads(row[1]))
+
+    def counts(self) -> tuple[int, int]:
+        """Sources and chunks."""
+        (sources,) = self.connection.execute("SELECT count(*) FROM sources").fetchone()
+        return sources, int(str(self._meta("chunks")))
+
+    def leftovers(self) -> list[int]:
+        """Keys under which something may still be stored although no reader can see it."""
+        keys = {row[0] for row in self.connection.execute("SELECT key FROM garbage")}
+        for first, count in self.connection.execute("SELECT first, count FROM reserved"):
+            keys.update(range(first, first + count))
+        return sorted(keys)
+
+    def _meta(self, name: str) -> object:
+        return self.connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()[0]
+
+
+def _in(connection: sqlite3.Connection, sql: str, values: Sequence[object]) -> Iterator[tuple]:  # type: ignore[type-arg]  # rows of several shapes
+    for start in range(0, len(values), 500):  # SQLite's bound on parameters was 999 for long
+        some = values[start : start + 500]
+        yield from connection.execute(f"{sql} ({','.join('?' * len(some))})", some)
+
+
+def _entry(row: tuple) -> Entry:  # type: ignore[type-arg]  # a row of _CHUNK
+    (key, id_, uri, title, text, start, end, position, page, headings, type_, date, tags, access, mark, first, count) = row
+    chunk = Chunk(
+        id=id_, source=uri, title=title, text=text, start=start, end=end, index=position, page=page,
+        headings=_words(headings), type=type_, date=date, tags=_words(tags), access=_words(access),
+    )  # fmt: skip
+    return Entry(key, chunk, mark, first, count)
+
+
+def _source(row: tuple) -> Source:  # type: ignore[type-arg]  # a row of _SOURCE
+    uri, title, type_, sha256, size, date, tags, access, pages = row
+    return Source(
+        uri=uri, title=title, type=type_, sha256=sha256, size_bytes=size, date=date,
+        tags=_words(tags), access=_words(access), pages=pages,
+    )  # fmt: skip
+
+
+@lru_cache(4096)
+def _words(listed: str) -> tuple[str, ...]:
+    """A JSON list of strings; the same few stand in most rows."""
+    return tuple(json.loads(listed))
