@@ -37,11 +37,17 @@ def test_two_folders_of_one_name_get_different_ones(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_was_moved_keeps_its_name(tmp_path: Path, library: Path) -> None:
-    assert name_roots([library], {"library": tmp_path / "gone" / "library"}) == [(Root(name="library", path=library), library)]
+    assert name_roots([library], {"library": tmp_path / "gone" / "library"}) == [
+        (Root(name="library", path=library), library)
+    ]
 
 
 def test_overlapping_paths_name_each_file_once(library: Path) -> None:
-    assert uris(look(library, library / "deep", library / "a.txt")) == ["library/a.txt", "library/b.md", "library/deep/er/c.html"]
+    assert uris(look(library, library / "deep", library / "a.txt")) == [
+        "library/a.txt",
+        "library/b.md",
+        "library/deep/er/c.html",
+    ]
 
 
 def test_hidden_and_foreign_files_are_passed_over_and_said_to_be(library: Path) -> None:
@@ -79,7 +85,10 @@ def test_a_link_to_a_folder_elsewhere_is_followed(library: Path, tmp_path: Path)
 def test_pipes_and_dangling_links_are_passed_over(library: Path) -> None:
     os.mkfifo(library / "pipe.txt")
     (library / "dangling.txt").symlink_to(library / "nothing")
-    assert look(library).skipped == {"library/pipe.txt": "not a regular file", "library/dangling.txt": "a link to nothing"}
+    assert look(library).skipped == {
+        "library/pipe.txt": "not a regular file",
+        "library/dangling.txt": "a link to nothing",
+    }
 
 
 def test_an_ignore_file_names_what_stays_out_of_its_folder(library: Path) -> None:

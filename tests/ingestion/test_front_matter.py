@@ -9,18 +9,28 @@ def test_title_date_tags_and_access_are_read_and_taken_off() -> None:
     matter, text = split_front_matter(
         "---\ntitle: Tides\ndate: 2026-03-31\ntags: [sea, moon]\naccess: staff\nother: 1\n---\nHigh water.\n"
     )
-    assert ("Tides", "2026-03-31", ("sea", "moon"), ("staff",)) == (matter.title, matter.date, matter.tags, matter.access)
+    assert (
+        matter.title,
+        matter.date,
+        matter.tags,
+        matter.access,
+    ) == ("Tides", "2026-03-31", ("sea", "moon"), ("staff",))
     assert text == "High water.\n"
 
 
-@pytest.mark.parametrize("text", ["", "plain", "---\nprose between rules, not keys\n---\nmore", "---\nkey: unclosed\n", "x\n---\na: b\n---\n"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "plain", "---\nprose between rules, not keys\n---\nmore", "---\nkey: unclosed\n", "x\n---\na: b\n---\n"],
+)
 def test_other_text_keeps_its_rules_and_is_public(text: str) -> None:
     matter, rest = split_front_matter(text)
     assert rest == text
     assert matter.access == (PUBLIC,)
 
 
-@pytest.mark.parametrize("block", ["access: [staff\ntitle: x", "title: 'open", "access: a: b", "a: !!python/object:os.system x"])
+@pytest.mark.parametrize(
+    "block", ["access: [staff\ntitle: x", "title: 'open", "access: a: b", "a: !!python/object:os.system x"]
+)
 def test_front_matter_that_cannot_be_read_fails_the_file_rather_than_publishing_it(block: str) -> None:
     with pytest.raises(SourceUnreadable, match="not valid YAML"):
         split_front_matter(f"---\n{block}\n---\nsecret\n")
@@ -32,7 +42,9 @@ def test_access_that_names_no_label_fails_the_file(value: str) -> None:
         split_front_matter(f"---\naccess: {value}\n---\nsecret\n")
 
 
-@pytest.mark.parametrize(("value", "expected"), [("2026-03", "2026-03"), ("2026", "2026"), ("2026-03-31T10:00:00", "2026-03-31T10:00:00")])
+@pytest.mark.parametrize(
+    ("value", "expected"), [("2026-03", "2026-03"), ("2026", "2026"), ("2026-03-31T10:00:00", "2026-03-31T10:00:00")]
+)
 def test_partial_dates_are_dates(value: str, expected: str) -> None:
     assert split_front_matter(f"---\ndate: {value}\n---\n")[0].date == expected
 
@@ -44,6 +56,8 @@ def test_a_date_in_words_is_left_out_with_a_note() -> None:
 
 
 def test_aliases_that_explode_are_not_expanded() -> None:
-    bomb = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(f"{chr(98 + n)}: &{chr(98 + n)} [{','.join([f'*{chr(97 + n)}'] * 9)}]\n" for n in range(12))
+    bomb = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
+        f"{chr(98 + n)}: &{chr(98 + n)} [{','.join([f'*{chr(97 + n)}'] * 9)}]\n" for n in range(12)
+    )
     matter, _ = split_front_matter(f"---\n{bomb}tags: *m\n---\n")
     assert matter.tags == ()

@@ -66,7 +66,9 @@ def test_content_decides_over_the_name_where_it_can() -> None:
     assert sniff(b"<p>page source, to be read as text</p>", "page.html.txt") == "txt"
 
 
-@pytest.mark.parametrize(("entry", "what"), [("xl/workbook.xml", "Excel"), ("ppt/presentation.xml", "PowerPoint"), ("a.txt", "ZIP")])
+@pytest.mark.parametrize(
+    ("entry", "what"), [("xl/workbook.xml", "Excel"), ("ppt/presentation.xml", "PowerPoint"), ("a.txt", "ZIP")]
+)
 def test_other_archives_are_named(entry: str, what: str) -> None:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
@@ -89,10 +91,14 @@ def test_the_title_is_the_documents_else_the_files() -> None:
 
 
 def test_markdown_headings_are_found_where_they_stand_and_not_in_code() -> None:
-    text = "Top\n===\n\nA\n\n```py\n# no heading\n```\n\n## *Low* [water](x.md) { #low } ##\n\n- item\n---\n\n    # code\n"
+    text = (
+        "Top\n===\n\nA\n\n```py\n# no heading\n```\n\n## *Low* [water](x.md) { #low } ##\n\n- item\n---\n\n    # code\n"
+    )
     document = load(text.encode(), "a.md")
     assert [(heading.level, heading.text) for heading in document.headings] == [(1, "Top"), (2, "Low water")]
-    assert all(document.text[heading.start :].lstrip("# *").startswith(heading.text[:3]) for heading in document.headings)
+    assert all(
+        document.text[heading.start :].lstrip("# *").startswith(heading.text[:3]) for heading in document.headings
+    )
 
 
 # --- HTML -------------------------------------------------------------------------------------
@@ -107,7 +113,12 @@ def test_html_gives_the_text_a_reader_sees() -> None:
         "k.html",
     )
     assert document.text == "Knots\n\nA bowline does not slip.\n\n- one\n- two\n\na | 1\nb | 2\n\nx\n  y\n\n\ufffdend"
-    assert (document.title, document.date, document.tags, document.access) == ("Knots & hitches", "2026-03-31", ("sea", "rope"), ("staff",))
+    assert (document.title, document.date, document.tags, document.access) == (
+        "Knots & hitches",
+        "2026-03-31",
+        ("sea", "rope"),
+        ("staff",),
+    )
     (heading,) = document.headings
     assert document.text[heading.start :].startswith("Knots")
 
@@ -126,7 +137,9 @@ def test_broken_html_still_gives_its_text() -> None:
 
 
 def test_word_gives_paragraphs_headings_lists_tables_and_tracked_insertions() -> None:
-    styles = f'<w:styles xmlns:w="{W}"><w:style w:styleId="berschrift1"><w:name w:val="heading 1"/></w:style></w:styles>'
+    styles = (
+        f'<w:styles xmlns:w="{W}"><w:style w:styleId="berschrift1"><w:name w:val="heading 1"/></w:style></w:styles>'
+    )
     document = load(
         docx(
             paragraph("Tides", "berschrift1")
@@ -177,7 +190,9 @@ def test_pdf_pages_title_and_date_are_kept() -> None:
 
 def test_pdf_paragraphs_are_joined_and_page_numbers_and_running_heads_dropped() -> None:
     body = "The sea rises and falls twice in a little more than a day, and\nships in harbour rise and fall with it, whatever their master says."
-    document = load(pdf(*(f"The Book of Tides\n{body}\n{'abc'[n % 3]} Short line {n}.\n{n + 1}" for n in range(6))), "a.pdf")
+    document = load(
+        pdf(*(f"The Book of Tides\n{body}\n{'abc'[n % 3]} Short line {n}.\n{n + 1}" for n in range(6))), "a.pdf"
+    )
     assert document.text.count("The Book of Tides") == 1
     assert "more than a day, and ships in harbour" in document.text
     assert "Short line 5." in document.text
@@ -201,7 +216,7 @@ def test_pdf_with_an_owner_password_only_is_read() -> None:
 
 
 def test_pdf_without_text_says_so_and_a_scan_asks_for_ocr(tmp_path: Path) -> None:
-    with pytest.raises(SourceUnsupported, match="holds no text$"):
+    with pytest.raises(SourceUnsupported, match=r"holds no text$"):
         load(pdf("", ""), "a.pdf")
     from PIL import Image
 

@@ -1,4 +1,5 @@
 import time
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -8,7 +9,23 @@ from citewell.ingestion.document import Document, Heading
 from citewell.ingestion.loaders.text import load_markdown
 from citewell.ingestion.split import split
 
-WORDS = st.sampled_from(["tide", "harbour", "Lantern.", "Why?", "\n", "\n\n", "   ", "naïve", "灯台は古い。", "x" * 130, "1,946", "# Head\n", "\t"])
+WORDS = st.sampled_from(
+    [
+        "tide",
+        "harbour",
+        "Lantern.",
+        "Why?",
+        "\n",
+        "\n\n",
+        "   ",
+        "naïve",
+        "灯台は古い。",
+        "x" * 130,
+        "1,946",
+        "# Head\n",
+        "\t",
+    ]
+)
 TEXTS = st.lists(st.one_of(WORDS, st.text(max_size=12)), min_size=1, max_size=120).map(" ".join)
 
 
@@ -54,14 +71,16 @@ def test_identifiers_are_the_same_in_every_release_and_depend_on_source_and_text
 def test_prose_overlaps_at_every_place_and_breaks_after_sentences() -> None:
     prose = " ".join(f"This is sentence number {n} of a long and rather even text." for n in range(200))
     chunks = split(Document(text=prose, type="txt"), "p.txt", chunk_size=500, chunk_overlap=50)
-    shared = [left.end - right.start for left, right in zip(chunks, chunks[1:], strict=False)]
+    shared = [left.end - right.start for left, right in pairwise(chunks)]
     assert min(shared) > 30
     assert max(shared) <= 50
     assert all(chunk.text.endswith(".") for chunk in chunks)
 
 
 def test_every_chunk_knows_the_headings_above_it_and_none_spans_two_sections() -> None:
-    document = load_markdown(b"Preface.\n\n# One\n\n## Deep\n\nBelow deep.\n\n## Other\n\nBelow other.\n\n# Two\n\nEnd.\n")
+    document = load_markdown(
+        b"Preface.\n\n# One\n\n## Deep\n\nBelow deep.\n\n## Other\n\nBelow other.\n\n# Two\n\nEnd.\n"
+    )
     chunks = split(document, "a.md", chunk_size=200, chunk_overlap=50)
     assert [chunk.headings for chunk in chunks] == [(), ("One", "Deep"), ("One", "Other"), ("Two",)]
     assert chunks[1].text == "# One\n\n## Deep\n\nBelow deep.", "a heading without text stays with the section below"

@@ -26,7 +26,9 @@ async def test_an_upload_that_cannot_be_read_changes_nothing(index: MemoryIndex,
     assert [path.name for path in (settings.data_dir / "uploads").iterdir()] == ["tides.txt"]
 
 
-async def test_uploads_survive_other_ingestions_and_rebuilds(index: MemoryIndex, settings: Settings, library: Path) -> None:
+async def test_uploads_survive_other_ingestions_and_rebuilds(
+    index: MemoryIndex, settings: Settings, library: Path
+) -> None:
     await ingest_upload(index, settings, "tides.txt", b"High water.")
     await ingest(index, [library], settings)
     assert "uploads/tides.txt" in index.held
@@ -44,12 +46,30 @@ async def test_a_removed_upload_is_gone_with_its_file(index: MemoryIndex, settin
         await remove_upload(index, settings, "tides.txt")
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", ".hidden.txt", "a/..", "a\0.txt", "a\n.txt", "con|.txt", "\ud800.txt", "x" * 300 + ".txt", "a.exe", "a"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        ".",
+        "..",
+        ".hidden.txt",
+        "a/..",
+        "a\0.txt",
+        "a\n.txt",
+        "con|.txt",
+        "\ud800.txt",
+        "x" * 300 + ".txt",
+        "a.exe",
+        "a",
+    ],
+)
 def test_names_that_are_no_good_are_refused(name: str) -> None:
     with pytest.raises(InvalidRequest):
         safe_name(name)
 
 
-@pytest.mark.parametrize(("name", "safe"), [("../../etc/a.txt", "a.txt"), ("/tmp/a.TXT", "a.TXT"), ("Ebbe & Flut.md", "Ebbe & Flut.md")])
+@pytest.mark.parametrize(
+    ("name", "safe"), [("../../etc/a.txt", "a.txt"), ("/tmp/a.TXT", "a.TXT"), ("Ebbe & Flut.md", "Ebbe & Flut.md")]
+)
 def test_folders_in_names_are_dropped(name: str, safe: str) -> None:
     assert safe_name(name) == safe
