@@ -108,15 +108,18 @@ class Threads:
 
 
 @contextlib.asynccontextmanager
-async def open_threads(settings: Settings) -> AsyncIterator[Threads]:
+async def open_threads(settings: Settings, *, lease_s: float = 5.0) -> AsyncIterator[Threads]:
     """Threads in Redis when `settings.redis_url` is set, else in `settings.data_dir / "threads.db"`.
+
+    Args:
+        lease_s: A run whose process died or hangs frees its thread after this many seconds.
 
     Raises:
         CheckpointError: The store cannot be reached.
         ConfigurationError: The Redis URL cannot be used.
     """
     async with _open_place(settings) as place:
-        yield Threads(place, policy=settings.thread_policy, wait_s=settings.thread_wait_s)
+        yield Threads(place, policy=settings.thread_policy, wait_s=settings.thread_wait_s, lease_s=lease_s)
 
 
 @contextlib.asynccontextmanager

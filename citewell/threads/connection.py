@@ -17,6 +17,7 @@ import redis.exceptions
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
+from redis.maint_notifications import MaintNotificationsConfig
 
 from citewell.errors import CheckpointError, ConfigurationError
 
@@ -35,6 +36,7 @@ TRANSIENT = (
     redis.exceptions.RedisClusterException,
     OSError,
     TimeoutError,
+    AttributeError,  # redis-py 8.1 writes to a connection that another task has just closed: `_writer` is None
 )
 """What may pass by itself: a restart, a failover, a network that blinks."""
 
@@ -60,7 +62,9 @@ def connect(url: str, *, max_connections: int, timeout_s: float) -> Client:
         "socket_timeout": timeout_s,
         "socket_connect_timeout": timeout_s,
         "socket_keepalive": True,
-        "health_check_interval": 0,
+        # A new connection says HELLO and AUTH and no more: proxies know few commands, and each is a round trip.
+        "driver_info": None,
+        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
         "retry": Retry(NoBackoff(), 0),
     }
     base, _, kind = parts.scheme.partition("+")

@@ -90,13 +90,13 @@ class SqliteSaver(AsyncSqliteSaver):
         await self.setup()
         with sqlite_errors():
             async with self._writing:
-                await self.conn.execute("BEGIN IMMEDIATE")
                 try:
+                    await self.conn.execute("BEGIN IMMEDIATE")
                     await self._check_turn(config)
                     yield
                     await self.conn.commit()
-                except BaseException:
-                    await self.conn.rollback()
+                except BaseException:  # also a cancellation: the file must not stay locked
+                    await asyncio.shield(self.conn.rollback())
                     raise
 
     async def _check_turn(self, config: RunnableConfig | None) -> None:
@@ -230,12 +230,12 @@ class SqlitePlace:
     async def _transaction(self) -> AsyncIterator[aiosqlite.Connection]:
         with sqlite_errors():
             async with self._lock:
-                await self._db.execute("BEGIN IMMEDIATE")
                 try:
+                    await self._db.execute("BEGIN IMMEDIATE")
                     yield self._db
                     await self._db.commit()
-                except BaseException:
-                    await self._db.rollback()
+                except BaseException:  # also a cancellation: the file must not stay locked
+                    await asyncio.shield(self._db.rollback())
                     raise
 
     async def _rows(self, query: str, *values: object) -> list[Any]:
@@ -279,7 +279,10 @@ class SqlitePlace:
 
     async def release(self, thread_id: str, ticket: str) -> None:
         async with self._transaction() as db:
-            await db.execute("DELETE FROM runs WHERE thread_id = ? AND ticket = ?", (thread_id, ticket))
+            # The row stays: a late write of this ticket must meet a ticket that is not its own.
+            await db.execute(
+                "UPDATE runs SET ticket = '', expires = 0 WHERE thread_id = ? AND ticket = ?", (thread_id, ticket)
+            )
             await db.execute("DELETE FROM queue WHERE ticket = ?", (ticket,))
             await db.execute(
                 "UPDATE threads SET expires = ? + nullif(coalesce(ttl_s, ?), 0) WHERE thread_id = ?",

@@ -91,13 +91,14 @@ class Turns:
             if (before := self._held.get(thread_id)) is not None:
                 before.lost.set()
             self._held[thread_id] = turn
-            heartbeat = asyncio.create_task(self._keep(turn))
+            # Told to stop rather than cancelled: a heartbeat that is under way must not be cut in two.
+            over = asyncio.Event()
+            heartbeat = asyncio.create_task(self._keep(turn, over))
             try:
                 yield turn
             finally:
-                heartbeat.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await heartbeat
+                over.set()
+                await asyncio.shield(asyncio.gather(heartbeat, return_exceptions=True))
         finally:
             if self._held.get(thread_id) is turn:
                 del self._held[thread_id]
@@ -114,12 +115,9 @@ class Turns:
         self._freed[turn.thread_id].add(freed)
         order = self._order.setdefault(turn.thread_id, asyncio.Lock())
         try:
-            while True:
-                freed.clear()
-                async with order:
-                    held = await self._leases.claim(turn.thread_id, turn.ticket, policy, self._lease_s)
-                if held:
-                    return
+            async with order:
+                held = await self._leases.claim(turn.thread_id, turn.ticket, policy, self._lease_s)
+            while not held:
                 if policy == "reject":
                     raise ThreadBusy("Another message of this conversation is being answered; try again later.")
                 left = deadline - time.monotonic()
@@ -128,16 +126,21 @@ class Turns:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(min(left, self._poll_s)):
                         await freed.wait()
+                freed.clear()
+                held = await self._leases.claim(turn.thread_id, turn.ticket, policy, self._lease_s)
         finally:
             waiting = self._freed[turn.thread_id]
             waiting.discard(freed)
             if not waiting:
                 del self._freed[turn.thread_id]
 
-    async def _keep(self, turn: Turn) -> None:
+    async def _keep(self, turn: Turn, over: asyncio.Event) -> None:
         held_until = time.monotonic() + self._lease_s
         while not turn.lost.is_set():
-            await asyncio.sleep(self._lease_s / 3)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._lease_s / 3):
+                    await over.wait()
+                    return
             try:
                 async with asyncio.timeout(self._lease_s):
                     renewed = await self._leases.renew(turn.thread_id, turn.ticket, self._lease_s)

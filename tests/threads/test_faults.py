@@ -1,0 +1,241 @@
+"""Servers that go away, come back, fail over, forget; many threads at once: an error or the whole thread, never less."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+import redis
+
+from citewell.errors import CheckpointError, ConfigurationError, ThreadNotFound, TornThread
+from citewell.settings import Settings
+from citewell.threads import RedisSaver, open_threads
+from tests.redis_servers import Cluster, Guarded, Server, wait_for
+from tests.threads.talk import ask, config, contents, talk
+
+
+def spoken(count: int) -> list[str]:
+    return [said for number in range(count) for said in (str(number), f"re: {number}")]
+
+
+async def test_a_server_that_is_down_is_an_error_that_says_so(own_redis: Server) -> None:
+    async with RedisSaver.from_conn_string(own_redis.url, patience_s=0.3) as saver:
+        app = talk().compile(checkpointer=saver)
+        await app.ainvoke(ask("0"), config("t"), durability="sync")
+        own_redis.kill()
+        for call in (
+            app.ainvoke(ask("1"), config("t")),
+            app.aget_state(config("t")),
+            saver.aget_tuple(config("t")),
+            saver.adelete_thread("t"),
+        ):
+            with pytest.raises(CheckpointError, match="cannot be reached"):
+                await call
+        with pytest.raises(CheckpointError):
+            _ = [found async for found in saver.alist(None)]
+
+
+async def test_a_server_that_comes_back_goes_on_without_a_restart(own_redis: Server) -> None:
+    async with RedisSaver.from_conn_string(own_redis.url, patience_s=0.3) as saver:
+        app = talk().compile(checkpointer=saver)
+        await app.ainvoke(ask("0"), config("t"), durability="sync")
+        own_redis.kill()
+        with pytest.raises(CheckpointError):
+            await app.ainvoke(ask("1"), config("t"), durability="sync")
+        own_redis.start()  # it has forgotten the scripts, too
+        await app.ainvoke(ask("1"), config("t"), durability="sync")
+        assert contents((await app.aget_state(config("t"))).values) == spoken(2)
+
+
+async def test_a_restart_in_mid_conversation_is_waited_for(own_redis: Server) -> None:
+    async with RedisSaver.from_conn_string(own_redis.url, patience_s=20) as saver:
+        app = talk(0.02).compile(checkpointer=saver)
+
+        async def converse() -> None:
+            for number in range(30):
+                await app.ainvoke(ask(str(number)), config("t"), durability="sync")
+
+        talking = asyncio.create_task(converse())
+        await asyncio.sleep(0.4)
+        own_redis.kill()
+        await asyncio.sleep(0.3)
+        await asyncio.to_thread(own_redis.start)
+        await talking
+        assert contents((await app.aget_state(config("t"))).values) == spoken(30)
+
+
+async def test_no_service_starts_on_a_server_that_is_not_there(own_redis: Server, tmp_path: Any) -> None:
+    own_redis.kill()
+    with pytest.raises(CheckpointError):
+        async with open_threads(Settings(data_dir=tmp_path, redis_url=own_redis.url)):
+            pass
+
+
+@pytest.mark.parametrize("url", ["http://x", "redis+sentinel://host", "redis://host:port/0", "localhost:6379"])
+async def test_a_url_that_cannot_be_read_is_refused_without_repeating_it(url: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        async with RedisSaver.from_conn_string(url.replace("//", "//user:secret@")):
+            pass
+    assert "secret" not in str(caught.value)
+
+
+async def test_a_wrong_password_is_an_error_at_once(own_redis: Server) -> None:
+    own_redis.client.config_set("requirepass", "right")
+    async with RedisSaver.from_conn_string(own_redis.url.replace("//", "//:wrong@"), patience_s=20) as saver:
+        began = time.monotonic()
+        with pytest.raises(CheckpointError, match="credentials"):
+            await saver.aget_tuple(config("t"))
+        assert time.monotonic() - began < 5
+
+
+async def test_a_full_server_is_an_error_and_harms_nothing(own_redis: Server) -> None:
+    async with RedisSaver.from_conn_string(own_redis.url) as saver:
+        app = talk().compile(checkpointer=saver)
+        await app.ainvoke(ask("0"), config("t"), durability="sync")
+        own_redis.client.config_set("maxmemory", 1)
+        with pytest.raises(CheckpointError, match="out of memory"):
+            await app.ainvoke(ask("1"), config("t"), durability="sync")
+        own_redis.client.config_set("maxmemory", 0)
+        await app.ainvoke(ask("1"), config("t"), durability="sync")
+        assert contents((await app.aget_state(config("t"))).values) == spoken(2)
+
+
+async def test_scripts_that_were_flushed_are_loaded_again(saver: RedisSaver, redis_url: str) -> None:
+    app = talk().compile(checkpointer=saver)
+    for number in range(3):
+        redis.Redis.from_url(redis_url).script_flush()
+        await app.ainvoke(ask(str(number)), config("t"), durability="sync")
+    assert contents((await app.aget_state(config("t"))).values) == spoken(3)
+
+
+async def test_a_hundred_threads_of_twenty_turns_at_once_on_ten_connections(redis_url: str) -> None:
+    async with RedisSaver.from_conn_string(redis_url, max_connections=10) as saver:
+        app = talk().compile(checkpointer=saver)
+
+        async def converse(thread: str) -> None:
+            for number in range(20):
+                await app.ainvoke(ask(str(number)), config(thread), durability="exit")
+
+        await asyncio.gather(*(converse(f"t{number}") for number in range(100)))
+        for number in range(100):
+            assert contents((await app.aget_state(config(f"t{number}"))).values) == spoken(20)
+    with redis.Redis.from_url(redis_url) as client:
+        wait_for(lambda: len(client.client_list()) <= 2, "the connections to close")
+
+
+async def test_a_thread_evicted_in_mid_answer_is_stored_whole(saver: RedisSaver) -> None:
+    app = talk(0.3).compile(checkpointer=saver)
+    await talk().compile(checkpointer=saver).ainvoke(ask("0"), config("t"), durability="sync")
+    answering = asyncio.create_task(app.ainvoke(ask("1"), config("t"), durability="sync"))
+    await asyncio.sleep(0.15)
+    await saver.connection.command("UNLINK", saver.key("t"))  # what an eviction does
+    await answering
+    assert contents((await app.aget_state(config("t"))).values) == spoken(2)
+    async with RedisSaver.from_conn_string(_url(saver)) as cold:
+        assert contents((await talk().compile(checkpointer=cold).aget_state(config("t"))).values) == spoken(2)
+
+
+async def test_a_server_under_eviction_keeps_or_drops_threads_as_a_whole(own_redis: Server) -> None:
+    async with RedisSaver.from_conn_string(own_redis.url) as saver:
+        app = talk().compile(checkpointer=saver)
+        own_redis.client.config_set("maxmemory-policy", "allkeys-random")
+        own_redis.client.config_set("maxmemory", own_redis.client.info("memory")["used_memory"] + 8_000_000)
+        for number in range(8):
+            await asyncio.gather(*(
+                app.ainvoke(ask(str(number) + "x" * 20_000), config(f"t{thread}"), durability="sync") for thread in range(40)
+            ))  # fmt: skip
+        assert own_redis.client.info("stats")["evicted_keys"] > 0
+        own_redis.client.config_set("maxmemory", 0)
+        async with RedisSaver.from_conn_string(own_redis.url) as cold:
+            for thread in range(40):
+                found = await cold.aget_tuple(config(f"t{thread}"))
+                if found is None:
+                    continue
+                said = contents(found.checkpoint["channel_values"])
+                first = int(said[0][0])
+                expected = [str(number) + "x" * 20_000 for number in range(first, 8)]
+                assert said == [text for asked in expected for text in (asked, f"re: {asked}")]
+
+
+@pytest.mark.parametrize("kind", ["m", "b", "c"])
+async def test_a_thread_with_a_hole_is_an_error_and_not_a_shorter_thread(saver: RedisSaver, kind: str) -> None:
+    app = talk().compile(checkpointer=saver)
+    for number in range(3):
+        await app.ainvoke(ask(str(number)), config("t"), durability="sync")
+    fields = [name for name in await saver.connection.command("HKEYS", saver.key("t")) if name[:1] == kind.encode()]
+    if kind == "c":
+        fields = [max(fields)]
+    await saver.connection.command("HDEL", saver.key("t"), *fields)
+    async with RedisSaver.from_conn_string(_url(saver)) as cold:
+        with pytest.raises(TornThread):
+            await cold.aget_tuple(config("t"))
+
+
+async def test_a_run_whose_thread_expired_says_so(redis_url: str, tmp_path: Any) -> None:
+    async with open_threads(Settings(data_dir=tmp_path, redis_url=redis_url)) as threads:
+        app = talk(0.3).compile(checkpointer=threads.checkpointer)
+        async with threads.turn("t") as held:
+            answering = asyncio.create_task(app.ainvoke(ask("a"), {"configurable": held.config}, durability="sync"))
+            await asyncio.sleep(0.15)
+            redis.Redis.from_url(redis_url).flushdb()
+            with pytest.raises(ThreadNotFound):
+                await answering
+
+
+async def test_it_speaks_tls(redis_tls_url: str, redis_url: str) -> None:
+    async with RedisSaver.from_conn_string(redis_tls_url) as saver:
+        await talk().compile(checkpointer=saver).ainvoke(ask("0"), config("t"), durability="sync")
+    async with RedisSaver.from_conn_string(redis_url) as plain:
+        assert contents((await talk().compile(checkpointer=plain).aget_state(config("t"))).values) == spoken(1)
+    async with RedisSaver.from_conn_string(redis_tls_url.partition("?")[0], patience_s=0.2) as distrustful:
+        with pytest.raises(CheckpointError):
+            await distrustful.aget_tuple(config("t"))
+
+
+async def test_a_sentinel_names_the_new_primary_when_the_old_one_dies(redis_sentinel: Guarded) -> None:
+    async with RedisSaver.from_conn_string(redis_sentinel.url, patience_s=30) as saver:
+        app = talk().compile(checkpointer=saver)
+        for number in range(5):
+            await app.ainvoke(ask(str(number)), config("t"), durability="sync")
+        assert redis_sentinel.primary.client.wait(1, 5000) == 1
+        redis_sentinel.primary.kill()
+        for number in range(5, 10):
+            await app.ainvoke(ask(str(number)), config("t"), durability="sync")
+        assert contents((await app.aget_state(config("t"))).values) == spoken(10)
+        assert redis_sentinel.replica.client.role()[0] == b"master"
+
+
+async def test_a_cluster_fails_over_in_mid_conversation(redis_cluster: Cluster) -> None:
+    threads = [f"t{{{number}}}" for number in range(12)]  # on every node
+    async with RedisSaver.from_conn_string(redis_cluster.url, patience_s=30) as saver:
+        app = talk(0.02).compile(checkpointer=saver)
+
+        async def converse(thread: str) -> None:
+            for number in range(20):
+                await app.ainvoke(ask(str(number)), config(thread), durability="sync")
+
+        talking = [asyncio.create_task(converse(thread)) for thread in threads]
+        await asyncio.sleep(0.5)
+        victim = await asyncio.to_thread(redis_cluster.primary_of, saver.key(threads[0]))
+        assert not any(task.done() for task in talking)
+        await asyncio.to_thread(victim.kill)
+        await asyncio.gather(*talking)
+        assert victim.process is None
+        for thread in threads:
+            assert contents((await app.aget_state(config(thread))).values) == spoken(20)
+    async with RedisSaver.from_conn_string(redis_cluster.url.replace(
+        str(redis_cluster.nodes[0].port), str(next(node.port for node in redis_cluster.nodes if node.process)))
+    ) as cold:  # fmt: skip
+        for thread in threads:
+            assert contents((await talk().compile(checkpointer=cold).aget_state(config(thread))).values) == spoken(20)
+        assert {found.config["configurable"]["thread_id"] async for found in cold.alist(None)} == set(threads)
+        for thread in threads:
+            await cold.adelete_thread(thread)
+        assert [key async for key in cold.connection.keys(b"")] == []
+
+
+def _url(saver: RedisSaver) -> str:
+    options = saver.connection.client.connection_pool.connection_kwargs  # type: ignore[union-attr]
+    return f"redis://{options['host']}:{options['port']}/{options.get('db', 0)}"

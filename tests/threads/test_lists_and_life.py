@@ -1,0 +1,197 @@
+"""History in pages, lists of an owner's threads, time to live, deletion that leaves nothing, maintenance."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from citewell.errors import ThreadNotFound
+from citewell.settings import Settings
+from citewell.threads import RedisSaver, Threads, open_threads
+from tests.threads.talk import ask, config, contents, talk
+
+ROOT = Path(__file__).parents[2]
+
+
+async def converse(threads: Threads, thread: str, count: int = 1, owner: str = "me", first: int = 0) -> None:
+    app = talk().compile(checkpointer=threads.checkpointer)
+    for number in range(first, first + count):
+        async with threads.turn(thread) as held:
+            await app.ainvoke(ask(str(number)), {"configurable": held.config}, durability="sync")
+            await threads.record(thread, owner, f"  question\n{number} ")
+
+
+async def test_history_comes_in_pages_from_the_end(threads: Threads) -> None:
+    await converse(threads, "t", 6)
+    page = await threads.history("t", limit=5)
+    assert [message.content for message in page.messages] == ["re: 3", "4", "re: 4", "5", "re: 5"]
+    assert (page.first, page.total, page.before) == (7, 12, 7)
+    seen = [page]
+    while page.before is not None:
+        page = await threads.history("t", limit=5, before=page.before)
+        seen.append(page)
+    assert [len(page.messages) for page in seen] == [5, 5, 2]
+    assert sum((list(page.messages) for page in reversed(seen)), []) == list((await threads.history("t")).messages)
+    with pytest.raises(ValueError, match="limit"):
+        await threads.history("t", limit=0)
+
+
+async def test_statistics_count_the_whole_thread(threads: Threads) -> None:
+    await converse(threads, "t", 3)
+    figures = await threads.statistics("t")
+    assert (figures.messages, figures.user_messages, figures.assistant_messages) == (6, 3, 3)
+    with pytest.raises(ThreadNotFound):
+        await threads.statistics("nobody")
+    with pytest.raises(ThreadNotFound):
+        await threads.history("nobody")
+
+
+async def test_an_owner_sees_their_own_threads_the_last_used_first(threads: Threads) -> None:
+    for thread, owner in [("a", "me"), ("b", "me"), ("c", "you"), ("a", "me")]:
+        await converse(threads, thread, owner=owner, first=7)
+        await asyncio.sleep(0.01)
+    mine = await threads.list("me")
+    assert [info.thread_id for info in mine] == ["a", "b"]
+    assert mine[0].title == "question 7"
+    assert mine[0].created < mine[0].updated
+    assert mine[0].size_bytes > 500
+    assert [info.thread_id for info in await threads.list("you")] == ["c"]
+    assert await threads.list("nobody") == []
+    assert [info.thread_id for info in await threads.list("me", limit=1)] == ["a"]
+    assert [info.thread_id for info in await threads.list("me", before=mine[0].updated)] == ["b"]
+    info = await threads.info("c")
+    assert info is not None
+    assert info.owner == "you"
+    assert await threads.info("nobody") is None
+
+
+async def test_the_first_title_stays(threads: Threads) -> None:
+    await threads.record("t", "me", "")
+    await threads.record("t", "me", "How tall is it?")
+    await threads.record("t", "me", "And how old?")
+    assert [info.title for info in await threads.list("me")] == ["How tall is it?"]
+
+
+async def test_deleting_leaves_nothing(threads: Threads, kept_in: dict[str, Any]) -> None:
+    await converse(threads, "keep")
+    before = _everything(kept_in)
+    await converse(threads, "a:b {x}", 3, owner="somebody")
+    assert await threads.delete("a:b {x}")
+    assert not await threads.delete("a:b {x}")
+    assert _everything(kept_in) == before
+    assert await threads.list("somebody") == []
+    assert [info.thread_id for info in await threads.list("me")] == ["keep"]
+    await threads.delete("keep")
+    assert not _everything(kept_in)
+
+
+def _everything(kept_in: dict[str, Any]) -> dict[str, Any]:
+    """All that is stored anywhere."""
+    if "redis_url" in kept_in:
+        with redis.Redis.from_url(kept_in["redis_url"]) as client:
+            return {key.decode(): client.dump(key) for key in client.scan_iter()}
+    import sqlite3
+
+    with sqlite3.connect(kept_in["data_dir"] / "threads.db") as db:
+        tables = ("checkpoints", "writes", "threads", "runs", "queue")
+        return {f"{table} {row}": 1 for table in tables for row in db.execute(f"SELECT * FROM {table}")}
+
+
+async def test_an_unused_thread_expires_as_a_whole(kept_in: dict[str, Any]) -> None:
+    async with open_threads(Settings(**kept_in, thread_ttl_s=1)) as threads:
+        await converse(threads, "t", 3)
+        assert await threads.list("me")
+        await asyncio.sleep(1.3)
+        with pytest.raises(ThreadNotFound):
+            await threads.history("t")
+        assert await threads.info("t") is None
+        assert await threads.list("me") == []
+        await converse(threads, "t", 1)
+        assert (await threads.history("t")).total == 2, "and the next message begins a new one"
+
+
+async def test_reading_and_writing_both_keep_a_thread_alive(kept_in: dict[str, Any]) -> None:
+    async with open_threads(Settings(**kept_in, thread_ttl_s=2)) as threads:
+        await converse(threads, "read")
+        await converse(threads, "written")
+        for number in range(1, 6):
+            await asyncio.sleep(0.6)
+            await threads.history("read")
+            await converse(threads, "written", first=number)
+        assert (await threads.history("read")).total == 2
+        assert (await threads.history("written")).total == 12
+
+
+async def test_a_thread_can_have_a_life_of_its_own(kept_in: dict[str, Any]) -> None:
+    async with open_threads(Settings(**kept_in, thread_ttl_s=1)) as threads:
+        for thread in ("short", "long", "for good"):
+            await converse(threads, thread)
+        await threads.touch("long", ttl_s=60)
+        await threads.touch("for good", ttl_s=0)
+        await converse(threads, "long", first=1)  # and a write does not take it back
+        await asyncio.sleep(1.3)
+        with pytest.raises(ThreadNotFound):
+            await threads.history("short")
+        assert (await threads.history("long")).total == 4
+        assert (await threads.history("for good")).total == 2
+
+
+async def test_every_key_of_a_thread_gets_its_time_anew_with_each_read(redis_url: str) -> None:
+    async with RedisSaver.from_conn_string(redis_url, ttl_s=100) as saver:
+        app = talk().compile(checkpointer=saver)
+        for number in range(3):
+            await app.ainvoke(ask(str(number)), config("t"), durability="sync")
+        with redis.Redis.from_url(redis_url) as client:
+            for read in (
+                lambda: saver.aget_tuple(config("t")),
+                lambda: _drain(saver),
+                lambda: saver.aget_delta_channel_history(config=config("t"), channels=["messages"]),
+            ):
+                for key in client.scan_iter():
+                    client.expire(key, 5)
+                await read()
+                assert [client.ttl(key) > 90 for key in client.scan_iter()] == [True]
+
+
+async def _drain(saver: RedisSaver) -> None:
+    _ = [found async for found in saver.alist(config("t"))]
+
+
+async def test_the_maintenance_commands_show_and_trim(kept_in: dict[str, Any]) -> None:
+    async with open_threads(Settings(**kept_in)) as threads:
+        await converse(threads, "t", 12)
+        await converse(threads, "u", 2)
+    shown = await _maintain(kept_in, "du")
+    assert "2 threads" in shown
+    assert shown.index(" t ") < shown.index(" u "), "the largest first"
+    assert "question 0" in shown
+    trimmed = await _maintain(kept_in, "prune", "t")
+    assert "1 threads trimmed" in trimmed
+    before, after = (int(text.replace(",", "")) for text in trimmed.split(":")[1].replace("bytes before,", " ").split()[:2])
+    assert after < before / 2
+    async with open_threads(Settings(**kept_in)) as threads:
+        assert (await threads.history("t")).total == 24
+        app = talk().compile(checkpointer=threads.checkpointer)
+        assert len([state async for state in app.aget_state_history(config("t"))]) == 1
+        assert len([state async for state in app.aget_state_history(config("u"))]) == 8
+        assert contents((await app.aget_state(config("u"))).values) == ["0", "re: 0", "1", "re: 1"]
+    assert "0 threads trimmed" in await _maintain(kept_in, "prune", "--idle-days", "1")
+
+
+async def _maintain(kept_in: dict[str, Any], *arguments: str) -> str:
+    environment = os.environ | {"CITEWELL_DATA_DIR": str(kept_in["data_dir"]), "PYTHONPATH": str(ROOT), "COLUMNS": "160"}
+    environment["CITEWELL_REDIS_URL"] = kept_in.get("redis_url", "")
+    done = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "citewell.threads", *arguments,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, cwd=kept_in["data_dir"].parent,
+    )  # fmt: skip
+    out, errors = await asyncio.wait_for(done.communicate(), 60)
+    assert done.returncode == 0, errors.decode()
+    return out.decode()

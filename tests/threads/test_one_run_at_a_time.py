@@ -1,0 +1,199 @@
+"""Turns: queued, rejected, replacing; nothing lost or out of order, whatever dies; stale holders write nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from citewell.errors import RunReplaced, ThreadBusy, ThreadNotFound
+from citewell.settings import Settings
+from citewell.threads import Threads, open_threads
+from tests.threads.talk import ask, config, talk
+
+ROOT = Path(__file__).parents[2]
+
+
+async def turn(threads: Threads, thread: str, text: str, pause_s: float = 0.02, policy: Any = None) -> None:
+    async with threads.turn(thread, policy) as held:
+        app = talk(pause_s).compile(checkpointer=threads.checkpointer)
+        await app.ainvoke(ask(text), {"configurable": held.config}, durability="sync")
+
+
+async def transcript(threads: Threads, thread: str) -> list[str]:
+    return [str(message.content) for message in (await threads.history(thread, limit=1000)).messages]
+
+
+def spoken(*texts: str) -> list[str]:
+    return [said for text in texts for said in (text, f"re: {text}")]
+
+
+def stop_heartbeats() -> None:
+    """As in a process that hangs."""
+    for task in asyncio.all_tasks():
+        if getattr(task.get_coro(), "__qualname__", "") == "Turns._keep":
+            task.cancel()
+
+
+async def test_messages_to_a_busy_thread_are_answered_in_the_order_they_came(threads: Threads) -> None:
+    texts = [str(number) for number in range(8)]
+    await asyncio.gather(*(turn(threads, "t", text) for text in texts))
+    assert await transcript(threads, "t") == spoken(*texts)
+
+
+async def test_two_workers_keep_the_order_too(kept_in: dict[str, Any]) -> None:
+    settings = Settings(**kept_in)
+    async with open_threads(settings) as one, open_threads(settings) as other:
+        tasks = []
+        for number in range(8):
+            tasks.append(asyncio.create_task(turn((one, other)[number % 2], "t", str(number), 0.1)))
+            await asyncio.sleep(0.1)  # the order of arrival is the order of these calls
+        await asyncio.gather(*tasks)
+        assert await transcript(one, "t") == spoken(*map(str, range(8)))
+
+
+async def test_different_threads_do_not_wait_for_each_other(threads: Threads) -> None:
+    began = time.monotonic()
+    await asyncio.gather(*(turn(threads, f"t{number}", "a", 0.5) for number in range(10)))
+    assert time.monotonic() - began < 4
+
+
+async def test_a_second_message_can_be_rejected(threads: Threads) -> None:
+    first = asyncio.create_task(turn(threads, "t", "a", 0.3))
+    await asyncio.sleep(0.1)
+    with pytest.raises(ThreadBusy):
+        await turn(threads, "t", "b", policy="reject")
+    await first
+    await turn(threads, "t", "c", policy="reject")
+    assert await transcript(threads, "t") == spoken("a", "c")
+
+
+async def test_the_setting_is_the_policy_of_calls_that_name_none(kept_in: dict[str, Any]) -> None:
+    async with open_threads(Settings(**kept_in, thread_policy="reject")) as threads, threads.turn("t"):
+        with pytest.raises(ThreadBusy):
+            await turn(threads, "t", "a")
+
+
+async def test_a_queued_message_gives_up_after_its_time(kept_in: dict[str, Any]) -> None:
+    async with open_threads(Settings(**kept_in | {"thread_wait_s": 0.3})) as threads:
+        async with threads.turn("t"):
+            began = time.monotonic()
+            with pytest.raises(ThreadBusy, match=r"0\.3 s"):
+                await turn(threads, "t", "a")
+            assert 0.25 < time.monotonic() - began < 2
+        await turn(threads, "t", "b")
+        assert await transcript(threads, "t") == spoken("b")
+
+
+async def test_a_replacing_message_takes_the_place_of_the_one_being_answered(kept_in: dict[str, Any]) -> None:
+    settings = Settings(**kept_in)
+    async with open_threads(settings) as one, open_threads(settings) as other:
+        async with one.turn("t") as old:
+            slow = talk(0.5).compile(checkpointer=one.checkpointer)
+            answering = asyncio.create_task(slow.ainvoke(ask("a"), {"configurable": old.config}, durability="sync"))
+            await asyncio.sleep(0.2)
+            await turn(other, "t", "b", policy="replace")
+            await asyncio.wait_for(old.lost.wait(), 5)  # told within a heartbeat, though it lives elsewhere
+            with pytest.raises(RunReplaced):
+                await answering
+        assert await transcript(one, "t") == ["a", *spoken("b")]
+        await turn(one, "t", "c")
+        assert await transcript(other, "t") == ["a", *spoken("b"), *spoken("c")]
+
+
+async def test_in_the_same_process_the_replaced_run_knows_at_once(threads: Threads) -> None:
+    async with threads.turn("t") as old, threads.turn("t", "replace"):
+        assert old.lost.is_set()
+
+
+async def test_a_holder_that_stopped_breathing_loses_its_thread_and_cannot_write(kept_in: dict[str, Any]) -> None:
+    settings = Settings(**kept_in)
+    async with open_threads(settings, lease_s=1) as sleeper, open_threads(settings) as other:
+        async with sleeper.turn("t") as stale:
+            await talk().compile(checkpointer=sleeper.checkpointer).ainvoke(
+                ask("a"), {"configurable": stale.config}, durability="sync"
+            )
+            stop_heartbeats()
+            began = time.monotonic()
+            await turn(other, "t", "b")
+            assert time.monotonic() - began < 4, "a silent holder frees its thread within seconds"
+            with pytest.raises(RunReplaced):
+                await talk().compile(checkpointer=sleeper.checkpointer).ainvoke(
+                    ask("late"), {"configurable": stale.config}, durability="sync"
+                )
+            with pytest.raises(RunReplaced):
+                await sleeper.checkpointer.aput_writes(
+                    config(**stale.config, checkpoint_ns="", checkpoint_id="x"), [("messages", "late")], "task"
+                )
+        assert await transcript(other, "t") == spoken("a", "b")
+
+
+async def test_a_long_answer_keeps_its_thread(kept_in: dict[str, Any]) -> None:
+    settings = Settings(**kept_in)
+    async with open_threads(settings, lease_s=1) as one, open_threads(settings) as other:
+        first = asyncio.create_task(turn(one, "t", "a", pause_s=2))  # longer than the lease
+        await asyncio.sleep(0.3)
+        await turn(other, "t", "b")
+        await first
+        assert await transcript(one, "t") == spoken("a", "b")
+
+
+async def test_a_waiting_message_that_is_cancelled_does_not_hold_up_the_queue(threads: Threads) -> None:
+    async with threads.turn("t"):
+        gone = asyncio.create_task(turn(threads, "t", "gone"))
+        await asyncio.sleep(0.1)
+        last = asyncio.create_task(turn(threads, "t", "last"))
+        await asyncio.sleep(0.1)
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+    await asyncio.wait_for(last, 2)
+    assert await transcript(threads, "t") == spoken("last")
+
+
+async def test_a_cancelled_run_frees_its_thread_at_once(threads: Threads) -> None:
+    running = asyncio.create_task(turn(threads, "t", "a", 30))
+    await asyncio.sleep(0.3)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await asyncio.wait_for(turn(threads, "t", "b"), 2)
+    assert await transcript(threads, "t") == ["a", *spoken("b")]
+
+
+async def test_deleting_a_thread_stops_the_run_that_holds_it(threads: Threads) -> None:
+    async with threads.turn("t") as held:
+        app = talk(0.3).compile(checkpointer=threads.checkpointer)
+        answering = asyncio.create_task(app.ainvoke(ask("a"), {"configurable": held.config}, durability="sync"))
+        await asyncio.sleep(0.1)
+        assert await threads.delete("t")
+        assert held.lost.is_set()
+        with pytest.raises(ThreadNotFound):
+            await answering
+    with pytest.raises(ThreadNotFound):
+        await threads.history("t")
+    assert not await threads.delete("t")
+
+
+async def test_a_killed_worker_leaves_its_question_and_frees_its_thread(kept_in: dict[str, Any], redis_url: str) -> None:
+    environment = os.environ | {"CITEWELL_DATA_DIR": str(kept_in["data_dir"]), "PYTHONPATH": str(ROOT)}
+    environment.pop("CITEWELL_REDIS_URL", None)
+    if "redis_url" in kept_in:
+        environment["CITEWELL_REDIS_URL"] = kept_in["redis_url"]
+    worker = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.threads.worker", "t", "a", "60",
+        stdout=subprocess.PIPE, env=environment, cwd=ROOT,
+    )  # fmt: skip
+    assert worker.stdout is not None
+    assert await asyncio.wait_for(worker.stdout.readline(), 60) == b"hear\n"
+    worker.kill()
+    await worker.wait()
+    async with open_threads(Settings(**kept_in)) as threads:
+        began = time.monotonic()
+        await turn(threads, "t", "b")
+        assert time.monotonic() - began < 8
+        assert await transcript(threads, "t") == ["a", *spoken("b")]
