@@ -48,7 +48,7 @@ def read_qrels(path: Path) -> Qrels:
     qrels: Qrels = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         fields = line.split("\t")
-        if number == 1 and not fields[-1].lstrip("-").isdigit() or not line.strip():
+        if not line.strip() or (number == 1 and not fields[-1].lstrip("-").isdigit()):
             continue
         if len(fields) != 3:
             raise ValueError(f"{path}, line {number}: expected query, document and score between tabs")

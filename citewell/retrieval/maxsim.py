@@ -124,8 +124,9 @@ def _model() -> _Model:
 
 
 def _project(tokens: Floats) -> Floats:
-    projected: Floats = np.asarray(tokens, np.float32).reshape(-1, 384) @ _model().projection
-    return projected / np.maximum(np.linalg.norm(projected, axis=1, keepdims=True), np.float32(1e-6))
+    projected = np.asarray(tokens, np.float32).reshape(-1, 384) @ _model().projection
+    unit: Floats = projected / np.maximum(np.linalg.norm(projected, axis=1, keepdims=True), np.float32(1e-6))
+    return unit
 
 
 def pack(tokens: Floats, token_ids: ArrayLike) -> Packed:

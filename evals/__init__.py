@@ -1,0 +1,1 @@
+"""Measures quality. Never shipped: `python -m evals.all` prints and draws everything."""

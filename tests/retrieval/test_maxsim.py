@@ -1,0 +1,90 @@
+"""Late interaction: what is stored, and what it says of a passage."""
+
+import numpy as np
+import pytest
+
+from citewell.models.minilm import MiniLM
+from citewell.retrieval import maxsim
+
+PASSAGES = [
+    "The Danube rises in the Black Forest and flows into the Black Sea.",
+    "Photosynthesis turns light, water and carbon dioxide into sugar and oxygen.",
+    "",
+    "Interest on the loan is paid twice a year, on 1 January and 1 July.",
+]
+QUESTION = "Where does the river Danube begin?"
+
+
+@pytest.fixture(scope="module")
+def encoded():
+    model = MiniLM(threads=1)
+    yield model.encode([*PASSAGES, QUESTION, "?!"], tokens=True)
+    model.close()
+
+
+@pytest.fixture(scope="module")
+def packed(encoded):
+    return [maxsim.pack(*pair) for pair in list(zip(encoded.tokens, encoded.token_ids, strict=True))[: len(PASSAGES)]]
+
+
+@pytest.fixture(scope="module")
+def query(encoded):
+    return maxsim.query(encoded.tokens[len(PASSAGES)], encoded.token_ids[len(PASSAGES)])
+
+
+def test_scores_are_close_to_those_of_the_uncut_token_vectors(encoded, packed, query) -> None:
+    asked = encoded.tokens[len(PASSAGES)]
+    uncut = [
+        float((tokens @ asked.T).max(axis=0) @ query.weights) if len(tokens) else 0.0
+        for tokens in encoded.tokens[: len(PASSAGES)]
+    ]
+    assert maxsim.score(query, packed) == pytest.approx(uncut, abs=0.05)
+
+
+def test_one_matrix_product_gives_what_a_loop_over_passages_gives(packed, query) -> None:
+    one_by_one = [float(maxsim.score(query, [one])[0]) for one in packed]
+    assert maxsim.score(query, maxsim.Stack.of(packed)) == pytest.approx(one_by_one, abs=1e-5)
+
+
+def test_the_passage_that_answers_comes_first_and_one_without_text_scores_nothing(packed, query) -> None:
+    scores = maxsim.score(query, packed)
+    assert scores.argmax() == 0
+    assert scores[2] == 0
+
+
+def test_packed_vectors_survive_being_written_and_read(packed) -> None:
+    for one in packed:
+        again = maxsim.unpack(one.tobytes())
+        assert np.array_equal(again.codes, one.codes)
+        assert np.array_equal(again.scales, one.scales)
+        assert np.array_equal(again.ids, one.ids)
+
+
+def test_punctuation_is_not_stored_and_a_token_takes_68_bytes(encoded, packed) -> None:
+    assert len(packed[0]) == len(encoded.token_ids[0]) - 1  # the full stop
+    assert len(packed[0].tobytes()) == 4 + 68 * len(packed[0])
+
+
+@pytest.mark.parametrize("cut", [0, 3, 40])
+def test_damaged_vectors_are_an_error(packed, cut) -> None:
+    with pytest.raises(ValueError, match="damaged"):
+        maxsim.unpack(packed[0].tobytes()[:cut])
+
+
+def test_a_question_of_punctuation_alone_still_has_weights(encoded, packed) -> None:
+    query = maxsim.query(encoded.tokens[-1], encoded.token_ids[-1])
+    assert query.weights.sum() == pytest.approx(1)
+    assert np.isfinite(maxsim.score(query, packed)).all()
+
+
+def test_final_scores_lie_between_0_and_1_and_use_all_evidence(packed, query) -> None:
+    alone = maxsim.rerank(query, packed, dense=[None] * 4, keyword=[None] * 4).score
+    pushed = maxsim.rerank(query, packed, dense=[0.1, 0.9, None, 0.1], keyword=[1.0, 9.0, 2.0, None]).score
+    for scores in (alone, pushed):
+        assert ((scores >= 0) & (scores <= 1 + 1e-6)).all()
+    assert alone.argmax() == 0
+    assert pushed[1] > alone[1]
+
+
+def test_no_candidates_give_no_scores(query) -> None:
+    assert len(maxsim.rerank(query, [], dense=[], keyword=[]).score) == 0
