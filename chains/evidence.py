@@ -24,11 +24,9 @@ from citewell.models.embedder import Embedder
 from citewell.sentences import sentence_spans
 from citewell.terms import Statement, read
 
-SIGNS = (
-    "maxsim", "maxsim_second", "maxsim_gap", "dense", "keyword", "keyword_per_term", "overlap", "overlap_union",
-    "overlap_sentence", "missing", "cue", "terms", "title",
-)  # fmt: skip
-WORDS_ONLY = SIGNS[4:]
+SIGNS = ("maxsim", "dense", "overlap", "overlap_union", "overlap_sentence", "missing", "cue", "terms", "title")
+"""No BM25 scores: they grow with the number of documents, so a line fitted on many would be wrong for few."""
+WORDS_ONLY = SIGNS[2:]
 """What is left where vectors are another model's, whose scale nobody measured, or where there is no late interaction."""
 _MOST_CHUNKS = 5
 
@@ -69,7 +67,7 @@ class Evidence:
         return await asyncio.to_thread(self._confidence, question, chunks)
 
     def is_supported(self, confidence: float) -> bool:
-        """Whether an answer should be tried. The operating point refuses 5 % of the answerable questions."""
+        """Whether an answer should be tried. The operating point refuses 3 % of the answerable ones."""
         return confidence >= lines()[self._kind].supported_from
 
     def _confidence(self, question: str, chunks: Sequence[ScoredChunk]) -> float:
@@ -82,7 +80,7 @@ class Evidence:
 
 
 def signs(question: str, chunks: Sequence[ScoredChunk]) -> dict[str, float]:
-    """What speaks for and against, by name (`SIGNS`); each about 0..1 except `keyword`."""
+    """What speaks for and against, by name (`SIGNS`); each about 0..1."""
     chunks = chunks[:_MOST_CHUNKS]
     asked = read(question)
     kind = wanted(question)
@@ -101,15 +99,9 @@ def signs(question: str, chunks: Sequence[ScoredChunk]) -> dict[str, float]:
             if share > best_sentence:
                 new = [term for term in said if (term.key, term.unit) not in known]
                 best_sentence, best_cue = share, cue(kind, new, scored.chunk.text[start:end])
-    late = sorted((scored.evidence.get("maxsim", 0.0) for scored in chunks), reverse=True)
-    keyword = max(scored.evidence.get("keyword", 0.0) for scored in chunks)
     return {
-        "maxsim": late[0],
-        "maxsim_second": late[min(1, len(late) - 1)],
-        "maxsim_gap": late[0] - late[-1],
+        "maxsim": max(scored.evidence.get("maxsim", 0.0) for scored in chunks),
         "dense": max(scored.evidence.get("dense", 0.0) for scored in chunks),
-        "keyword": math.log1p(max(0.0, keyword)),
-        "keyword_per_term": keyword / max(1, len(asked.terms)),
         "overlap": shares[fullest],
         "overlap_union": overlap(asked, Statement(tuple(t for s in (*texts, *titles) for t in s.terms), ())),
         "overlap_sentence": best_sentence,

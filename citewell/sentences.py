@@ -17,7 +17,7 @@ class Span(NamedTuple):
 _ABBREVIATIONS = frozenset(
     "mr mrs ms dr prof rev gen sen rep gov capt lt col sgt st mt jr sr vs etc e.g i.e cf al ca approx est fig figs "
     "eq sec ch vol pp p ed eds inc ltd co corp bros dept univ assn jan feb mar apr jun jul aug sep sept oct "
-    "nov dec mon tue wed thu fri sat sun min max avg a.m p.m u.s u.k u.n d.c ph.d b.c a.d op art para ref".split()
+    "nov dec tue thu min max avg a.m p.m u.s u.k u.n d.c ph.d b.c a.d".split()
 )
 _NEVER_LAST = frozenset("mr mrs ms dr prof rev gen sen rep gov capt lt col sgt e.g i.e cf fig figs eq vs".split())
 _LINE_BREAK = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
@@ -60,12 +60,26 @@ def _blocks(text: str) -> list[Span]:
     edges.append(len(text))
     blocks = []
     for start, end in zip(edges[::2], edges[1::2], strict=True):
-        heading = _HEADING.match(text, start, end)
+        heading = _HEADING.match(text, start, end) or _title_line(text, start, end)
         if heading and heading.end() < end:
             blocks += [Span(start, heading.end()), Span(heading.end(), end)]
         else:
             blocks.append(Span(start, end))
     return blocks
+
+
+_TITLE_LINE = re.compile(r"\s*(?P<line>[^\W_a-z][^\n\r]{1,58}[^\W_])[ \t]*(?=\r?\n[ \t]*[^\W\d_a-z](?P<next>[^\n\r]*))")
+
+
+def _title_line(text: str, start: int, end: int) -> re.Match[str] | None:
+    """A short first line without a full stop above a longer one that begins anew: the title of a plain text's section."""
+    match = _TITLE_LINE.match(text, start, end)
+    if match is None or len(match["line"]) * 4 > len(match["next"]) * 3:
+        return None
+    return None if match["line"].split()[-1].lower() in _UNFINISHED else match
+
+
+_UNFINISHED = frozenset("the a an of in on at by for from to with and or but as is are was were be that which who its".split())
 
 
 def _ends_sentence(text: str, match: re.Match[str], limit: int, sentence_start: int) -> bool:

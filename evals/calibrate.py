@@ -2,11 +2,11 @@
 
     python -m evals.calibrate [--data DIR] [--sample 1000] [--indexes DIR] [--plot docs/img/confidence.png] [--json]
 
-Questions of the public halves of SQuAD 2 and ClapNQ, searched and reranked as in a turn: answerable ones; unanswerable
-ones, which people wrote (SQuAD) or left unanswered (ClapNQ) about the very paragraph; and `absent` ones, the answerable
-again with their own article left out of the search. Weighted so that half are answerable and a quarter of each
-other kind. The figures printed are cross-validated: each fifth of the articles is judged by a line fitted on the
-others. The operating point is the confidence that refuses 5 % of the answerable questions.
+Questions of the public halves of SQuAD 2, ClapNQ and MTRAG, searched and reranked as in a turn: answerable ones; unanswerable
+ones, which people wrote (SQuAD) or left unanswered (ClapNQ, MTRAG) about the very same things; and `absent` ones, the
+answerable again with their own article left out of the search. Weighted so that half are answerable, a quarter of each
+other kind, and every pack counts alike. The figures printed are cross-validated: each fifth of the articles is judged by a line fitted on the
+others. The operating point is the confidence that refuses 3 % of the answerable questions.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import asyncio
 import json
 import random
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,12 +29,13 @@ from chains.evidence import SIGNS, WORDS_ONLY, signs
 from citewell.models import open_embedder
 from citewell.retrieval import open_index
 from citewell.settings import Settings
-from evals.answers import auc, draw, fill, read_questions
+from evals.answers import auc, draw, fill
 from evals.citations import data_folder
 from evals.packs import read_jsonl
 from evals.train_sentences import fit
 
-REFUSED_ANSWERABLE = 0.05
+PACKS = ("squad2", "clapnq", "conv_mtrag")
+REFUSED_ANSWERABLE = 0.03
 _FOLDS = 5
 
 
@@ -48,37 +50,54 @@ class Case(NamedTuple):
     row: tuple[float, ...]
 
 
+def ask(name: str, data: Path) -> list[tuple[str, str, str, str]]:
+    """(id, question, kind, article) of a pack's public half. MTRAG's are the standalone rewrites of follow-ups."""
+    folder = data / name
+    titles = {str(row["_id"]): row.get("title") or "" for row in read_jsonl(folder / "corpus.jsonl")}
+    asked = []
+    for row in read_jsonl(folder / "public" / "queries.jsonl"):
+        if "answerability" in row:
+            kind = {"ANSWERABLE": "answerable", "UNANSWERABLE": "unanswerable"}.get((row["answerability"] or [""])[0])
+            if kind and row["rewrite"] and (kind == "unanswerable" or row["gold_in_corpus"] == "full"):
+                asked.append((row["_id"], row["rewrite"], kind, row["_id"].split("<")[0]))
+            continue
+        title = titles[row.get("paragraph_id") or row["passage_id"]]
+        asked.append((row["_id"], row["text"], "answerable" if row["answerable"] else "unanswerable", title))
+        if row["answerable"]:
+            asked.append((row["_id"], row["text"], "absent", title))
+    return asked
+
+
 async def gather(name: str, data: Path, sample: int, seed: int, folder: Path) -> list[Case]:
     """Search every question of a pack and read the signs."""
-    questions = read_questions(data / name / "public" / "queries.jsonl", data / name / "public" / "qrels.tsv")
-    titles = {str(row["_id"]): row.get("title") or "" for row in read_jsonl(data / name / "corpus.jsonl")}
-    rows = {str(row["_id"]): row for row in read_jsonl(data / name / "public" / "queries.jsonl")}
-    random.Random(seed).shuffle(questions)
-    chosen = [*[q for q in questions if q.answerable][:sample], *[q for q in questions if not q.answerable][:sample]]
+    questions = ask(name, data)
+    ids = {
+        kind: sorted({id_ for id_, _, kind_, _ in questions if (kind_ == "unanswerable") == (kind == "unanswerable")})
+        for kind in ("answerable", "unanswerable")
+    }
+    rng = random.Random(seed)
+    chosen = {id_ for each in ids.values() for id_ in rng.sample(each, min(sample, len(each)))}
     settings = Settings.load(data_dir=folder / f"index_{name}", retrieval_timeout_s=120)
     embedder = open_embedder(settings)
     cases = []
     async with open_index(settings, embedder) as index:
         await fill(index, data / name / "corpus.jsonl", settings)
-        for asked in chosen:
-            row = rows[asked.id]
-            group = titles[row.get("paragraph_id") or row["passage_id"]]
-            kinds = ["answerable", "absent"] if asked.answerable else ["unanswerable"]
-            for kind in kinds:
-                where: dict[str, object] | None = {"title": {"$ne": group}} if kind == "absent" else None
-                found = await index.search(asked.text, where=where)
-                kept = await index.rerank(asked.text, found, top_k=settings.top_k)
-                values = signs(asked.text, kept)
-                cases.append(Case(name, kind, group, tuple(values[sign] for sign in SIGNS)))
+        for id_, question, kind, article in questions:
+            if id_ in chosen:
+                where: dict[str, object] | None = {"title": {"$ne": article}} if kind == "absent" else None
+                kept = await index.rerank(question, await index.search(question, where=where), top_k=settings.top_k)
+                values = signs(question, kept)
+                cases.append(Case(name, kind, f"{name} {article}", tuple(values[sign] for sign in SIGNS)))
     embedder.close()
     return cases
 
 
 def weigh(cases: Sequence[Case]) -> NDArray[np.float64]:
-    """Weights that make half the cases answerable and a quarter of each other kind, whatever their numbers."""
+    """Weights that make half the cases answerable and a quarter of each other kind, every pack alike."""
     share = {"answerable": 0.5, "unanswerable": 0.25, "absent": 0.25}
-    count = {kind: sum(case.kind == kind for case in cases) for kind in share}
-    return np.array([share[case.kind] / count[case.kind] for case in cases]) * len(cases)
+    count = Counter((case.pack, case.kind) for case in cases)
+    packs = Counter(kind for _, kind in count)
+    return np.array([share[case.kind] / packs[case.kind] / count[case.pack, case.kind] for case in cases]) * len(cases)
 
 
 def predicted(rows: NDArray[np.float32], weights: NDArray[np.float32], bias: float) -> NDArray[np.float64]:
@@ -99,6 +118,12 @@ def cross_validated(cases: Sequence[Case], columns: Sequence[int]) -> NDArray[np
         train = folds != held
         result[~train] = predicted(rows[~train], *fit(rows[train], right[train], weights[train]))
     return result
+
+
+def lowest(values: NDArray[np.float64], weights: NDArray[np.float64], share: float) -> float:
+    """The weighted quantile of the values."""
+    order = np.argsort(values)
+    return float(values[order][np.searchsorted(np.cumsum(weights[order]) / weights.sum(), share)])
 
 
 def figures(cases: Sequence[Case], confidence: NDArray[np.float64], threshold: float) -> dict[str, Any]:
@@ -146,7 +171,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.indexes or Path(temporary)
         cases = [
-            case for name in ("squad2", "clapnq")
+            case for name in PACKS
             for case in asyncio.run(gather(name, data, args.sample, args.seed, folder))
         ]  # fmt: skip
     rows = np.array([case.row for case in cases], np.float32)
@@ -157,7 +182,7 @@ def main() -> None:
         columns = [SIGNS.index(sign) for sign in names]
         honest = cross_validated(cases, columns)
         weights, bias = fit(rows[:, columns], right, weigh(cases))
-        threshold = round(float(np.quantile(honest[right], REFUSED_ANSWERABLE)), 3)
+        threshold = round(lowest(honest[right], weigh(cases)[right], REFUSED_ANSWERABLE), 3)
         saved |= {f"{name}_weights": weights, f"{name}_bias": np.float32(bias), f"{name}_supported_from": np.float32(threshold)}
         report[name] = {
             "supported_from": threshold, "calibration_error": round(calibration_error(cases, honest), 3),
@@ -169,16 +194,16 @@ def main() -> None:
                 for kind in ("answerable", "unanswerable", "absent")
             }
             others: dict[str, Sequence[float]] = {kind: by_kind[kind] for kind in ("unanswerable", "absent")}
-            draw(args.plot, "In the documents or not: SQuAD 2 and ClapNQ, public halves, cross-validated", by_kind["answerable"], others)
+            draw(args.plot, "In the documents or not: public halves of SQuAD 2, ClapNQ and MTRAG, cross-validated", by_kind["answerable"], others)
     np.savez(Path(evidence.__file__).with_name("evidence.npz"), **saved)
     if args.json:
         print(json.dumps(report, indent=2))
         return
     for name, part in report.items():
         print(f"\n{name}: supported from {part['supported_from']}, calibration error {part['calibration_error']}")
-        for pack in ("clapnq", "squad2"):
+        for pack in PACKS:
             for kind, row in part[pack].items():
-                print(f"  {pack:<8}{kind:<14}{row['n']:>6} questions  refused {row['refused']:.3f}  AUC {row['auc'] or '-'}")
+                print(f"  {pack:<12}{kind:<14}{row['n']:>6} questions  refused {row['refused']:.3f}  AUC {row['auc'] or '-'}")
 
 
 if __name__ == "__main__":
