@@ -38,7 +38,7 @@ def main() -> None:
         texts = [f"{row.get('title') or ''} {row['text']}".strip() for row in read_jsonl(path)]
         sample = random.Random(SEED).sample(texts, min(arguments.passages, len(texts)))
         encoded = embedder.encode(sample, tokens=True)
-        assert encoded.tokens is not None and encoded.token_ids is not None
+        assert encoded.tokens is not None
         stacked = np.concatenate(encoded.tokens).astype(np.float64)
         moments += stacked.T @ stacked / len(stacked)
         for encoding in tokenizer.encode_batch(texts):

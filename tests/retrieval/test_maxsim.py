@@ -57,12 +57,11 @@ def test_packed_vectors_survive_being_written_and_read(packed) -> None:
         again = maxsim.unpack(one.tobytes())
         assert np.array_equal(again.codes, one.codes)
         assert np.array_equal(again.scales, one.scales)
-        assert np.array_equal(again.ids, one.ids)
 
 
-def test_punctuation_is_not_stored_and_a_token_takes_68_bytes(encoded, packed) -> None:
+def test_punctuation_is_not_stored_and_a_token_takes_66_bytes(encoded, packed) -> None:
     assert len(packed[0]) == len(encoded.token_ids[0]) - 1  # the full stop
-    assert len(packed[0].tobytes()) == 4 + 68 * len(packed[0])
+    assert len(packed[0].tobytes()) == 4 + 66 * len(packed[0])
 
 
 @pytest.mark.parametrize("cut", [0, 3, 40])
