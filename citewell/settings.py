@@ -80,6 +80,16 @@ class Settings(BaseSettings):
         description="`chroma` (embedded, one process), `chroma+http://host:port`, `pinecone:INDEX` or "
         "`weaviate+http://host:port` (extras `pinecone`, `weaviate`).",
     )
+    pinecone_api_key: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("CITEWELL_PINECONE_API_KEY", "PINECONE_API_KEY"),
+        description="Key for Pinecone, where the vector store is one.",
+    )
+    weaviate_api_key: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("CITEWELL_WEAVIATE_API_KEY", "WEAVIATE_API_KEY"),
+        description="Key for Weaviate, where the vector store is one and asks for it.",
+    )
     namespace: str = Field("citewell", min_length=3, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*[A-Za-z0-9]$",
                            description="Keeps several indexes apart in one store.")  # fmt: skip
     chunk_size: int = Field(500, ge=100, le=4000, description="Longest chunk, in characters.")
@@ -139,8 +149,10 @@ class Settings(BaseSettings):
         description="Personal data in questions and answers: let through, replace by its kind (`[email]`), or refuse. "
         "Logs and traces are redacted whatever this says.",
     )
-    pii_names: Literal["off", "on"] = Field(
-        "off", description="Whether names of people, places and addresses count as personal data as well."
+    pii_names: str = Field(
+        "off",
+        description="Whether names of people and places count as personal data as well: `off`, or the name of an "
+        "installed spaCy pipeline that finds them, as `en_core_web_sm` (extra `names`).",
     )
 
     # --- the server ---------------------------------------------------------------------------
@@ -188,7 +200,7 @@ class Settings(BaseSettings):
         known = {PREFIX + name.upper() for name in cls.model_fields}
         names = set(os.environ) | _names_in(Path(".env"))
         for name in sorted(names):
-            if name.upper().startswith(PREFIX) and name.upper() not in known and not name.startswith("CITEWELL_TEST_"):
+            if name.upper().startswith(PREFIX) and name.upper() not in known and not name.startswith(("CITEWELL_TEST_", "CITEWELL_EVAL_")):
                 near = difflib.get_close_matches(name.upper(), known, n=1)
                 hint = f"; did you mean {near[0]}?" if near else ""
                 raise ConfigurationError(f"{name} is not a setting{hint}")

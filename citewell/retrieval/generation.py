@@ -141,7 +141,7 @@ class Generation:
         for number, chunk in enumerate(chunks):
             packed = b""
             if encoded.tokens is not None and encoded.token_ids is not None:
-                packed = maxsim.pack(encoded.tokens[number], encoded.token_ids[number]).tobytes()  # type: ignore[arg-type]
+                packed = maxsim.pack(encoded.tokens[number], encoded.token_ids[number]).tobytes()
             entries.append(Entry((first or 0) + number, chunk, digest(chunk.text), end, len(packed)))
             pieces.append(packed)
             end += len(packed)
@@ -168,6 +168,7 @@ class Generation:
             self.store.delete(keys)
             self.keywords.delete(keys)
             self.keywords.commit()
+            self.keywords.reload()
             self.catalog.forget(keys)
 
     def catch_up(self) -> None:

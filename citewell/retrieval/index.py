@@ -422,7 +422,7 @@ def _rerank(generation: Generation, encoded: Encoded, candidates: Sequence[Score
     stored = generation.token_vectors([candidate.chunk.id for candidate in candidates])
     kept = [candidate for candidate in candidates if candidate.chunk.id in stored]
     judged = maxsim.rerank(
-        maxsim.query(encoded.tokens[0], encoded.token_ids[0]),  # type: ignore[arg-type]
+        maxsim.query(encoded.tokens[0], encoded.token_ids[0]),
         [stored[candidate.chunk.id] for candidate in kept],
         dense=[candidate.evidence.get("dense") for candidate in kept],
         keyword=[candidate.evidence.get("keyword") for candidate in kept],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -11,7 +12,7 @@ from langchain_core.embeddings import Embeddings
 from numpy.typing import NDArray
 
 from citewell.documents import Chunk, Source
-from citewell.errors import ConfigurationError
+from citewell.errors import ConfigurationError, MissingExtra
 from citewell.retrieval.filters import Filter, field_value
 from citewell.settings import Settings
 
@@ -66,10 +67,32 @@ def open_store(settings: Settings, *, namespace: str, folder: Path, dimension: i
         from citewell.retrieval.stores.chroma import server
 
         return server(settings.vector_store.removeprefix("chroma+"), namespace, timeout_s=settings.retrieval_timeout_s)
+    if kind == "pinecone" and rest:
+        if settings.pinecone_api_key is None:
+            raise ConfigurationError("CITEWELL_VECTOR_STORE names Pinecone: set PINECONE_API_KEY too")
+        _need("langchain_pinecone", extra="pinecone")
+        from citewell.retrieval.stores.pinecone import PineconeStore
+
+        key = settings.pinecone_api_key.get_secret_value()
+        return PineconeStore(rest, namespace, api_key=key, dimension=dimension)
+    if kind in ("weaviate+http", "weaviate+https"):
+        _need("langchain_weaviate", extra="weaviate")
+        from citewell.retrieval.stores.weaviate import WeaviateStore
+
+        secret = settings.weaviate_api_key
+        return WeaviateStore(
+            settings.vector_store.removeprefix("weaviate+"), namespace,
+            api_key=secret.get_secret_value() if secret else None, timeout_s=settings.retrieval_timeout_s,
+        )  # fmt: skip
     raise ConfigurationError(
         f"CITEWELL_VECTOR_STORE: no vector store is called {kind!r}; use chroma, chroma+http://host:port, "
         "pinecone:INDEX or weaviate+http://host:port"
     )
+
+
+def _need(package: str, *, extra: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise MissingExtra(extra, needed_for=f"CITEWELL_VECTOR_STORE={extra}")
 
 
 def metadata(chunk: Chunk | Source) -> dict[str, str | int | list[str]]:

@@ -1,0 +1,104 @@
+"""Run as a process of its own: writes to an index, and can be made to die, with kill -9, between any two steps.
+
+`python -m tests.retrieval.writers die FOLDER STEP...` forks one child per step that replaces two sources and kills
+itself there; `... keep FOLDER` replaces sources until it is killed; `... rebuild FOLDER COUNT` dies in a rebuild.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from citewell.retrieval import NewSource, open_index
+from citewell.retrieval.catalog import Catalog
+from citewell.retrieval.keywords import KeywordIndex
+from citewell.retrieval.stores.chroma import ChromaStore
+from citewell.retrieval.tokens import TokenFile
+from tests.retrieval.made import HashedWords, made, settings
+
+STEPS: dict[str, tuple[type, str, bool]] = {
+    "keys reserved": (Catalog, "reserve", True),
+    "before token vectors": (TokenFile, "write", False),
+    "token vectors written": (TokenFile, "write", True),
+    "before vectors": (ChromaStore, "add", False),
+    "vectors written": (ChromaStore, "add", True),
+    "before keywords are committed": (KeywordIndex, "commit", False),
+    "keywords committed": (KeywordIndex, "commit", True),
+    "before the catalog's commit": (Catalog, "replace", False),
+    "after the catalog's commit": (Catalog, "replace", True),
+    "cleaning begun": (Catalog, "begin_cleaning", True),
+    "old vectors deleted": (ChromaStore, "delete", True),
+    "before leftovers are forgotten": (Catalog, "forget", False),
+}
+"""Where a writer can die: the method, and whether before or after it."""
+
+
+def version(number: int) -> list[NewSource]:
+    """Two sources of five chunks; every chunk names its version."""
+    return [
+        made(f"{name}.txt", [f"{name} says marker version{number} part{part} of this text" for part in range(5)])
+        for name in ("first", "second")
+    ]
+
+
+async def replace(folder: Path, number: int) -> None:
+    async with open_index(settings(folder), HashedWords()) as index, index.writing():
+        await index.replace_sources(version(number))
+
+
+async def keep(folder: Path) -> None:
+    async with open_index(settings(folder), HashedWords()) as index:
+        for number in range(2, 100_000):
+            async with index.writing():
+                await index.replace_sources(version(number))
+
+
+async def rebuild(folder: Path, done: int) -> None:
+    async with open_index(settings(folder), HashedWords("another model")) as index, index.rebuilding() as fresh:
+        for number in range(done):
+            new = made(f"{number}.txt", [f"text number{number}"])
+            await fresh.replace_source(new.source, new.text, new.chunks)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_at(step: str) -> None:
+    owner, name, afterwards = STEPS[step]
+    real: Callable[..., Any] = getattr(owner, name)
+    calls = 0
+
+    def deadly(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        # An opening clean-up may call the same methods before the change itself does.
+        last = calls > (1 if name == "begin_cleaning" else 0)
+        if last and not afterwards:
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = real(*args, **kwargs)
+        if last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(owner, name, deadly)
+
+
+def main(command: str, folder: Path, *rest: str) -> None:
+    if command == "keep":
+        asyncio.run(keep(folder))
+    elif command == "rebuild":
+        asyncio.run(rebuild(folder, int(rest[0])))
+    else:
+        for number, step in enumerate(rest):
+            child = os.fork()
+            if child == 0:
+                die_at(step)
+                asyncio.run(replace(folder / str(number), 2))
+                os._exit(0)
+            _, status = os.waitpid(child, 0)
+            print(step, "|", os.WTERMSIG(status) if os.WIFSIGNALED(status) else "lived", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:])
