@@ -8,6 +8,7 @@ how long the thread already is.
 from __future__ import annotations
 
 import hashlib
+import operator
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from citewell.errors import CheckpointError, TornThread
 
 NOTHING = b"e"
 _DIGEST_BYTES = 16
+_FIELDS = operator.attrgetter("__dict__")
+_EXTRA = operator.attrgetter("__pydantic_extra__")
 
 
 class _NotPlainError(Exception):
@@ -37,31 +40,21 @@ def _copy(value: Any) -> Any:
     raise _NotPlainError
 
 
-class Known:
-    """A message in the process, beside a copy of what it held when it equalled the stored one."""
-
-    __slots__ = ("extra", "fields", "message")
-
-    def __init__(self, message: BaseMessage) -> None:
-        self.message = message
-        try:
-            self.fields: Any = _copy(message.__dict__)
-            self.extra: Any = _copy(message.__pydantic_extra__)
-        except _NotPlainError:
-            self.fields = None  # equals nothing, so the message is always serialised anew
-
-    @property
-    def is_unchanged(self) -> bool:
-        message = self.message
-        return bool(message.__dict__ == self.fields and message.__pydantic_extra__ == self.extra)
-
-
 @dataclass(slots=True)
 class Transcript:
-    """The messages of one thread that this process has decoded: positions 0..n-1 without a gap."""
+    """The messages of one thread that this process has decoded: positions 0..n-1 without a gap.
+
+    Beside each message stands a copy of what it held when it equalled the stored one. LangGraph hands the same objects
+    from step to step, so most of a transcript is recognised by identity and vouched for by comparing it with the
+    copies, both in a few calls that run in C: this is done for every message of a thread, several times a turn.
+    """
 
     generation: bytes = b""
-    known: list[Known] = field(default_factory=list)
+    messages: list[BaseMessage] = field(default_factory=list)
+    fields: list[Any] = field(default_factory=list)
+    """Copies of the messages' fields; None equals nothing, so such a message is always serialised anew."""
+    extras: list[Any] = field(default_factory=list)
+    """Copies of fields the class of the message does not declare."""
     by_identity: dict[int, int] = field(default_factory=dict)
     by_digest: dict[bytes, int] = field(default_factory=dict)
     counted: int = 0
@@ -69,26 +62,52 @@ class Transcript:
 
     def add(self, position: int, message: BaseMessage, digest: bytes) -> None:
         """Remember a message, if it is the next one or stands in for one that is known."""
-        if position > len(self.known):
+        if position > len(self.messages):
             return
-        known = Known(message)
-        if position == len(self.known):
-            self.known.append(known)
+        try:
+            fields, extra = _copy(message.__dict__), _copy(message.__pydantic_extra__)
+        except _NotPlainError:
+            fields = extra = None
+        if position == len(self.messages):
+            self.messages.append(message)
+            self.fields.append(fields)
+            self.extras.append(extra)
         else:
-            self.by_identity.pop(id(self.known[position].message), None)
-            self.known[position] = known
+            self.by_identity.pop(id(self.messages[position]), None)
+            self.messages[position], self.fields[position], self.extras[position] = message, fields, extra
         self.by_identity[id(message)] = position
         self.by_digest[digest] = position
 
+    def is_unchanged(self, position: int) -> bool:
+        """Whether a message still holds what is stored."""
+        message = self.messages[position]
+        return bool(
+            message.__dict__ == self.fields[position] and message.__pydantic_extra__ == self.extras[position]
+        )
+
+    def are_unchanged(self, count: int) -> bool:
+        """Whether the first `count` messages do."""
+        messages, fields, extras = self.messages, self.fields, self.extras
+        if count < len(messages):
+            messages, fields, extras = messages[:count], fields[:count], extras[:count]
+        return list(map(_FIELDS, messages)) == fields and list(map(_EXTRA, messages)) == extras
+
+    def beginning_of(self, messages: Sequence[object]) -> int:
+        """How many messages of a list are, from the first, the very objects of this transcript, unchanged."""
+        count = min(len(messages), len(self.messages))
+        if count and all(map(operator.is_, messages, self.messages)) and self.are_unchanged(count):
+            return count
+        return 0
+
     def trusted(self) -> Transcript:
         """This transcript up to the first message that somebody in this process has changed in place."""
-        for position, known in enumerate(self.known):
-            if not known.is_unchanged:
-                kept = Transcript(self.generation, self.known[:position])
-                kept.by_identity = {id(known.message): at for at, known in enumerate(kept.known)}
-                kept.by_digest = {digest: at for digest, at in self.by_digest.items() if at < position}
-                return kept
-        return self
+        if self.are_unchanged(len(self.messages)):
+            return self
+        count = next(at for at in range(len(self.messages)) if not self.is_unchanged(at))
+        kept = Transcript(self.generation, self.messages[:count], self.fields[:count], self.extras[:count])
+        kept.by_identity = {id(message): at for at, message in enumerate(kept.messages)}
+        kept.by_digest = {digest: at for digest, at in self.by_digest.items() if at < count}
+        return kept
 
 
 @dataclass(slots=True)
@@ -110,36 +129,41 @@ class Outgoing:
         """Encode a channel's value, or what a task wrote to it."""
         if isinstance(value, BaseMessage):
             return b"s" + self._runs((value,))
-        if type(value) is list and value and all(isinstance(item, BaseMessage) for item in value):
-            return b"r" + self._runs(value)
+        if type(value) is list and value:
+            begun = 0 if self.whole else self.transcript.beginning_of(value)
+            if all(isinstance(item, BaseMessage) for item in value[begun:]):
+                return b"r" + self._runs(value[begun:], begun)
         kind, payload = self.serde.dumps_typed(value)
         return b"v%b\0%b" % (kind.encode(), payload)
 
-    def _runs(self, messages: Iterable[BaseMessage]) -> bytes:
+    def _runs(self, messages: Iterable[BaseMessage], count: int = 0) -> bytes:
+        """The runs of a transcript's first `count` messages and of what follows them."""
         runs: list[str] = []
-        first = count = 0
-        by_identity, known = self.transcript.by_identity, self.transcript.known
+        first = 0
         for message in messages:
-            position = None if self.whole else by_identity.get(id(message))
-            if position is None or not known[position].is_unchanged:
-                number = self._send(message)
-                if isinstance(number, str):
-                    if count:
-                        runs.append(f"{first}+{count}")
-                        count = 0
-                    runs.append(number)
-                    continue
-                position = number
-            if count and position == first + count:
+            place = self._place(message)
+            if isinstance(place, int) and count and place == first + count:
                 count += 1
                 continue
             if count:
                 runs.append(f"{first}+{count}")
-            first, count = position, 1
+                count = 0
+            if isinstance(place, int):
+                first, count = place, 1
+            else:
+                runs.append(place)
         if count:
             runs.append(f"{first}+{count}")
         self.refers = self.refers or any(run[0] != "#" for run in runs)
         return ",".join(runs).encode()
+
+    def _place(self, message: BaseMessage) -> str | int:
+        """The position of a message, or the number it has among those that are sent."""
+        if not self.whole:
+            position = self.transcript.by_identity.get(id(message))
+            if position is not None and self.transcript.is_unchanged(position):
+                return position
+        return self._send(message)
 
     def _send(self, message: BaseMessage) -> str | int:
         kind, payload = self.serde.dumps_typed(message)
@@ -200,14 +224,17 @@ class Incoming:
         return self.serde.loads_typed((kind.decode(), payload))
 
     def _messages(self, runs: bytes) -> Iterator[BaseMessage]:
-        known = self.transcript.known
+        known = self.transcript.messages
         for run in runs.decode().split(","):
             first, count = map(int, run.split("+"))
+            if first + count <= len(known) and not self.extra:
+                yield from known[first : first + count]
+                continue
             for position in range(first, first + count):
                 if (message := self.extra.get(position)) is not None:
                     yield message
                 elif position < len(known):
-                    yield known[position].message
+                    yield known[position]
                 else:
                     raise TornThread("A message of this conversation is gone from Redis.")
 

@@ -314,7 +314,7 @@ class RedisSaver(BlockingSaver):
         key = self.key(thread_id)
         transcript = self._transcript(key)
         reply = await self.connection.run(
-            script, key, self.ttl_ms, *args, transcript.generation, len(transcript.known), *more
+            script, key, self.ttl_ms, *args, transcript.generation, len(transcript.messages), *more
         )
         if reply is None:
             return []
@@ -324,11 +324,13 @@ class RedisSaver(BlockingSaver):
         if transcript.generation != generation:
             transcript = Transcript(generation)
         incoming = Incoming(transcript, self.serde)
-        incoming.receive(generation, positions, payloads)
-        self._remember(key, transcript)
-        if script == "get":
-            checkpoints = [checkpoints]
-        return [self._tuple(thread_id, incoming, row) for row in checkpoints]
+        try:
+            incoming.receive(generation, positions, payloads)
+            self._remember(key, transcript)
+            rows = [checkpoints] if script == "get" else checkpoints
+            return [self._tuple(thread_id, incoming, row) for row in rows]
+        except (ValueError, TypeError, LookupError, AttributeError) as exc:  # bytes that are not what was written
+            raise TornThread("What is stored of this conversation cannot be read.") from exc
 
     def _tuple(self, thread_id: str, incoming: Incoming, row: Sequence[Any]) -> CheckpointTuple:
         if not row:
@@ -414,8 +416,8 @@ class RedisSaver(BlockingSaver):
 
     def _remember(self, key: bytes, transcript: Transcript) -> None:
         before = self._transcripts.pop(key, None)
-        self._cached += len(transcript.known) - (before.counted if before else 0)
-        transcript.counted = len(transcript.known)
+        self._cached += len(transcript.messages) - (before.counted if before else 0)
+        transcript.counted = len(transcript.messages)
         self._transcripts[key] = transcript
         while self._cached > self._cache_messages and len(self._transcripts) > 1:
             self._forget(next(iter(self._transcripts)))

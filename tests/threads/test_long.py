@@ -1,0 +1,75 @@
+"""A conversation of a thousand turns: cheap to go on with, whole to read, linear to keep."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage, HumanMessage
+
+from citewell.settings import Settings
+from citewell.threads import RedisSaver, Threads, open_threads
+from tests.threads.talk import ask, config, contents, talk
+
+WORDS = "the keeper wrote down the wind and the weather " * 11
+
+
+async def turn_s(threads: Threads, name: str) -> float:
+    """CPU of this process for one turn of a graph that does nothing, in seconds."""
+    began = time.process_time()
+    async with threads.turn("t") as held:
+        app = talk().compile(checkpointer=threads.checkpointer)
+        await app.ainvoke(ask(f"{name} {WORDS}"), {"configurable": held.config}, durability="sync")
+    return time.process_time() - began
+
+
+async def test_a_turn_on_a_thread_of_a_thousand_costs_milliseconds_more_than_on_a_new_one(
+    redis_url: str, tmp_path: Any
+) -> None:
+    async with open_threads(Settings(data_dir=tmp_path, redis_url=redis_url)) as threads:
+        app = talk().compile(checkpointer=threads.checkpointer)
+        early = [await turn_s(threads, f"early {number}") for number in range(20)][5:]
+        for start in range(0, 980, 98):
+            said = [
+                message
+                for number in range(start, start + 98)
+                for message in (HumanMessage(f"{number} {WORDS}", id=f"h{number}"), AIMessage(f"re: {number} {WORDS}", id=f"i{number}"))
+            ]  # fmt: skip
+            await app.aupdate_state(config("t"), {"messages": said}, as_node="answer")
+        late = [await turn_s(threads, f"late {number}") for number in range(20)][5:]
+        assert (await threads.history("t")).total == 2 * 1020
+        extra_ms = (min(late) - min(early)) * 1000
+        print(f"CPU of a turn, ms: {min(early) * 1000:.1f} early, {min(late) * 1000:.1f} after 1,000 turns")
+        assert extra_ms < 12, "a turn with retrieval and reranking takes 30 and more"
+
+
+async def test_what_a_turn_adds_does_not_depend_on_what_came_before(redis_url: str, tmp_path: Any) -> None:
+    async with open_threads(Settings(data_dir=tmp_path, redis_url=redis_url)) as threads:
+        sizes = []
+        for number in range(120):
+            await turn_s(threads, str(number))
+            if number % 20 == 19:
+                info = await threads.info("t")
+                assert info is not None
+                sizes.append(info.size_bytes)
+    added = [later - earlier for earlier, later in zip(sizes, sizes[1:], strict=False)]
+    assert max(added) < 1.5 * min(added)
+
+
+@pytest.mark.slow
+async def test_a_thousand_turns_one_by_one(redis_url: str, tmp_path: Any) -> None:
+    spent: list[float] = []
+    async with open_threads(Settings(data_dir=tmp_path, redis_url=redis_url)) as threads:
+        for number in range(1000):
+            spent.append(await turn_s(threads, str(number)))
+        info = await threads.info("t")
+        assert info is not None
+    tenth, last = statistics.median(spent[5:15]), statistics.median(spent[-10:])
+    print(f"CPU of a turn, ms: {tenth * 1000:.1f} at 10, {last * 1000:.1f} at 1,000; {info.size_bytes:,} bytes")
+    assert last - tenth < 0.02
+    assert info.size_bytes < 15_000_000
+    async with RedisSaver.from_conn_string(redis_url) as cold:
+        state = await talk().compile(checkpointer=cold).aget_state(config("t"))
+    assert contents(state.values) == [said for number in range(1000) for said in (f"{number} {WORDS}", f"re: {number} {WORDS}")]
