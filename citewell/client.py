@@ -151,6 +151,8 @@ class Passage(_Value):
     before: str
     quote: str
     after: str
+    page: int | None
+    """Page on which the quote starts, where the format has pages."""
     has_file: bool
     """Whether `file_url` leads to the original file."""
 

@@ -64,6 +64,7 @@ class PassageInPlace(BaseModel):
     before: str
     quote: str
     after: str
+    page: int | None = Field(None, description="Page on which the quote starts, from 1, where the format has pages.")
     has_file: bool = Field(description="Whether /source/file has the original.")
 
 
@@ -129,13 +130,20 @@ async def search(request: Request, body: SearchRequest) -> SearchResult:
 async def passage(request: Request, uri: str, start: int = 0, end: int = 0) -> PassageInPlace:
     """A passage of a source's extracted text with its surroundings, so that a reader can see a quote in its place."""
     found = await _readable(request, uri)
-    text = await _index(request).text(uri)
+    index = _index(request)
+    text = await index.text(uri)
     low, high = max(0, start - AROUND), min(len(text), end + AROUND)
     start, end = max(low, min(start, high)), max(low, min(end, high))
     return PassageInPlace(
-        uri=uri, title=found.title, type=found.type, before=text[low:start], quote=text[start:end],
-        after=text[end:high], has_file=await asyncio.to_thread(_original, _settings(request), found) is not None,
-    )  # fmt: skip
+        uri=uri,
+        title=found.title,
+        type=found.type,
+        before=text[low:start],
+        quote=text[start:end],
+        after=text[end:high],
+        page=await index.page_at(uri, start),
+        has_file=await asyncio.to_thread(_original, _settings(request), found) is not None,
+    )
 
 
 @router.get("/source/file", response_class=FileResponse, response_model=None)

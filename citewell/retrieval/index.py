@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -149,6 +150,15 @@ class Index:
     async def text(self, source_uri: str) -> str:
         """A source's extracted text. Raises SourceNotFound."""
         return (await self._read(lambda snapshot: snapshot.text(source_uri)))[0]
+
+    async def page_at(self, source_uri: str, offset: int) -> int | None:
+        """The page (from 1) on which a character of a source's text stands; None where it has no pages.
+
+        Raises:
+            SourceNotFound: There is no such source.
+        """
+        starts = (await self._read(lambda snapshot: snapshot.text(source_uri)))[1]
+        return max(1, bisect_right(starts, offset)) if starts else None
 
     async def source(self, uri: str) -> Source:
         """Raises SourceNotFound."""

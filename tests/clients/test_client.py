@@ -1,6 +1,9 @@
 """`citewell.client` against a real service."""
 
 import ast
+import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -9,7 +12,7 @@ import pytest
 
 import citewell.client
 from citewell.client import Answer, AsyncClient, Client, Ingested, Progress, ServiceError
-from tests.service import Live, free_port
+from tests.service import ROOT, Live, environment, free_port
 
 TOWER = "How high is the tower of the lighthouse?"
 
@@ -173,3 +176,32 @@ async def test_the_asynchronous_client_does_the_same(live: Live) -> None:
         await client.delete(thread)
         with pytest.raises(ServiceError, match="thread_not_found"):
             await client.history(thread)
+
+
+@pytest.mark.parametrize("store", ["sqlite", "redis"])
+def test_ratings_become_evaluation_rows(
+    start: Callable[..., Live], tmp_path: Path, store: str, request: pytest.FixtureRequest
+) -> None:
+    settings = {"CITEWELL_REDIS_URL": request.getfixturevalue("redis_url")} if store == "redis" else {}
+    live = start(**settings)
+    with Client(live.url) as client:
+        liked = client.ask("When was the fog horn added?").thread_id
+        client.rate(liked, "up")
+        client.rate(
+            client.ask("How long is the crossing of the ferry?").thread_id, "down", reason="incorrect", comment="25"
+        )
+        gone = client.ask("When was the fog horn removed?").thread_id
+        client.rate(gone, "up")
+        client.delete(gone)
+    done = subprocess.run(
+        [sys.executable, "-m", "evals.feedback", "--out", str(tmp_path / "rows")],
+        env=environment(live.data_dir, **settings), cwd=ROOT, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("2 rated answers")
+    rows = [json.loads(line) for line in (tmp_path / "rows" / "queries.jsonl").read_text().splitlines()]
+    assert [(row["text"], row["rating"], row["comment"]) for row in rows] == [
+        ("When was the fog horn added?", "up", ""), ("How long is the crossing of the ferry?", "down", "25"),
+    ]  # fmt: skip
+    judged = (tmp_path / "rows" / "qrels.tsv").read_text().splitlines()
+    assert judged == ["query-id\tcorpus-id\tscore", f"{rows[0]['_id']}\tlibrary/lighthouse.md\t1"]

@@ -1,0 +1,31 @@
+"""`python -m citewell.ui`: start the chat page."""
+
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from citewell.errors import MissingExtra
+
+OPTIONS = (
+    "--browser.gatherUsageStats=false",
+    "--client.toolbarMode=minimal",
+    "--client.showErrorDetails=none",
+    "--server.headless=true",
+    "--server.fileWatcherType=none",
+    "--theme.primaryColor=#1f6feb",
+)
+
+
+def main(arguments: list[str]) -> None:
+    """Hand over to Streamlit; further options are its own, as `--server.port=8501`."""
+    if find_spec("streamlit") is None:
+        missing = MissingExtra("ui", "The chat page")
+        sys.exit(f"citewell.ui: {missing.detail}")
+    page = Path(__file__).with_name("app.py")
+    command = [sys.executable, "-m", "streamlit", "run", str(page), *OPTIONS, *arguments]
+    os.execv(sys.executable, command)  # noqa: S606  # the same Python, arguments of our own
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,135 @@
+"""An answer as HTML: Markdown without anything that runs or loads, and behind every marker its source.
+
+A marker is a `<details>` element: it opens with the mouse, with Enter, and under a screen reader, without a script.
+Pure: text in, text out.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from markdown_it import MarkdownIt
+
+from citewell.client import Citation, Passage
+
+SIGN = {"verified": "✓", "partial": "~", "unsupported": "✗"}
+WORDS = {"verified": "verified", "partial": "partly supported", "unsupported": "not supported"}
+MEANING = {
+    "verified": "Every number, name and other word of the sentence stands in this passage.",
+    "partial": "Most of the sentence stands in this passage. Read it before you rely on it.",
+    "unsupported": "This passage does not say so. Do not rely on the sentence.",
+}
+_MARKERS = re.compile(r"[\[\u3010][ \t]*[0-9]{1,4}(?:[ \t]*[,;][ \t]*[0-9]{1,4})*[ \t]*[\]\u3011]")
+_PLACE = "\ue000{}\ue001"
+_PLACED = re.compile("\ue000([0-9]+)\ue001")
+_PRIVATE = str.maketrans("", "", "\ue000\ue001")
+
+
+def _markdown() -> MarkdownIt:
+    # No HTML, links or pictures: an answer is made from documents that anybody may have written, and a picture alone
+    # would tell its owner's server that it was read.
+    markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
+    markdown.disable(["html_block", "html_inline", "link", "autolink", "image", "reference"])
+
+    def paragraph(self: Any, tokens: Any, index: int, options: Any, env: Any) -> str:
+        if tokens[index].hidden:
+            return ""
+        return '<div class="cw-p">' if tokens[index].nesting == 1 else "</div>\n"  # a <p> cannot hold a <details>
+
+    markdown.add_render_rule("paragraph_open", paragraph)
+    markdown.add_render_rule("paragraph_close", paragraph)
+    return markdown
+
+
+MARKDOWN = _markdown()
+
+
+def answer_html(
+    text: str,
+    citations: Sequence[Citation] = (),
+    passages: Sequence[Passage | None] = (),
+    file_url: Callable[[str, int | None], str] | None = None,
+    *,
+    is_running: bool = False,
+) -> str:
+    """The whole answer.
+
+    Args:
+        citations: One for each marker of the text, in its order.
+        passages: For each citation its quote in its surroundings; None where the document is gone.
+        file_url: Where a source's original opens, given its uri and the page.
+        is_running: Whether more of it is to come; assistive technology waits until it is whole.
+    """
+    placed = _place(text.translate(_PRIVATE), citations)
+    body = MARKDOWN.render(placed)
+    body = _PLACED.sub(lambda found: _cite(int(found[1]), citations, passages, file_url), body)
+    return f'<div class="cw-answer" aria-live="polite" aria-busy="{str(is_running).lower()}">{body}</div>'
+
+
+def question_html(text: str) -> str:
+    return f'<div class="cw-question">{html.escape(text)}</div>'
+
+
+def _place(text: str, citations: Sequence[Citation]) -> str:
+    """Put in place of each marker's number that of its citation."""
+    waiting = list(range(len(citations)))
+
+    def take(number: int) -> str:
+        # In order; where that does not fit (a marker inside code, say), the next one with this number.
+        chosen = next((n for n in waiting[:1] if citations[n].marker == number), None)
+        if chosen is None:
+            chosen = next((n for n in waiting if citations[n].marker == number), waiting[0] if waiting else None)
+        if chosen is None:
+            return f"[{number}]"
+        waiting.remove(chosen)
+        return _PLACE.format(chosen)
+
+    return _MARKERS.sub(lambda found: "".join(take(int(number)) for number in re.findall("[0-9]+", found[0])), text)
+
+
+def _cite(
+    number: int,
+    citations: Sequence[Citation],
+    passages: Sequence[Passage | None],
+    file_url: Callable[[str, int | None], str] | None,
+) -> str:
+    citation = citations[number]
+    passage = passages[number] if number < len(passages) else None
+    status, title = citation.status, citation.title or citation.source
+    number_of_page = passage.page if passage else citation.page
+    page = f", page {number_of_page}" if number_of_page else ""
+    label = html.escape(f"Source {citation.marker}, {WORDS[status]}: {title}{page}", quote=True)
+    return (
+        f'<details class="cw-cite cw-{status}"><summary aria-label="{label}" title="{label}">'
+        f'{citation.marker}<span aria-hidden="true">&nbsp;{SIGN[status]}</span></summary>'
+        f'<div class="cw-source"><div><strong class="cw-status">{SIGN[status]} {WORDS[status].capitalize()}</strong>'
+        f" · {html.escape(title)}{page}</div>"
+        f'<div class="cw-small">{MEANING[status]}</div>{_passage(citation, passage)}'
+        f'<div class="cw-small">{html.escape(citation.source)}, characters {citation.start:,} to {citation.end:,}'
+        f"{_link(citation, passage, file_url)}</div></div></details>"
+    )
+
+
+def _passage(citation: Citation, passage: Passage | None) -> str:
+    if passage is None:
+        gone = '<div class="cw-small">The document is no longer there; this is what was quoted.</div>'
+        return f'<blockquote class="cw-passage"><mark>{html.escape(citation.quote)}</mark></blockquote>{gone}'
+    parts = (passage.before.lstrip(), passage.quote, passage.after.rstrip())
+    before, quote, after = (html.escape(part) for part in parts)
+    quote = f"<mark>{quote}</mark>" if quote.strip() else ""
+    return (
+        f'<blockquote class="cw-passage" tabindex="0">{"…" if before else ""}{before}{quote}{after}{"…" if after else ""}'
+        "</blockquote>"
+    )
+
+
+def _link(citation: Citation, passage: Passage | None, file_url: Callable[[str, int | None], str] | None) -> str:
+    if passage is None or not passage.has_file or file_url is None:
+        return ""
+    at = f" at page {passage.page}" if passage.type == "pdf" and passage.page else ""
+    kind = "PDF" if passage.type == "pdf" else "file"
+    url = html.escape(file_url(citation.source, passage.page if at else None), quote=True)
+    return f' · <a href="{url}" target="_blank" rel="noopener">Open the {kind}{at}</a>'

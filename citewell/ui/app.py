@@ -1,0 +1,187 @@
+"""The chat page's script; Streamlit runs it from the top at every click."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from citewell.client import Answer, Rating, ServiceError
+from citewell.errors import ConfigurationError
+from citewell.settings import Settings
+from citewell.ui import sidebar
+from citewell.ui.answers import answer_html, question_html
+from citewell.ui.running import Run
+from citewell.ui.state import State, Turn, opened
+from citewell.ui.why import why_html
+from citewell.ui.words import explain
+
+STYLE = Path(__file__).with_name("style.css")
+REASONS = {
+    "incorrect": "It is wrong", "incomplete": "Something is missing", "wrong_source": "The source does not say so",
+    "not_answered": "It does not answer the question", "other": "Something else",
+}  # fmt: skip
+
+
+def main() -> None:
+    st.set_page_config(page_title="Citewell", page_icon="❝", layout="centered", initial_sidebar_state="auto")
+    st.html(STYLE)
+    try:
+        settings = Settings.load()
+    except ConfigurationError as exc:
+        st.error(exc.detail, icon=":material/error:")
+        return
+    key = settings.ui_api_key.get_secret_value() if settings.ui_api_key else None
+    state = opened(settings.ui_service_url, key)
+    public = (settings.ui_public_url or settings.ui_service_url).rstrip("/")
+    with st.sidebar:
+        options = sidebar.show(state)
+    _welcome(state)
+    for number, turn in enumerate(state.turns):
+        _show(state, turn, number, public)
+    question = st.chat_input("Ask the documents") or state.again
+    state.again = ""
+    if question:
+        _ask(state, question, options)
+
+
+def _welcome(state: State) -> None:
+    if state.note:
+        st.info(state.note, icon=":material/info:")
+        state.note = ""
+    if state.older is not None and st.button("Show earlier messages", icon=":material/expand_less:"):
+        state.load(before=state.older)
+        st.rerun()
+    if not state.turns:
+        st.markdown("# Ask your documents")
+        st.markdown(
+            "Every sentence of an answer carries a mark. Open it to read the passage behind it: "
+            "**✓** verified, **~** partly supported, **✗** not supported."
+        )
+
+
+def _ask(state: State, question: str, options: dict[str, Any]) -> None:
+    """Stream one turn. A click meanwhile ends the script here, and with it the run."""
+    turn = Turn(question=question)
+    _question(question)
+    with st.chat_message("assistant"):
+        slot, status = st.empty(), st.empty()
+        stop = st.empty()
+        stop.button("Stop", icon=":material/stop_circle:", key=f"stop {len(state.turns)}")
+        run = Run(state.client.url, state.key, question, {"thread_id": state.thread_id or None, **options})
+        waited_s, whole = 0.0, False
+        try:
+            for event in run.events():
+                match event:
+                    case None:
+                        waited_s += 0.1
+                        status.caption(f"{'Writing' if turn.text else 'Searching'} … {waited_s:.1f} s")
+                    case str():
+                        turn.text += event
+                        slot.html(answer_html(turn.text, is_running=True))
+                    case Answer():
+                        state.finish(turn, event)
+                        whole = True
+                    case ServiceError():
+                        turn.fault = event
+        except ServiceError as fault:  # the answer is whole, but its place in the conversation cannot be read
+            turn.fault = fault
+        finally:
+            run.stop()
+            turn.is_stopped = not whole and turn.fault is None
+            state.turns.append(turn)
+            state.threads = None
+    st.rerun()
+
+
+def _question(text: str) -> None:
+    with st.chat_message("user"):
+        st.html(question_html(text))
+
+
+def _show(state: State, turn: Turn, number: int, public: str) -> None:
+    if turn.question:
+        _question(turn.question)
+    with st.chat_message("assistant"):
+        if turn.text:
+            client = state.client
+            st.html(
+                answer_html(
+                    turn.text, turn.citations, state.passages(turn),
+                    lambda uri, page: client.file_url(uri, page).replace(client.url, public, 1),
+                )
+            )  # fmt: skip
+        if turn.fault is not None:
+            st.error(explain(turn.fault, state.client.url), icon=":material/error:")
+        elif turn.is_stopped:
+            st.caption("Stopped. The question stays in the conversation; what is above was not checked.")
+        elif not turn.text:
+            st.caption("This question was not answered to the end.")
+        else:
+            st.caption(_about(turn))
+        if turn.fault is not None or not turn.text or turn.is_stopped:
+            if st.button("Ask again", icon=":material/replay:", key=f"again {number}"):
+                state.again = turn.question
+                st.rerun()
+            return
+        _rate(state, turn, number)
+        _why(state, turn, number)
+
+
+def _about(turn: Turn) -> str:
+    metadata = turn.metadata
+    parts = [f"Answered by {metadata.get('model') or metadata.get('answerer') or 'unknown'}"]
+    if metadata.get("answerer") == "none":
+        parts = ["Nothing in the documents supports an answer"]
+    elif metadata.get("blocked"):
+        parts = [f"Refused by the rule “{metadata['blocked']}”"]
+    if "confidence" in metadata:
+        parts.append(f"confidence {round(100 * metadata['confidence'])} %")
+    if metadata.get("truncated"):
+        parts.append("cut at the length limit: ask for the rest, or allow longer answers")
+    if stages := metadata.get("stages_ms"):
+        parts.append(f"{sum(stages.values()) / 1000:.1f} s")
+    return " · ".join(parts)
+
+
+def _rate(state: State, turn: Turn, number: int) -> None:
+    if turn.message is None:
+        return
+    key = f"rating {state.thread_id} {turn.message}"
+    chosen = st.feedback("thumbs", key=key, default=None if turn.rating is None else int(turn.rating == "up"))
+    rating: Rating | None = None if chosen is None else "up" if chosen else "down"
+    try:
+        if rating is not None and rating != turn.rating:
+            state.client.rate(state.thread_id, rating, message=turn.message)
+            turn.rating, turn.is_rated_fully = rating, False
+        if turn.rating == "down" and not turn.is_rated_fully:
+            with st.form(f"reason {number}"):
+                reason = st.selectbox("What is wrong with it?", list(REASONS), format_func=REASONS.__getitem__)
+                comment = st.text_area("What would be right? (optional)", max_chars=2000, height=80)
+                if st.form_submit_button("Send"):
+                    state.client.rate(state.thread_id, "down", message=turn.message, reason=reason, comment=comment)
+                    turn.is_rated_fully = True
+                    st.rerun()
+        elif turn.rating is not None:
+            st.caption("Thank you. It is kept with the answer.")
+    except ServiceError as fault:
+        st.error(explain(fault, state.client.url), icon=":material/error:")
+
+
+def _why(state: State, turn: Turn, number: int) -> None:
+    with st.expander("Why this answer", icon=":material/account_tree:"):
+        if turn.trace is not None:
+            st.html(why_html(turn.trace, turn.metadata))
+        elif turn.metadata.get("blocked"):
+            st.markdown(f"Nothing was searched for: the rule “{turn.metadata['blocked']}” refused the question.")
+        elif st.button("Search again to see why", key=f"why {number}"):
+            try:
+                asked = turn.metadata.get("standalone_question") or turn.question
+                turn.trace = state.client.search(asked).trace
+                st.rerun()
+            except ServiceError as fault:
+                st.error(explain(fault, state.client.url), icon=":material/error:")
+
+
+main()

@@ -1,0 +1,63 @@
+"""A turn under way. Streamlit's script must never wait long: a click only counts when the script looks up."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+from citewell.client import Answer, AsyncClient, ServiceError
+
+Event = str | Answer | ServiceError
+
+
+class Run:
+    """Streams one answer in a thread of its own, so that it can be stopped between two pieces too.
+
+    Args:
+        url: Of the service.
+        options: What `AsyncClient.stream` takes.
+    """
+
+    def __init__(self, url: str, key: str | None, question: str, options: dict[str, Any]) -> None:
+        self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self._loop = asyncio.new_event_loop()
+        self._task = self._loop.create_task(self._stream(url, key, question, options))
+        self._thread = threading.Thread(target=self._work, daemon=True, name="answer")
+        self._thread.start()
+
+    def events(self, *, tick_s: float = 0.1) -> Iterator[Event | None]:
+        """The answer's pieces, then the whole, or the fault; None when nothing came for `tick_s` seconds."""
+        while True:
+            try:
+                event = self._events.get(timeout=tick_s)
+            except queue.Empty:
+                yield None
+                continue
+            if event is None:
+                return
+            yield event
+
+    def stop(self) -> None:
+        """End the run, here and in the service. Harmless when it is over."""
+        with suppress(RuntimeError):  # the loop was closed meanwhile: it is over
+            self._loop.call_soon_threadsafe(self._task.cancel)
+        self._thread.join(5)
+
+    def _work(self) -> None:
+        try:
+            self._loop.run_until_complete(asyncio.wait([self._task]))
+        finally:
+            self._loop.close()
+            self._events.put(None)
+
+    async def _stream(self, url: str, key: str | None, question: str, options: dict[str, Any]) -> None:
+        try:
+            async with AsyncClient(url, key=key) as client:
+                async for event in client.stream(question, **options):
+                    self._events.put(event)
+        except ServiceError as fault:
+            self._events.put(fault)

@@ -1,0 +1,133 @@
+"""The side bar: conversations, their figures, settings of the next question, adding a document."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import Any
+
+import streamlit as st
+
+from citewell.client import Ingested, Progress, ServiceError
+from citewell.ui.state import LISTED, State
+from citewell.ui.words import explain
+
+TYPES = ("pdf", "md", "txt", "html", "docx")
+
+
+def show(state: State) -> dict[str, Any]:
+    """Draw it. Returns the options of the next question, as `Client.stream` takes them."""
+    st.markdown("## ❝ Citewell")
+    if st.button("New conversation", icon=":material/add:", width="stretch", type="primary"):
+        state.open("")
+        st.rerun()
+    try:
+        _conversations(state)
+        options = _settings(state)
+        _upload(state)
+    except ServiceError as fault:
+        st.error(explain(fault, state.client.url), icon=":material/error:")
+        return {}
+    return options
+
+
+def _conversations(state: State) -> None:
+    if state.threads is None:
+        state.threads = state.client.threads(limit=LISTED).threads
+    st.markdown("### Conversations")
+    if not state.threads:
+        st.caption("None yet. Ask something.")
+    for thread in state.threads:
+        is_open = thread.thread_id == state.thread_id
+        label = _short(thread.title or thread.thread_id)
+        icon = ":material/chat_bubble:" if is_open else ":material/chat_bubble_outline:"
+        if st.button(
+            f"**{label}**" if is_open else label, key=f"open {thread.thread_id}", icon=icon, width="stretch",
+            type="tertiary", help="Open now" if is_open else None,
+        ) and not is_open:  # fmt: skip
+            state.open(thread.thread_id)
+            st.rerun()
+        if is_open:
+            _actions(state, thread.title)
+    if state.statistics is not None:
+        counts = state.statistics
+        st.caption(f"{_count(counts.user, 'question')} and {_count(counts.assistant, 'answer')} in this conversation.")
+
+
+def _actions(state: State, title: str) -> None:
+    rename, delete = st.columns(2)
+    with rename.popover("Rename", icon=":material/edit:", width="stretch"), st.form("rename", border=False):
+        wanted = st.text_input("Title", title, max_chars=200)
+        if st.form_submit_button("Save the title") and wanted.strip():
+            state.client.rename(state.thread_id, wanted)
+            state.threads = None
+            st.rerun()
+    with delete.popover("Delete", icon=":material/delete:", width="stretch"):
+        st.markdown("Delete this conversation, every trace of it?")
+        if st.button("Delete for good", type="primary"):
+            state.client.delete(state.thread_id)
+            state.threads = None
+            state.open("")
+            state.note = "The conversation was deleted."
+            st.rerun()
+
+
+def _settings(state: State) -> dict[str, Any]:
+    if state.models is None:
+        state.models = state.client.models()
+    if state.sources is None:
+        state.sources = state.client.sources()
+    titles = {source.uri: source.title for source in state.sources}
+    st.caption(f"{_count(len(titles), 'document')} to answer from.")
+    with st.expander("Model and retrieval", icon=":material/tune:"):
+        model = st.selectbox("Model", state.models, help="`extractive` quotes the best sentences and needs no key.")
+        temperature = st.slider(
+            "Temperature", 0.0, 2.0, 0.7, 0.1, disabled=model == "extractive", help="0: always the likeliest words."
+        )
+        top_k = st.slider("Passages kept", 1, 20, 5, help="How many passages leave the reranker.")
+        only = st.multiselect(
+            "Only these documents", list(titles), format_func=lambda uri: f"{titles[uri]} ({PurePosixPath(uri).name})",
+            placeholder="All documents",
+        )  # fmt: skip
+    options: dict[str, Any] = {"chat_model": model, "top_k": top_k, "trace": True}
+    if model != "extractive":
+        options["temperature"] = temperature
+    if only:
+        options["filter"] = {"source": {"$in": only}}
+    return options
+
+
+def _upload(state: State) -> None:
+    with st.expander("Add a document", icon=":material/upload_file:"):
+        st.session_state.setdefault("uploads", 0)
+        file = st.file_uploader("PDF, Markdown, text, HTML or Word", TYPES, key=f"upload {st.session_state.uploads}")
+        if done := st.session_state.pop("uploaded", ""):
+            st.success(done, icon=":material/check:")
+        if file is None or not st.button("Add it", icon=":material/upload:"):
+            return
+        bar = st.progress(0.0, "Sending")
+        try:
+            for event in state.client.upload(file.name, file.getvalue()):
+                match event:
+                    case Progress(stage="reading"):
+                        bar.progress(0.1, "Reading")
+                    case Progress(done=done, total=total):
+                        bar.progress(0.1 + 0.9 * done / max(1, total), f"Indexing passage {done} of {total}")
+                    case Ingested(uri=uri, chunks=chunks):
+                        st.session_state.uploaded = f"{uri} is there now, in {chunks} passages."
+        except ServiceError as fault:
+            bar.empty()
+            st.error(explain(fault, state.client.url), icon=":material/error:")
+            return
+        st.session_state.uploads += 1  # another key empties the chooser
+        state.sources = None
+        st.rerun()
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _short(title: str, most: int = 60) -> str:
+    # Brackets and stars would be read as Markdown.
+    plain = "".join(f"\\{char}" if char in "\\`*_[]{}()#+-.!~$:<>|" else char for char in title[:most])
+    return plain + ("…" if len(title) > most else "")

@@ -1,0 +1,122 @@
+"""What the page knows between two runs of its script. All of it can be read again from the service."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import streamlit as st
+
+from citewell.client import Answer, Citation, Client, Message, Passage, Rating, ServiceError, Source, Statistics, Thread
+
+_OPENED = "citewell"
+LISTED = 30
+"""Conversations in the side bar."""
+
+
+@dataclass
+class Turn:
+    """A question and what came of it."""
+
+    question: str
+    text: str = ""
+    citations: list[Citation] = field(default_factory=list)
+    passages: list[Passage | None] = field(default_factory=list)
+    metadata: dict[str, Any] = field(default_factory=dict)
+    message: int | None = None
+    """Position of the answer in the conversation; None while there is none."""
+    trace: dict[str, Any] | None = None
+    fault: ServiceError | None = None
+    is_stopped: bool = False
+    rating: Rating | None = None
+    is_rated_fully: bool = False
+    """Whether a reason was given, so that it is not asked for again."""
+
+
+@dataclass
+class State:
+    """One browser tab."""
+
+    client: Client
+    key: str | None
+    thread_id: str = ""
+    turns: list[Turn] = field(default_factory=list)
+    older: int | None = None
+    """Give it to `Client.history` for the turns before these; None at the beginning."""
+    statistics: Statistics | None = None
+    threads: list[Thread] | None = None
+    models: list[str] | None = None
+    sources: list[Source] | None = None
+    again: str = ""
+    """A question that is to be asked again."""
+    note: str = ""
+    """Shown once, at the top."""
+
+    def open(self, thread_id: str) -> None:
+        """Show a conversation; the address names it, so that a reload or a bookmark comes back to it."""
+        self.thread_id, self.turns, self.older, self.statistics = thread_id, [], None, None
+        if not thread_id:
+            st.query_params.clear()
+            return
+        st.query_params["thread"] = thread_id
+        self.load()
+
+    def load(self, before: int | None = None) -> None:
+        """Read a page of the conversation and put it in front of what is there."""
+        page = self.client.history(self.thread_id, before=before)
+        ratings = {one.message: one for one in self.client.ratings(self.thread_id)}
+        turns = _turns(page.messages, page.first)
+        for turn in turns:
+            if (rated := ratings.get(-1 if turn.message is None else turn.message)) is not None:
+                turn.rating, turn.is_rated_fully = rated.rating, bool(rated.reason)
+        self.turns = turns + self.turns
+        self.older, self.statistics = page.before, page.statistics
+
+    def finish(self, turn: Turn, answer: Answer) -> None:
+        """Take over a whole answer."""
+        turn.text, turn.citations, turn.metadata = answer.text, answer.citations, answer.metadata
+        turn.trace = turn.metadata.pop("trace", None)
+        self.thread_id = answer.thread_id
+        st.query_params["thread"] = answer.thread_id
+        newest = self.client.history(self.thread_id, limit=1)
+        turn.message, self.statistics = newest.first, newest.statistics
+        self.threads = None
+
+    def passages(self, turn: Turn) -> list[Passage | None]:
+        """Each citation's quote in its surroundings, read once."""
+        if len(turn.passages) != len(turn.citations):
+            turn.passages = [self._passage(citation) for citation in turn.citations]
+        return turn.passages
+
+    def _passage(self, citation: Citation) -> Passage | None:
+        try:
+            found = self.client.passage(citation.source, citation.start, citation.end)
+        except ServiceError:
+            return None
+        return found if found.quote == citation.quote else None  # the document has changed since
+
+
+def opened(url: str, key: str | None) -> State:
+    """The tab's state; on its first run, with the conversation that the address names."""
+    if _OPENED not in st.session_state:
+        st.session_state[_OPENED] = state = State(client=Client(url, key=key), key=key)
+        if named := st.query_params.get("thread", ""):
+            try:
+                state.open(named)
+            except ServiceError as fault:
+                state.open("")
+                state.note = fault.detail
+    found: State = st.session_state[_OPENED]
+    return found
+
+
+def _turns(messages: list[Message], first: int) -> list[Turn]:
+    turns: list[Turn] = []
+    for position, message in enumerate(messages, first):
+        if message.role == "user" or not turns:
+            turns.append(Turn(question=message.content if message.role == "user" else ""))
+        if message.role == "assistant":
+            turn = turns[-1]
+            turn.text, turn.citations, turn.metadata = message.content, message.citations, message.metadata
+            turn.message = position
+    return turns

@@ -1,0 +1,86 @@
+"""The MCP door, through the official client over HTTP."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from mcp.client import Client
+from mcp.shared.exceptions import MCPError
+
+from tests.service import Live, running
+
+TOWER = "How high is the tower of the lighthouse?"
+
+
+@pytest.fixture(scope="module")
+def url(indexed: Path) -> Iterator[str]:
+    with running(indexed, CITEWELL_MCP="on") as live:
+        yield f"{live.url}/mcp"
+
+
+async def test_the_tools_say_what_they_take_and_give(url: str) -> None:
+    async with Client(url) as client:
+        tools = {tool.name: tool for tool in (await client.list_tools()).tools}
+        assert set(tools) == {"ask", "search"}
+        assert tools["ask"].input_schema["required"] == ["question"]
+        assert tools["search"].output_schema
+        assert client.instructions
+
+
+async def test_ask_answers_with_checked_citations_and_remembers(url: str) -> None:
+    async with Client(url) as client:
+        first = (await client.call_tool("ask", {"question": TOWER})).structured_content
+        assert "42 metres" in first["answer"]
+        assert first["citations"][0]["status"] == "verified"
+        more = await client.call_tool(
+            "ask", {"question": "And when was it first lit?", "thread_id": first["thread_id"]}
+        )
+        assert "1871" in more.structured_content["answer"]
+        assert "verified" in more.content[0].text
+
+
+async def test_search_finds_passages_within_a_filter(url: str) -> None:
+    async with Client(url) as client:
+        reply = await client.call_tool("search", {"query": "When was the fog horn added?", "limit": 2})
+        assert "1903" in reply.structured_content["passages"][0]["text"]
+        assert len(reply.structured_content["passages"]) == 2
+        only = await client.call_tool("search", {"query": "fog horn", "filter": {"type": "txt"}})
+        assert {hit["source"] for hit in only.structured_content["passages"]} == {"library/ferry.txt"}
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "named"),
+    [
+        ("ask", {}, "question"), ("ask", {"question": "x" * 5001}, "5,001"), ("search", {"query": "a", "limit": 99}, "limit"),
+        ("search", {"query": "a", "filter": {"colour": "red"}}, "colour"),
+    ],
+)  # fmt: skip
+async def test_faults_are_told_in_words(url: str, tool: str, arguments: dict[str, object], named: str) -> None:
+    async with Client(url) as client:
+        reply = await client.call_tool(tool, arguments)
+        assert reply.is_error
+        assert named in reply.content[0].text
+
+
+async def test_documents_are_resources(url: str) -> None:
+    async with Client(url) as client:
+        resources = (await client.list_resources()).resources
+        assert [resource.name for resource in resources] == [
+            "library/ferry.txt",
+            "library/handbook.html",
+            "library/lighthouse.md",
+        ]
+        text = (await client.read_resource(resources[0].uri)).contents[0].text
+        assert "every 40 minutes" in text
+        with pytest.raises(MCPError, match="No document"):
+            await client.read_resource("citewell://source/library/nothing.md")
+
+
+def test_a_page_that_calls_the_service_by_another_name_is_turned_away(url: str) -> None:
+    reply = httpx.post(url, json={}, headers={"host": "evil.example"})
+    assert reply.status_code in (403, 421)
+
+
+def test_the_door_is_shut_unless_it_is_asked_for(live: Live) -> None:
+    assert httpx.post(f"{live.url}/mcp", json={}).status_code == 404

@@ -1,0 +1,233 @@
+"""The chat page, driven in a real browser; what it looked like is kept in docs/."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect
+from reportlab.lib.pagesizes import A5
+from reportlab.pdfgen.canvas import Canvas
+
+from citewell.client import Client
+from tests.service import LIBRARY, ROOT, Live, environment, free_port, ingest, running
+
+pytest.importorskip("streamlit")
+PICTURES = ROOT / "docs"
+TOWER = "How high is the tower of the lighthouse?"
+
+
+@dataclass(frozen=True)
+class Chat:
+    """The page and the service behind it."""
+
+    url: str
+    service: Live
+
+
+@pytest.fixture(scope="module")
+def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory with the test library and a PDF of two pages."""
+    folder = tmp_path_factory.mktemp("ui")
+    canvas = Canvas(str(folder / "tides.pdf"), pagesize=A5)
+    canvas.setTitle("Tides of the Skerrow coast")
+    for lines in (
+        ["Tides of the Skerrow coast", "This leaflet is for visitors who walk on the beach."],
+        [
+            "Spring tides",
+            "The highest spring tide of the year reaches 6.8 metres at Orrin Bay.",
+            "It comes in late September.",
+        ],
+    ):
+        for number, line in enumerate(lines):
+            canvas.drawString(40, 520 - 24 * number, line)
+        canvas.showPage()
+    canvas.save()
+    data_dir = folder / "data"
+    data_dir.mkdir()
+    ingest(data_dir, LIBRARY, folder / "tides.pdf")
+    return data_dir
+
+
+@pytest.fixture(scope="module")
+def chat(documents: Path) -> Iterator[Chat]:
+    with running(documents) as service, serving(service.url, documents) as url:
+        yield Chat(url, service)
+
+
+class serving:
+    """The page as its own process, over a service."""
+
+    def __init__(self, service_url: str, data_dir: Path) -> None:
+        self._port = free_port()
+        self._log = (data_dir.parent / f"page-{self._port}.log").open("wb")
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "citewell.ui", f"--server.port={self._port}", "--server.address=127.0.0.1"],
+            env=environment(data_dir, CITEWELL_UI_SERVICE_URL=service_url) | {"HOME": str(data_dir.parent)},
+            cwd=data_dir.parent, stdout=self._log, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    def __enter__(self) -> str:
+        url, deadline = f"http://127.0.0.1:{self._port}", time.monotonic() + 60
+        while True:
+            assert self._process.poll() is None, Path(self._log.name).read_text()
+            try:
+                if httpx.get(f"{url}/_stcore/health", timeout=5).is_success:
+                    return url
+            except httpx.TransportError:
+                assert time.monotonic() < deadline, "the page did not start"
+            time.sleep(0.1)
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.wait(15)
+        self._log.close()
+
+
+@pytest.fixture
+def slow_model() -> Iterator[dict[str, str]]:
+    """Settings for a chat model that takes ten seconds for an answer."""
+    port = free_port()
+    process = subprocess.Popen([sys.executable, "-m", "benchmarks.upstream", str(port)], cwd=ROOT)
+    try:
+        while True:
+            assert process.poll() is None
+            try:
+                httpx.get(f"http://127.0.0.1:{port}/stats")
+                break
+            except httpx.TransportError:
+                time.sleep(0.1)
+        yield {
+            "CITEWELL_CHAT_MODEL": "openai:paced", "OPENAI_API_KEY": "none",
+            "OPENAI_BASE_URL": f"http://127.0.0.1:{port}/slow",
+        }  # fmt: skip
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def ask(page: Page, question: str) -> Locator:
+    """Type a question, send it with the keyboard, and wait for the whole answer."""
+    before = page.locator(".cw-answer[aria-busy=false]").count()
+    box = page.get_by_label("Ask the documents")
+    box.fill(question)
+    box.press("Enter")
+    answer = page.locator(".cw-answer[aria-busy=false]").nth(before)
+    expect(answer).to_be_visible()
+    return answer
+
+
+def test_an_answer_shows_the_passage_behind_each_sentence(chat: Chat, page: Page) -> None:
+    page.goto(chat.url)
+    answer = ask(page, TOWER)
+    expect(answer).to_contain_text("42 metres")
+    mark = answer.locator("summary").first
+    expect(mark).to_have_attribute("aria-label", "Source 1, verified: The Skerrow lighthouse")
+    expect(mark).to_contain_text("✓")
+    mark.focus()
+    page.keyboard.press("Enter")
+    expect(answer.locator("mark").first).to_contain_text("42 metres")
+    expect(answer.locator(".cw-passage").first).to_contain_text("Agnes Tolland")
+    expect(answer.locator(".cw-status").first).to_have_text("✓ Verified")
+    page.screenshot(path=PICTURES / "ui-answer.png")
+    page.get_by_text("Why this answer").click()
+    why = page.locator(".cw-why")
+    expect(why).to_contain_text("lighthouse.md")
+    expect(why.get_by_role("table").first).to_contain_text("kept")
+    expect(why).to_contain_text("rerank")
+    why.scroll_into_view_if_needed()
+    page.screenshot(path=PICTURES / "ui-why.png")
+
+
+def test_a_pdf_opens_at_the_page_on_a_narrow_dark_screen(chat: Chat, browser: Browser) -> None:
+    context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme="dark")
+    page = context.new_page()
+    page.set_default_timeout(20_000)
+    page.goto(chat.url)
+    answer = ask(page, "How high is the highest spring tide of the year at Orrin Bay?")
+    answer.locator("summary").first.click()
+    expect(answer.locator("summary").first).to_have_attribute(
+        "aria-label", "Source 1, verified: Tides of the Skerrow coast, page 2"
+    )
+    link = answer.get_by_role("link", name="Open the PDF at page 2")
+    url = link.get_attribute("href") or ""
+    assert url.endswith("#page=2")
+    file = httpx.get(url)
+    assert (file.headers["content-type"], file.content[:5]) == ("application/pdf", b"%PDF-")
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), (
+        "the page is wider than the screen"
+    )
+    page.screenshot(path=PICTURES / "ui-narrow-dark.png")
+    context.close()
+
+
+def test_a_conversation_goes_on_after_a_reload_is_renamed_rated_and_deleted(chat: Chat, page: Page) -> None:
+    page.goto(chat.url)
+    ask(page, "When was the fog horn added?")
+    expect(page).to_have_url(lambda url: "thread=" in url)
+    page.reload()
+    expect(page.locator(".cw-answer")).to_contain_text("1903")
+    expect(ask(page, "And when was it removed?")).to_contain_text("1988")
+    expect(page.get_by_text("2 questions and 2 answers")).to_be_visible()
+
+    page.get_by_role("button", name="Rename").click()
+    page.get_by_label("Title").fill("The fog horn")
+    page.get_by_role("button", name="Save the title").click()
+    expect(page.get_by_role("button", name="The fog horn")).to_be_visible()
+
+    page.get_by_test_id("stFeedback").last.get_by_role("button").nth(1).click()
+    page.get_by_label("What would be right?").fill("It was in spring.")
+    page.get_by_role("button", name="Send", exact=True).click()
+    expect(page.get_by_text("Thank you.")).to_be_visible()
+    thread = page.url.split("thread=")[1]
+    with Client(chat.service.url) as client:
+        assert [(one.message, one.rating, one.reason, one.comment) for one in client.ratings(thread)] == [
+            (3, "down", "incorrect", "It was in spring.")
+        ]
+    page.get_by_role("button", name="New conversation").click()
+    expect(page.get_by_text("Ask your documents")).to_be_visible()
+    page.get_by_role("button", name="The fog horn").click()
+    expect(page.locator(".cw-answer").first).to_contain_text("1903")
+    page.get_by_role("button", name="Delete", exact=True).click()
+    page.get_by_role("button", name="Delete for good").click()
+    expect(page.get_by_text("The conversation was deleted.")).to_be_visible()
+    assert httpx.get(f"{chat.service.url}/conversation/{thread}").status_code == 404
+
+
+def test_a_document_is_added_and_asked(chat: Chat, page: Page) -> None:
+    page.goto(chat.url)
+    page.get_by_text("Add a document").click()
+    text = b"# The tide mill\n\nThe tide mill of Orrin Bay grinds 3 tonnes of barley a day.\n"
+    page.locator("input[type=file]").first.set_input_files(
+        {"name": "mill.md", "mimeType": "text/markdown", "buffer": text}
+    )
+    page.get_by_role("button", name="Add it").click()
+    expect(page.get_by_text("uploads/mill.md is there now")).to_be_visible()
+    expect(ask(page, "How much barley does the tide mill grind?")).to_contain_text("3 tonnes")
+
+
+def test_an_answer_can_be_stopped_and_a_fault_says_what_to_do(
+    documents: Path, page: Page, slow_model: dict[str, str]
+) -> None:
+    with running(documents, **slow_model) as service, serving(service.url, documents) as url:
+        page.goto(url)
+        box = page.get_by_label("Ask the documents")
+        box.fill(TOWER)
+        box.press("Enter")
+        expect(page.locator(".cw-answer")).to_contain_text("The tower")
+        page.get_by_role("button", name="Stop").click()
+        expect(page.get_by_text("Stopped.")).to_be_visible()
+        deadline = time.monotonic() + 10
+        while "citewell_turns_running 0.0" not in httpx.get(f"{service.url}/metrics").text:
+            assert time.monotonic() < deadline, "the run goes on in the service"
+            time.sleep(0.1)
+        service.process.kill()
+        service.process.wait()
+        page.get_by_role("button", name="Ask again").click()
+        expect(page.get_by_text("cannot be reached").last).to_be_visible()
+        expect(page.get_by_text("make run").last).to_be_visible()
+        page.screenshot(path=PICTURES / "ui-fault.png")
