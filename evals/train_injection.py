@@ -1,20 +1,22 @@
 """Train the injection guard's heads and write `citewell/guards/injection.npz`.
 
-    python -m evals.train_injection ITEMS.jsonl [--examples evals/injection_examples.jsonl] [--folds 5] [--dry-run]
+    python -m evals.train_injection ITEMS.jsonl --documents CORPUS.jsonl ... --questions QUERIES.jsonl ... [--dry-run]
 
 Multiple-instance learning (Andrews et al. 2003, MI-SVM, with a logistic loss): a text is a bag of windows; of an
-attack only its most suspicious window counts, of a benign text all. The printed figures are cross-validated over
-groups, so that no attack's wording and no document stands on both sides; the threshold is taken from them.
+attack only its most suspicious window counts, of a benign text all. The printed figures are out of fold, once with
+each attack's wording on one side only (what a new attack meets) and once with whole texts dealt at random (what a
+known attack in a new place meets); the thresholds come from the first.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import random
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,15 +26,22 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 
 from citewell.guards.features import BUCKETS, ngram_buckets
-from citewell.guards.injection import WEIGHTS, Form, windows_of
+from citewell.guards.injection import WEIGHTS, Form, dense_features, windows_of
 from citewell.models.embedder import Embedder
 from citewell.models.minilm import MiniLM
 
 FORMS: tuple[Form, ...] = ("question", "document")
-ROUNDS = 4
-MAX_FALSE_POSITIVES = 0.02
-"""Share of benign texts, out of fold, that may score above the threshold: below the .03 aimed at, for safety."""
+STRENGTH: dict[Form, float] = {"question": 100.0, "document": 3.0}
+"""scikit-learn's C, chosen by the cross-validated figures."""
+FALSE_POSITIVES: dict[Form, float] = {"question": 0.034, "document": 0.004}
+"""Share of the pack's benign texts, out of fold, that may reach the threshold: .024 of both forms together."""
+ROUNDS = 3
+ITERATIONS = 120
+BENIGN = 60
+"""Texts taken of each file of benign ones; of documents as many whole ones, and twice as many chunks."""
+CHUNK_CHARS = 500
 WORDS_IN_COMMON = 5
+EXAMPLES = Path(__file__).with_name("injection_examples.jsonl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,25 +50,64 @@ class Item:
     label: int
     kind: str
     form: Form
-    group: str
+    wording: str
+    """Name shared by the texts with the same attack."""
+    place: str
+    """Name shared by the texts with the same surroundings."""
+    is_scored: bool = True
+    """Whether the figures count it; the project's own examples are only trained on."""
 
 
 def form_of(kind: str) -> Form:
-    return "document" if "document" in kind else "question"
+    return "document" if "document" in kind or "planted" in kind else "question"
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
 
 
 def read_items(path: Path) -> list[Item]:
-    """Rows of a JSON-lines file with `text`, `label`, `kind`, and `grp` or `attack` where known."""
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
-    groups = _groups(rows)
+    """Rows with `text`, `label`, `kind`, and `grp` (surroundings) and `attack` (wording) where known."""
+    rows = read_rows(path)
     return [
-        Item(row["text"], row["label"], row["kind"], form_of(row["kind"]), group)
-        for row, group in zip(rows, groups, strict=True)
+        Item(row["text"], int(row["label"]), row["kind"], form_of(row["kind"]), wording, row.get("grp") or f"text {i}")
+        for i, (row, wording) in enumerate(zip(rows, _wordings(rows), strict=True))
     ]
 
 
-def _groups(rows: Sequence[dict[str, str]]) -> list[str]:
-    """One name for all rows that share an attack's wording or a document."""
+def benign_documents(path: Path) -> list[str]:
+    """Some documents of a BEIR corpus, and chunks of others: a chunk is what the guard meets at retrieval."""
+    texts = [row["text"] for row in read_rows(path) if len(row["text"]) > CHUNK_CHARS / 2]
+    texts = random.Random(3).sample(texts, min(len(texts), 3 * BENIGN))
+    chunks = [text[max(0, len(text) // 2 - CHUNK_CHARS // 2) :][:CHUNK_CHARS] for text in texts[BENIGN:]]
+    return [text[:1200] for text in texts[:BENIGN]] + chunks
+
+
+def benign_questions(path: Path) -> list[Item]:
+    rows = random.Random(3).sample(read_rows(path), BENIGN)
+    return [Item(row["text"], 0, "asked", "question", row["text"], "", False) for row in rows]
+
+
+def read_examples(hosts: Sequence[str], path: Path = EXAMPLES) -> list[Item]:
+    """The project's own examples; planted sentences are put at the start, the end or inside of three hosts each."""
+    rows, rng = read_rows(path), random.Random(3)
+    hosts = [*hosts, *(row["text"] for row in rows if row["kind"] == "example_document")]
+    items = [Item(host, 0, "example_document", "document", f"host {i}", "", False) for i, host in enumerate(hosts)]
+    for row in rows:
+        if row["kind"] == "example_question":
+            items.append(Item(row["text"], int(row["label"]), row["kind"], "question", row["text"], "", False))
+        elif row["kind"] == "example_planted":
+            for host in rng.sample(hosts, 3):
+                lines = host.split("\n") if "\n" in host else re.split(r"(?<=[.!?]) ", host)
+                at = rng.choice([0, len(lines), rng.randint(0, len(lines))])
+                between = "\n" if "\n" in host or rng.random() < 0.6 else " "
+                text = between.join([*lines[:at], row["text"], *lines[at:]])
+                items.append(Item(text, 1, "example_planted", "document", row["text"], "", False))
+    return items
+
+
+def _wordings(rows: Sequence[dict[str, str]]) -> list[str]:
+    """One name for all rows that share an attack's wording, or a document."""
     parent = list(range(len(rows)))
 
     def root(i: int) -> int:
@@ -70,107 +118,112 @@ def _groups(rows: Sequence[dict[str, str]]) -> list[str]:
 
     seen: dict[object, int] = {}
     for i, row in enumerate(rows):
-        keys: list[object] = [row["attack"]] if "attack" in row else []
-        if "attack" not in row and row["label"]:
-            words = re.findall(r"\w+", row["text"].lower())
-            keys += [tuple(words[j : j + WORDS_IN_COMMON]) for j in range(max(1, len(words) - WORDS_IN_COMMON + 1))]
         if not row["label"]:
-            keys.append(row.get("grp") or row["text"])
+            keys: list[object] = [row.get("grp") or row["text"]]
+        elif "attack" in row:
+            keys = [row["attack"]]
+        else:
+            words = re.findall(r"\w+", row["text"].lower())
+            keys = [tuple(words[j : j + WORDS_IN_COMMON]) for j in range(max(1, len(words) - WORDS_IN_COMMON + 1))]
         for key in keys:
             parent[root(i)] = root(seen.setdefault(key, i))
     return [str(root(i)) for i in range(len(rows))]
 
 
 class Bags:
-    """The windows of many texts as one matrix: embedding columns, then n-gram buckets."""
+    """The windows of many texts as one matrix: dense columns, then n-gram buckets."""
 
     def __init__(self, items: Sequence[Item], embedder: Embedder) -> None:
         windows = [windows_of(item.text, item.form) or [" "] for item in items]
         flat = [window for bag in windows for window in bag]
-        self.windows = flat
-        self.owner = np.repeat(np.arange(len(items)), [len(bag) for bag in windows])
+        ends = np.cumsum([len(bag) for bag in windows])
+        vectors = embedder.encode(flat).vectors
+        dense = [
+            dense_features(bag, vectors[end - len(bag) : end], items[0].form)
+            for bag, end in zip(windows, ends, strict=True)
+        ]
         columns = [ngram_buckets(window) for window in flat]
         ngrams = sparse.csr_matrix(
             (np.concatenate([w for _, w in columns]), np.concatenate([b for b, _ in columns]),
              np.cumsum([0, *(len(b) for b, _ in columns)])), shape=(len(flat), BUCKETS),
         )  # fmt: skip
-        self.matrix = sparse.hstack([sparse.csr_matrix(embedder.encode(flat).vectors), ngrams]).tocsr()
+        self.matrix = sparse.hstack([sparse.csr_matrix(np.vstack(dense)), ngrams]).tocsr()
+        self.owner = np.repeat(np.arange(len(items)), [len(bag) for bag in windows])
         self.labels = np.array([item.label for item in items])
 
-    def highest(self, logits: NDArray[np.float64], rows: NDArray[np.intp]) -> NDArray[np.float64]:
-        """Per text its windows' highest logit; `logits` belong to the windows numbered `rows`."""
+    def highest(self, model: LogisticRegression, rows: NDArray[np.intp]) -> NDArray[np.float64]:
+        """Per text the highest logit of those of its windows that are among `rows`."""
         best = np.full(len(self.labels), -np.inf)
-        np.maximum.at(best, self.owner[rows], logits)
+        np.maximum.at(best, self.owner[rows], model.decision_function(self.matrix[rows]))
         return best
 
 
 def fit(bags: Bags, chosen: NDArray[np.intp], strength: float) -> LogisticRegression:
-    """Fit on the texts numbered `chosen`. `strength` is scikit-learn's C."""
+    """Fit on the texts numbered `chosen`."""
     rows = np.flatnonzero(np.isin(bags.owner, chosen))
     owner = bags.owner[rows]
-    positive = bags.labels[owner] == 1
-    # first guess: an attack's shortest distance from anything benign is unknown, so all its windows count
-    keep, model = np.ones(len(rows), dtype=bool), None
+    matrix, positive = bags.matrix[rows], bags.labels[owner] == 1
+    keep = np.ones(len(rows), dtype=bool)  # at first, which window is the attack is not known
+    model = LogisticRegression(C=strength, max_iter=ITERATIONS, tol=1e-3)
     for _ in range(ROUNDS):
-        used = rows[keep]
-        labels = bags.labels[bags.owner[used]]
-        # every text weighs the same, whatever its number of windows; both classes weigh the same
-        per_text = np.bincount(bags.owner[used], minlength=len(bags.labels))[bags.owner[used]]
-        weights = np.where(labels == 1, 1 / per_text, 1 / np.sqrt(per_text))
+        labels = bags.labels[owner[keep]]
+        in_text = np.bincount(owner[keep], minlength=len(bags.labels))[owner[keep]]
+        weights = np.where(labels == 1, 1 / in_text, 1 / np.sqrt(in_text))
         for label in (0, 1):
             weights[labels == label] /= weights[labels == label].sum()
-        model = LogisticRegression(C=strength, max_iter=400)
-        model.fit(bags.matrix[used], labels, sample_weight=weights * len(chosen))
-        best = bags.highest(model.decision_function(bags.matrix[rows]), rows)
-        keep = ~positive | (model.decision_function(bags.matrix[rows]) >= best[owner] - 1e-9)
-    assert model is not None
+        model.fit(matrix[np.flatnonzero(keep)], labels, sample_weight=weights * len(chosen))
+        keep = ~positive | (model.decision_function(matrix) >= bags.highest(model, rows)[owner] - 1e-9)
     return model
 
 
-def cross_validate(items: Sequence[Item], bags: Bags, folds: int, strength: float) -> NDArray[np.float64]:
-    """Out-of-fold logit of every text."""
+def cross_validate(items: Sequence[Item], bags: Bags, groups: Sequence[str], folds: int) -> NDArray[np.float64]:
+    """Out-of-fold logit of every scored text; the project's own examples are trained on in every fold."""
+    scored = np.flatnonzero([item.is_scored for item in items])
+    own = np.flatnonzero([not item.is_scored for item in items])
     logits = np.full(len(items), np.nan)
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=0)
-    for train, test in splitter.split(items, bags.labels, [item.group for item in items]):
-        model = fit(bags, train, strength)
-        rows = np.flatnonzero(np.isin(bags.owner, test))
-        logits[test] = bags.highest(model.decision_function(bags.matrix[rows]), rows)[test]
+    for train, test in splitter.split(scored, bags.labels[scored], [groups[i] for i in scored]):
+        model = fit(bags, np.concatenate([scored[train], own]), STRENGTH[items[0].form])
+        rows = np.flatnonzero(np.isin(bags.owner, scored[test]))
+        logits[scored[test]] = bags.highest(model, rows)[scored[test]]
     return logits
 
 
-def report(items: Sequence[Item], flagged: NDArray[np.bool_]) -> None:
+def report(items: Sequence[Item], logits: NDArray[np.float64], threshold: float, name: str) -> None:
     shares: dict[str, list[bool]] = defaultdict(list)
-    for item, flag in zip(items, flagged, strict=True):
-        shares[item.kind].append(bool(flag))
-    for kind, flags in sorted(shares.items()):
-        print(f"  {kind:28} n={len(flags):5}  flagged {np.mean(flags):.3f}")
+    for item, logit in zip(items, logits, strict=True):
+        if item.is_scored:
+            shares[item.kind].append(bool(logit >= threshold))
+    print(f"  {name}: " + ", ".join(f"{kind} {np.mean(flags):.3f} of {len(flags)}" for kind, flags in sorted(shares.items())))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("items", type=Path)
-    parser.add_argument("--examples", type=Path, default=Path(__file__).with_name("injection_examples.jsonl"))
-    parser.add_argument("--folds", type=int, default=5)
-    parser.add_argument("--strength", type=float, default=10.0)
+    parser.add_argument("--documents", type=Path, nargs="+", required=True, help="benign documents, BEIR corpora")
+    parser.add_argument("--questions", type=Path, nargs="+", required=True, help="benign questions, BEIR queries")
+    parser.add_argument("--folds", type=int, default=4)
     parser.add_argument("--dry-run", action="store_true", help="print the figures, write no weights")
     args = parser.parse_args()
     embedder = MiniLM()
-    everything = read_items(args.items) + (read_items(args.examples) if args.examples.exists() else [])
-    arrays: dict[str, NDArray[np.float16] | NDArray[np.float64] | NDArray[np.str_]] = {"model": np.array(embedder.fingerprint)}
+    hosts = [text for path in args.documents for text in benign_documents(path)]
+    everything = read_items(args.items) + read_examples(hosts)
+    everything += [item for path in args.questions for item in benign_questions(path)]
+    arrays: dict[str, NDArray[np.generic]] = {"model": np.array(embedder.fingerprint)}
     for form in FORMS:
         items = [item for item in everything if item.form == form]
         bags = Bags(items, embedder)
-        logits = cross_validate(items, bags, args.folds, args.strength)
-        public = np.array([item.kind != "example" for item in items])
-        benign = (bags.labels == 0) & public
-        threshold = float(np.quantile(logits[benign], 1 - MAX_FALSE_POSITIVES))
-        print(f"{form}: {len(items)} texts, threshold {threshold:.3f}; out of fold:")
-        report(items, logits >= threshold)
-        model = fit(bags, np.arange(len(items)), args.strength)
-        weights = model.coef_[0]
-        split = embedder.dimension
+        logits = cross_validate(items, bags, [item.wording for item in items], args.folds)
+        benign = (bags.labels == 0) & np.array([item.is_scored for item in items])
+        threshold = float(np.quantile(logits[benign], 1 - FALSE_POSITIVES[form]))
+        print(f"{form}: {len(items)} texts, {bags.matrix.shape[0]} windows, threshold {threshold:.3f}; flagged out of fold", flush=True)
+        report(items, logits, threshold, "unseen wording")
+        placed = [replace(item, place=item.place or item.wording) for item in items]
+        report(items, cross_validate(items, bags, [item.place for item in placed], args.folds), threshold, "unseen text")
+        model = fit(bags, np.arange(len(items)), STRENGTH[form])
+        weights, split = model.coef_[0], bags.matrix.shape[1] - BUCKETS
         arrays |= {
-            f"{form}_embedding": weights[:split].astype(np.float16),
+            f"{form}_dense": weights[:split].astype(np.float16),
             f"{form}_ngrams": weights[split:].astype(np.float16),
             f"{form}_bias_threshold": np.array([model.intercept_[0], 1 / (1 + np.exp(-threshold))]),
         }

@@ -10,8 +10,10 @@ import structlog
 
 from citewell.documents import ScoredChunk
 from citewell.errors import ConfigurationError
-from citewell.guards import output, personal
 from citewell.guards.injection import InjectionScanner, load_heads
+from citewell.guards.names import open_names
+from citewell.guards.output import AnswerScreen
+from citewell.guards.personal import Detector
 from citewell.guards.verdict import (
     ACTIVE_MARKUP,
     INJECTION,
@@ -27,7 +29,17 @@ from citewell.models.embedder import Embedder
 from citewell.models.minilm import MiniLM
 from citewell.settings import Settings
 
-__all__ = ["ACTIVE_MARKUP", "INJECTION", "PERSONAL_DATA", "PROMPT_LEAK", "UNDECIDED", "Guards", "Verdict", "open_guards"]
+__all__ = [
+    "ACTIVE_MARKUP",
+    "INJECTION",
+    "PERSONAL_DATA",
+    "PROMPT_LEAK",
+    "UNDECIDED",
+    "AnswerScreen",
+    "Guards",
+    "Verdict",
+    "open_guards",
+]
 
 GUARD_TIMEOUT_S: Final = 10.0
 """Longest one check may take, in seconds; a check that takes longer has not decided."""
@@ -38,8 +50,9 @@ log = structlog.get_logger()
 class Guards:
     """All checks of one turn. Every method is safe to call from many tasks at once."""
 
-    def __init__(self, settings: Settings, scanner: InjectionScanner | None) -> None:
+    def __init__(self, settings: Settings, scanner: InjectionScanner | None, detector: Detector) -> None:
         self._scanner = scanner
+        self._detector = detector
         self._policy = settings.pii_policy
 
     async def screen(self, question: str) -> Verdict:
@@ -52,7 +65,7 @@ class Guards:
             try:
                 async with asyncio.timeout(GUARD_TIMEOUT_S):
                     score = await asyncio.to_thread(self._scanner.score_question, question)
-            except Exception as exc:  # whatever went wrong: a check that failed has not allowed anything
+            except Exception as exc:  # noqa: BLE001  # whatever went wrong: a check that failed has not allowed anything
                 return self._undecided(exc)
             if not score < self._scanner.threshold("question"):  # written so that NaN blocks
                 return block(INJECTION, score)
@@ -73,7 +86,7 @@ class Guards:
         try:
             async with asyncio.timeout(GUARD_TIMEOUT_S):
                 scores = await asyncio.to_thread(self._scanner.score_documents, [c.chunk.text for c in chunks])
-        except Exception as exc:  # as above
+        except Exception as exc:  # noqa: BLE001  # as above
             verdict = self._undecided(exc)
             return [], [(chunk, verdict) for chunk in chunks]
         kept: list[ScoredChunk] = []
@@ -95,13 +108,13 @@ class Guards:
         Returns:
             A verdict; its `text`, where set, is the answer to show instead.
         """
-        if instructions and (leak := output.leak_score(text, instructions)) >= 1:
-            return block(PROMPT_LEAK, leak)
-        shown = output.defuse(text)
-        verdict = await self._personal(shown, 0.0)
-        if shown != text and verdict.allowed and verdict.text is None:
-            return change(ACTIVE_MARKUP, shown)
-        return verdict
+        screen = self.answer_screen(instructions)
+        await asyncio.to_thread(lambda: (screen.feed(text), screen.finish()))
+        return screen.verdict
+
+    def answer_screen(self, instructions: str = "") -> AnswerScreen:
+        """The same checks for an answer that streams: feed it pieces, show what it gives back."""
+        return AnswerScreen(instructions, self._policy, self._detector)
 
     def scan_text(self, text: str) -> float:
         """0..1, how much a document's text addresses the assistant; from `suspect_from` on it is quarantined.
@@ -117,14 +130,14 @@ class Guards:
 
     def redact(self, text: str) -> str:
         """The text with every piece of detected personal data replaced by its kind, as `[email]`."""
-        return personal.redact(text)
+        return self._detector.redact(text)
 
     async def _personal(self, text: str, score: float) -> Verdict:
-        if self._policy == "allow" or not (hits := await asyncio.to_thread(personal.find, text)):
+        if self._policy == "allow" or not await asyncio.to_thread(self._detector.find, text):
             return allow(score)
         if self._policy == "refuse":
             return block(PERSONAL_DATA)
-        return change(PERSONAL_DATA, await asyncio.to_thread(personal.redact, text, hits))
+        return change(PERSONAL_DATA, await asyncio.to_thread(self._detector.redact, text))
 
     def _undecided(self, exc: Exception) -> Verdict:
         log.error("guard.failed", error=type(exc).__name__)
@@ -135,15 +148,16 @@ def open_guards(settings: Settings, embedder: Embedder) -> Guards:
     """Load what the settings ask for.
 
     Args:
-        settings: `injection_guard` and `pii_policy` are read.
+        settings: `injection_guard`, `pii_policy` and `pii_names` are read.
         embedder: Shared when it is the built-in model, which the injection head was trained on; otherwise the
             guard opens the built-in one beside it.
 
     Raises:
         ConfigurationError: A configured guard cannot start; the service must not start without it.
     """
+    detector = Detector(None if settings.pii_names == "off" else open_names(settings.pii_names))
     if settings.injection_guard == "off":
-        return Guards(settings, None)
+        return Guards(settings, None, detector)
     heads, model = load_heads()
     encoder = embedder if embedder.fingerprint == model else MiniLM()
     if encoder.fingerprint != model:
@@ -151,4 +165,4 @@ def open_guards(settings: Settings, embedder: Embedder) -> Guards:
             "The injection guard's weights were trained on another embedding model; reinstall citewell, or set "
             "CITEWELL_INJECTION_GUARD to off."
         )
-    return Guards(settings, InjectionScanner(encoder, heads))
+    return Guards(settings, InjectionScanner(encoder, heads), detector)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -22,7 +23,6 @@ _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff\uf
 _TAGS = re.compile("[\U000e0020-\U000e007e]+")
 _SPACED = re.compile(r"(?:(?<=\s)|^)(?:\w[ \t]{1,2}){5,}\w(?=\s|[.,!?:]|$)")
 _SPACE = re.compile(r"\s+")
-_CELL = re.compile(r"\s*\|\s*")
 
 
 def unhide(text: str) -> str:
@@ -38,9 +38,8 @@ def sentences(text: str) -> list[str]:
     found: list[str] = []
     for piece in _SENTENCE.split(text):
         line = _SPACE.sub(" ", piece).strip()
-        for start in range(0, len(line), WINDOW_CHARS):
-            if part := line[start : start + WINDOW_CHARS].strip():
-                found.append(part)
+        parts = (line[start : start + WINDOW_CHARS].strip() for start in range(0, len(line), WINDOW_CHARS))
+        found.extend(part for part in parts if part)
     return found
 
 
@@ -71,3 +70,24 @@ def ngram_buckets(window: str) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     buckets, counts = np.unique(np.concatenate(hashes).astype(np.int64), return_counts=True)
     weights = (1 + np.log(counts)).astype(np.float32)
     return buckets, weights / np.linalg.norm(weights)
+
+
+def in_context(windows: Sequence[str], vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What a window of a document is beside the rest of it: an instruction to the assistant is off its topic.
+
+    Args:
+        windows: All windows of one document.
+        vectors: float32[n, d], their embeddings.
+
+    Returns:
+        float32[n, 3 d + 5]: the embedding, the rest's mean, their product by dimension, and five plain features.
+    """
+    n = len(windows)
+    rest = (vectors.sum(axis=0) - vectors) / max(n - 1, 1)
+    lengths = np.linalg.norm(rest, axis=1, keepdims=True)
+    rest = rest / np.maximum(lengths, 1e-9)
+    likeness = np.einsum("nd,nd->n", vectors, rest)
+    asks = np.array([any(mark in window[-3:] for mark in "?？؟") for window in windows], dtype=np.float32)
+    size = np.log([len(window) for window in windows]) / 5
+    plain = np.column_stack([likeness, np.full(n, float(n == 1)), asks, asks * (1 - likeness), size])
+    return np.hstack([vectors, rest * 0.5, vectors * rest * 3, plain]).astype(np.float32)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from citewell.errors import ConfigurationError
-from citewell.guards.features import BUCKETS, merged, ngram_buckets, sentences, unhide
+from citewell.guards.features import BUCKETS, in_context, merged, ngram_buckets, sentences, unhide
 from citewell.models.embedder import Embedder
 
 WEIGHTS: Final = "injection.npz"
@@ -31,9 +31,10 @@ Form = Literal["question", "document"]
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A logistic regression: one weight per embedding dimension and per n-gram bucket."""
+    """A logistic regression: a weight per dense feature and per n-gram bucket."""
 
-    embedding: NDArray[np.float32]
+    form: Form
+    dense: NDArray[np.float32]
     ngrams: NDArray[np.float32]
     bias: float
     threshold: float
@@ -43,7 +44,7 @@ class Head:
         """Highest probability of any window; 0 for a text without windows."""
         if not windows:
             return 0.0
-        logits = vectors @ self.embedding + self.bias
+        logits = dense_features(windows, vectors, self.form) @ self.dense + self.bias
         for i, window in enumerate(windows):
             buckets, weights = ngram_buckets(window)
             logits[i] += self.ngrams[buckets] @ weights
@@ -57,6 +58,11 @@ def windows_of(text: str, form: Form) -> list[str]:
     if form == "question" and len(parts) > 1:
         parts.insert(0, shown.strip())
     return parts
+
+
+def dense_features(windows: Sequence[str], vectors: NDArray[np.float32], form: Form) -> NDArray[np.float32]:
+    """One row per window: for a question its embedding, for a document also how it stands to the rest."""
+    return vectors if form == "question" else in_context(windows, vectors)
 
 
 class InjectionScanner:
@@ -121,8 +127,8 @@ def load_heads() -> tuple[dict[Form, Head], str]:
 
 
 def _head(data: np.lib.npyio.NpzFile, form: Form) -> Head:
-    embedding, ngrams = data[f"{form}_embedding"], data[f"{form}_ngrams"]
-    if ngrams.shape != (BUCKETS,) or embedding.ndim != 1:
+    dense, ngrams = data[f"{form}_dense"], data[f"{form}_ngrams"]
+    if ngrams.shape != (BUCKETS,) or dense.ndim != 1:
         raise ValueError("unexpected shape")
     bias, threshold = (float(x) for x in data[f"{form}_bias_threshold"])
-    return Head(embedding.astype(np.float32), ngrams.astype(np.float32), bias, threshold)
+    return Head(form, dense.astype(np.float32), ngrams.astype(np.float32), bias, threshold)

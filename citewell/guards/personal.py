@@ -11,7 +11,7 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 import phonenumbers
 from stdnum import iban, luhn
@@ -19,7 +19,7 @@ from stdnum import iban, luhn
 from citewell.guards.national_ids import find_national_ids
 
 Kind = Literal[
-    "email", "phone", "card", "iban", "ip", "national_id", "url_credentials", "secret", "name", "place", "address"
+    "email", "phone", "card", "iban", "ip", "national_id", "url_credentials", "secret", "name", "place"
 ]
 
 CUE_WINDOW: Final = 48
@@ -46,14 +46,14 @@ _SECRETS = (
     re.compile(r"(?<![\w-])(?:sk|pk|rk)-(?:[A-Za-z]+-)?[A-Za-z0-9_-]{20,200}(?![\w-])"),
     re.compile(r"\b(?:gh[pousr]_[A-Za-z0-9]{36,255}|github_pat_\w{22,255}|AKIA[0-9A-Z]{16}|AIza[\w-]{35})(?![\w-])"),
     re.compile(r"\beyJ[\w-]{8,2000}\.eyJ[\w-]{8,4000}\.[\w-]{8,2000}(?![\w-])"),
-    re.compile(r"(?i)[?&](?:api_?key|access_token|token|secret|password|sig)=([^\s&#\"'<>]{6,512})"),
+    re.compile(r"(?i)[?&](?:api_?key|access_token|token|secret|password|sig)=([^\s&#\"'<>\[\]]{6,512})"),
 )
 _IPV4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w]|\.\d)")
 _IPV6 = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}(?:[0-9A-Fa-f]{1,4}|(?:\d{1,3}\.){3}\d{1,3})?(?![\w:])")
 _NOT_IP = re.compile(r"(?i)\b(?:version|ver|v|release|section|chapter|§)\.?\s*$")
 _IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}(?:[ -]?[A-Za-z0-9]{4}){2,7}(?:[ -]?[A-Za-z0-9]{1,3})?(?![A-Za-z0-9])")
 _CARD = re.compile(r"(?<![\w.,-])\d(?:[ -]?\d){11,18}(?![\w]|[.,-]\d)")
-_CARD_CUE = re.compile(r"(?i)card|visa|master|maestro|amex|american express|diners|discover|karte|carte|tarjeta|carta|kort")
+_CARD_CUE = re.compile(r"(?i)card|credit|debit|\bcc\b|visa|master|maestro|amex|american express|diners|discover|karte|carte|tarjeta|carta|kort")
 _CARD_PREFIX = re.compile(
     r"4(?:\d{12}|\d{15}|\d{18})$|5[1-5]\d{14}$|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)\d{12}$"  # Visa, Mastercard
     r"|3[47]\d{13}$|3(?:0[0-5]|[689]\d)\d{11}$|35\d{14}$|(?:1800|2131)\d{11}$"  # American Express, Diners, JCB
@@ -64,10 +64,15 @@ _GROUPED = re.compile(r"\d+(?:([ -])\d+)*")
 _PHONE = re.compile(r"(?<![\w.,/:+-])(?:\+|\b00)?\(?\d(?:[ .\-/]{0,2}[()]?[ ]?\d){5,14}(?![\w]|[.,:/-]\d|\s?[%°€$£])")
 _PHONE_CUE = re.compile(
     r"(?i)phone|\btel\b|\btel[.:]|telefon|téléphone|teléfono|mobile|mobil|\bcell|\bcall\b|\bcall me|\bring\b|\bfax\b|whatsapp"
-    r"|\bsms\b|\btext (?:me|us)|hotline|extension|reach (?:me|us)|contact|\bregistered$|\bdial\b|电话|手机|電話|номер|тел"
+    r"|\bsms\b|\boffice\b|\bdirect line|\btext (?:me|us)|hotline|extension|reach (?:me|us)|contact|\bregistered$|\bdial\b|电话|手机|電話|номер|тел"
 )
-_DATE = re.compile(r"(?:\d{4}([-./ ])\d{1,2}\1\d{1,2}|\d{1,2}([-./ ])\d{1,2}\2\d{4})(?:[ T]\d{1,2}(?::\d\d){0,2})?$")
+_PHONE_CUE_AFTER = re.compile(r"(?i)[\s(-]{0,3}(?:phone|fax|tel|mobile|cell|office|is my (?:phone|mobile|cell|number))\b")
+_DATE = re.compile(
+    r"(?:(?:1\d|20)\d\d([-./ ])[01]?\d\1[0-3]?\d|[0-3]?\d([-./ ])[0-3]?\d\2(?:1\d|20)\d\d)(?:[ T]\d{1,2}(?::\d\d){0,2})?$"
+)
 _YEARS = re.compile(r"(?:1\d|20)\d\d[ -](?:1\d|20)\d\d$")
+_PHONE_SHAPE = re.compile(r"(?:\(\d{2,5}\) ?|0\d{1,4}[ .\-/])\d{2,5}(?:[ .-]\d{2,5}){0,4}$|\d{2,5}(?:([ .-])\d{2,5})(?:\1\d{2,5}){1,4}$")
+"""Groups as people write them: a bracketed or zero-led prefix, or three groups and more with one separator."""
 _THOUSANDS = re.compile(r"\d{1,3}(?:[ .]\d{3})+$")
 PHONE_REGIONS: Final = (
     "US", "GB", "DE", "FR", "ES", "IT", "NL", "BE", "AT", "CH", "SE", "NO", "DK", "FI", "PL", "CZ", "PT", "IE", "GR",
@@ -94,26 +99,48 @@ def find(text: str) -> list[Hit]:
     return sorted(taken)
 
 
-def redact(text: str, hits: Sequence[Hit] | None = None) -> str:
+def redact(text: str) -> str:
     """Put `[kind]` in the place of each hit, until nothing is found any more.
 
     What remains holds no detectable entity, so redacting twice changes nothing.
-
-    Args:
-        text: What to redact.
-        hits: Further hits (names, places) beside the patterned ones; must not overlap each other.
     """
-    if hits:
-        text = _replace(text, [hit for hit in hits if hit.kind in ("name", "place", "address")])
     while found := find(text):
-        text = _replace(text, found)
+        text = replace(text, found)
     return text
 
 
-def _replace(text: str, hits: Sequence[Hit]) -> str:
+def replace(text: str, hits: Sequence[Hit]) -> str:
+    """Put `[kind]` in the place of each of `hits`, which do not overlap."""
     for hit in sorted(hits, reverse=True):
         text = f"{text[: hit.start]}[{hit.kind}]{text[hit.end :]}"
     return text
+
+
+class NameModel(Protocol):
+    """Finds what has no pattern: names of people and places."""
+
+    def find(self, text: str) -> list[Hit]: ...
+
+
+class Detector:
+    """Patterned personal data and, where a model for them is given, names and places."""
+
+    def __init__(self, names: NameModel | None = None) -> None:
+        self._names = names
+
+    def find(self, text: str) -> list[Hit]:
+        """See `find`; where a name overlaps patterned data, the pattern wins."""
+        hits = find(text)
+        if self._names is not None:
+            hits += [
+                name for name in self._names.find(text)
+                if not any(name.start < hit.end and hit.start < name.end for hit in hits)
+            ]  # fmt: skip
+        return sorted(hits)
+
+    def redact(self, text: str) -> str:
+        """See `redact`; names are looked for once, since a model may see names even in `[name]`."""
+        return redact(replace(text, self.find(text)))
 
 
 def _emails(text: str) -> Iterator[Hit]:
@@ -161,7 +188,7 @@ def _cards(text: str) -> Iterator[Hit]:
         written = match.group()
         grouped = _GROUPED.fullmatch(written)
         digits = re.sub(r"\D", "", written)
-        if grouped is None or len(set(digits)) < 3 or not luhn.is_valid(digits):
+        if grouped is None or len(set(digits)) < 2 or not luhn.is_valid(digits):
             continue
         if _CARD_PREFIX.match(digits) or _CARD_CUE.search(_before(text, match.start())):
             yield Hit(match.start(), match.end(), "card")
@@ -175,18 +202,21 @@ def _phones(text: str) -> Iterator[Hit]:
     for match in _PHONE.finditer(text):
         written = match.group()
         digits = re.sub(r"\D", "", written)
-        if not 7 <= len(digits) <= 15 or _DATE.match(written) or _YEARS.match(written) or len(set(digits)) < 2:
+        if not 7 <= len(digits) <= 15 or _DATE.match(written.replace(" - ", "-")) or _YEARS.match(written) or len(set(digits)) < 2:
             continue
         if written.count("(") != written.count(")"):
             continue
+        has_cue = bool(
+            _PHONE_CUE.search(_before(text, match.start())) or _PHONE_CUE_AFTER.match(text, match.end())
+        )
         if written.startswith(("+", "00")):
             number = "+" + digits.removeprefix("00" if written.startswith("00") else "")
-            found = _valid(number, None) or bool(_PHONE_CUE.search(_before(text, match.start())))
-        elif _PHONE_CUE.search(_before(text, match.start())):
+            found = has_cue or _valid(number, None)
+        elif has_cue:
             found = True
         else:
             # no cue: the digits must be grouped as people group them, and fit a numbering plan
-            shaped = bool(re.search(r"[ .\-/()]", written)) and not _THOUSANDS.match(written)
+            shaped = bool(_PHONE_SHAPE.match(written)) and not _THOUSANDS.match(written)
             found = shaped and len(digits) >= 9 and any(_valid(written, region) for region in PHONE_REGIONS)
         if found:
             yield Hit(match.start(), match.end(), "phone")

@@ -1,0 +1,51 @@
+"""Keeps the text of users, documents and models out of logs above DEBUG, and personal data out of all of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Final
+
+from structlog.typing import EventDict, WrappedLogger
+
+from citewell.guards.personal import Detector
+
+TEXT_KEYS: Final = frozenset({
+    "answer", "chunk", "chunks", "content", "document", "history", "message", "messages", "passage", "prompt", "query",
+    "question", "quote", "sentence", "standalone", "standalone_question", "summary", "text", "title", "token",
+})  # fmt: skip
+"""Names under which text travels; above DEBUG only its length is logged."""
+KEPT_KEYS: Final = frozenset({"event", "level", "timestamp", "logger"})
+"""Written by the program, not by a person. `event` is a fixed name, as `run.finished`."""
+EXCEPTION_KEYS: Final = frozenset({"exception", "exc_info", "stack"})
+LONGEST_VALUE: Final = 500
+"""Strings longer than this are cut: a log line is not a place for a document."""
+
+
+class RedactText:
+    """A structlog processor; put it behind `format_exc_info`, so that it sees tracebacks too, and before rendering.
+
+    Above DEBUG the values of `TEXT_KEYS` become their length, at any depth. Every other string, at every level, is
+    cut and loses detected personal data. A value that is not plain data is named by its class alone.
+    """
+
+    def __init__(self, detector: Detector | None = None) -> None:
+        self._detector = detector or Detector()
+
+    def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+        level = logging.getLevelNamesMapping().get(str(event.get("level", method)).upper(), logging.INFO)
+        omit = level > logging.DEBUG
+        return {key: value if key in KEPT_KEYS else self._clean(key, value, omit) for key, value in event.items()}
+
+    def _clean(self, key: str, value: Any, omit: bool) -> Any:  # log values are of any type
+        if value is None or isinstance(value, bool | int | float):
+            return value
+        if omit and key in TEXT_KEYS:
+            return f"<{len(value):,} characters>" if isinstance(value, str) else f"<{type(value).__name__}>"
+        if isinstance(value, str):
+            return self._detector.redact(value if key in EXCEPTION_KEYS else value[:LONGEST_VALUE])
+        if isinstance(value, Mapping):
+            return {str(name): self._clean(str(name), item, omit) for name, item in value.items()}
+        if isinstance(value, list | tuple | set | frozenset):
+            return [self._clean(key, item, omit) for item in value]
+        return f"<{type(value).__name__}>"
