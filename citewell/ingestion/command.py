@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from citewell.errors import CitewellError, ConfigurationError, InvalidRequest, SourceNotFound
+from citewell.errors import CitewellError, ConfigurationError, IndexMismatch, SourceNotFound
 from citewell.ingestion.report import FileReport, Report, Status
 from citewell.ingestion.sync import forget, ingest
 from citewell.settings import Settings
@@ -43,7 +43,7 @@ def command(
         raise typer.Exit(2)
     try:
         report = asyncio.run(_run(paths or [], dry_run=dry_run, rebuild=rebuild, remove=remove or [], console=errors))
-    except (ConfigurationError, InvalidRequest, SourceNotFound) as exc:
+    except (ConfigurationError, IndexMismatch, SourceNotFound) as exc:
         errors.print(exc.detail, style="red", markup=False, highlight=False)
         raise typer.Exit(2) from None
     except CitewellError as exc:

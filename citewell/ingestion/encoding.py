@@ -26,7 +26,16 @@ _PLAUSIBLE = ["cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp125
 # Latin code pages decode one another's bytes without complaint, and letter frequencies of a short text are noise. So the
 # page is taken that yields a language's own accented letters; on a tie the first.
 _ALPHABETS = {
-    "cp1252": ("àâæçéèêëîïôœùûüÿ", "äöüßé", "áéíñóúüªº", "ãáâàçéêíóôõúü", "àèéìíòóù", "åäöæøéü", "éëïóöüè", "áðéíóúýþæö"),
+    "cp1252": (
+        "àâæçéèêëîïôœùûüÿ",
+        "äöüßé",
+        "áéíñóúüªº",
+        "ãáâàçéêíóôõúü",
+        "àèéìíòóù",
+        "åäöæøéü",
+        "éëïóöüè",
+        "áðéíóúýþæö",
+    ),
     "cp1250": ("áéíóöőúüű", "ąćęłńóśźż", "áčďéěíňóřšťúůýž", "áäčďéíĺľňóôŕšťúýž", "čćđšž", "ăâîşţ"),
     "cp1254": ("çğıöşüâî",),
     "cp1257": ("ąčęėįšųūž", "āčēģīķļņšūž", "äõöüšž"),

@@ -99,6 +99,10 @@ class Manifest:
         if time.time_ns() - mtime_ns > _RACY_NS:
             self.refusals[uri] = (size_bytes, mtime_ns, reason)
 
+    def uris(self) -> set[str]:
+        """Every file something is remembered of."""
+        return self.digests.keys() | self.refusals.keys()
+
     def forget(self, uri: str) -> None:
         self.digests.pop(uri, None)
         self.refusals.pop(uri, None)

@@ -189,6 +189,10 @@ class _Run:
             self._note(FileReport(uri=uri, status="failed", reason=reason, code="source_unreadable"))
         to_read = await self._triage(found, known)
         await self._read_and_write(index, to_read, known)
+        for uri in [
+            uri for uri in self._manifest.uris() if uri not in present and uri not in known and self._is_ours(uri)
+        ]:
+            self._manifest.forget(uri)
         for uri in gone:
             if not self._dry_run:
                 await index.remove_source(uri)

@@ -7,6 +7,7 @@ import os
 import re
 import tempfile
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 
 from citewell.errors import InvalidRequest, SourceNotFound
@@ -21,7 +22,14 @@ _MOST_NAME_BYTES = 200
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"|?*]|[\ud800-\udfff]')
 
 
-async def ingest_upload(index: WritableIndex, settings: Settings, name: str, data: bytes) -> FileReport:
+async def ingest_upload(
+    index: WritableIndex,
+    settings: Settings,
+    name: str,
+    data: bytes,
+    *,
+    embedded: Callable[[int, int], None] | None = None,
+) -> FileReport:
     """Ingest one document from memory, under `uploads/<name>`; the same name replaces it.
 
     The bytes are kept in the data directory, so that a rebuild reads them again. They are kept only if they can
@@ -32,6 +40,7 @@ async def ingest_upload(index: WritableIndex, settings: Settings, name: str, dat
         settings: Limits, chunking, data directory.
         name: File name with its extension; folders in it are dropped.
         data: The whole file.
+        embedded: Told (chunks embedded, chunks in all) as it goes, as the index does.
 
     Raises:
         InvalidRequest: The name cannot be that of a file.
@@ -50,7 +59,7 @@ async def ingest_upload(index: WritableIndex, settings: Settings, name: str, dat
             is_new = all(source.uri != uri for source in await index.sources())
             # The file first: after a crash between the two, the next ingestion finds a changed file and catches up.
             await asyncio.to_thread(os.replace, temporary, folder / name)
-            await index.replace_sources([parsed.for_index()])
+            await index.replace_sources([parsed.for_index()], progress=embedded)
             return report_of(parsed, is_new=is_new)
     finally:
         await asyncio.to_thread(temporary.unlink, missing_ok=True)

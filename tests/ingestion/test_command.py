@@ -94,7 +94,7 @@ def test_other_chunk_settings_ask_for_a_rebuild_and_the_rebuild_works(tmp_path: 
     assert run(tmp_path / "data", "library").exit_code == 0
     changed = {"CITEWELL_CHUNK_SIZE": "300"}
     refused = run(tmp_path / "data", "library", **changed)
-    assert refused.exit_code == 1
+    assert refused.exit_code == 2
     assert "--rebuild" in refused.stderr
     rebuilt = run(tmp_path / "data", "--rebuild", "--json", **changed)
     assert rebuilt.exit_code == 0, rebuilt.stderr

@@ -1,5 +1,6 @@
 import asyncio
 import os
+import random
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -7,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from citewell.errors import SourceUnreadable
+from citewell.errors import SourceUnreadable, SourceUnsupported
+from citewell.ingestion.load import TYPES
 from citewell.ingestion.parser import Parser, Refused, open_parser
 
 
@@ -88,3 +90,29 @@ async def test_no_process_is_left_behind(library: Path) -> None:
         processes = list(parser._running)
     assert processes
     assert all(process.returncode is not None for process in processes)
+
+
+async def test_damaged_files_of_every_kind_give_text_or_a_reason(parser: Parser, tmp_path: Path) -> None:
+    samples = [path for path in (Path(__file__).parents[2] / "examples").iterdir() if path.suffix in TYPES]
+    assert {path.suffix for path in samples} == {".md", ".txt", ".pdf", ".html", ".docx"}
+    chance = random.Random(20260331)
+    read = 0
+    reasons: list[str] = []
+    for path in samples:
+        whole = path.read_bytes()
+        for _ in range(12):
+            data = bytearray(whole[: chance.randrange(1, len(whole))] if chance.random() < 0.3 else whole)
+            for _ in range(chance.choice((1, 20, 400))):
+                data[chance.randrange(len(data))] = chance.randrange(256)
+            damaged = tmp_path / path.name
+            damaged.write_bytes(data)
+            try:
+                parsed = await parser.parse(damaged, path.name)
+            except (SourceUnreadable, SourceUnsupported) as exc:
+                reasons.append(exc.detail)
+            else:
+                assert all(parsed.text[chunk.start : chunk.end] == chunk.text for chunk in parsed.chunks)
+                read += 1
+    assert all(reasons)
+    assert not [reason for reason in reasons if "cannot be read (" in reason], "a fault nobody thought of"
+    assert min(read, len(reasons)) > 10

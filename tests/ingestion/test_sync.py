@@ -3,10 +3,13 @@ import time
 from pathlib import Path
 
 import pytest
+from blockbuster import blockbuster_ctx
 
 from citewell.errors import ConfigurationError, IngestBusy, SourceNotFound
+from citewell.ingestion.manifest import Manifest
 from citewell.ingestion.report import FileReport, Report
 from citewell.ingestion.sync import forget, ingest
+from citewell.ingestion.upload import ingest_upload, remove_upload
 from citewell.settings import Settings
 from tests.ingestion.conftest import MemoryIndex
 
@@ -250,6 +253,27 @@ async def test_two_at_once_are_refused(index: MemoryIndex, settings: Settings, l
 async def test_nothing_to_ingest_is_an_error(index: MemoryIndex, settings: Settings) -> None:
     with pytest.raises(ConfigurationError, match="nothing to ingest"):
         await ingest(index, [], settings)
+
+
+async def test_files_that_are_gone_are_not_remembered(index: MemoryIndex, settings: Settings, library: Path) -> None:
+    (library / "empty.txt").write_text("")
+    age(library / "empty.txt", library / "a.txt")
+    await ingest(index, [library], settings)
+    assert {"library/empty.txt", "library/a.txt"} <= Manifest.read(settings.data_dir).uris()
+    (library / "empty.txt").unlink()
+    (library / "a.txt").unlink()
+    await ingest(index, [library], settings)
+    assert not {"library/empty.txt", "library/a.txt"} & Manifest.read(settings.data_dir).uris()
+
+
+async def test_nothing_blocks_the_event_loop(index: MemoryIndex, settings: Settings, library: Path) -> None:
+    with blockbuster_ctx("citewell"):
+        await ingest(index, [library], settings)
+        await ingest(index, [library], settings)
+        await ingest_upload(index, settings, "a.txt", b"Text.")
+        await ingest(index, [], settings, rebuild=True)
+        await remove_upload(index, settings, "a.txt")
+        await forget(index, ["library"], settings)
 
 
 async def test_progress_is_told_of_every_file(index: MemoryIndex, settings: Settings, library: Path) -> None:

@@ -19,6 +19,7 @@ _LEAST_SHARE = 0.4
 _PAGE_NUMBER = re.compile(r"[-–—\s]*(?:page\s+|p\.\s*)?(#|[ivxlc]{1,7})(?:\s*(?:of|/|von|sur|de)\s*#)?[-–—\s]*", re.I)
 _ENDS = (".", "!", "?", ":", ";", "…", "。", "！", "？", ".”", '."', ".)", "”", "»")
 _ITEM = re.compile(r"(?:[-–—•●▪◦‣*·]|\(?(?:[0-9]{1,3}|[a-zA-Z])[.)]|[0-9]+(?:\.[0-9]+)+(?=\s+[A-Z]))\s")
+_COLUMNS = re.compile(r"(?:\s[-–($€£]*\d[\d.,]*[%)]*){2,}$")
 _FIGURE = re.compile(r"[\d$%€£()|=+*/\\<>{}\[\]—-]")
 
 
@@ -111,7 +112,7 @@ def _paragraphs(lines: list[str]) -> str:
 
 
 def _is_tabular(line: str) -> bool:
-    return len(_FIGURE.findall(line)) > 0.25 * len(line)
+    return _COLUMNS.search(line) is not None or len(_FIGURE.findall(line)) > 0.25 * len(line)
 
 
 def _continues(before: str, after: str) -> bool:

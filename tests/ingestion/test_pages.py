@@ -1,0 +1,33 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from citewell.ingestion.loaders.pages import assemble
+
+LINES = st.sampled_from(["Tides", "The sea rises and falls twice in a little more than a day, and", "12", "Page 3 of 9", "",
+                         "com\ufffepile", "1,946 mm | 97", "- an item", "ends here.", "goes on in small letters"])  # fmt: skip
+PAGES = st.lists(st.lists(LINES, max_size=8).map("\r\n".join), max_size=8)
+
+
+@given(PAGES)
+def test_every_page_has_a_start_in_the_text_in_order(pages: list[str]) -> None:
+    text, starts = assemble(pages)
+    assert len(starts) == len(pages)
+    assert list(starts) == sorted(starts)
+    assert all(0 <= start <= len(text) for start in starts)
+    assert starts[:1] in ((), (0,))
+
+
+def test_a_sentence_that_runs_over_a_page_stays_one() -> None:
+    text, starts = assemble(["The keeper went down to the sea and", "came back with a lamp. He slept."])
+    assert text == "The keeper went down to the sea and came back with a lamp. He slept."
+    assert text[starts[1] :].startswith("came back")
+
+
+def test_hyphens_of_their_own_survive_the_end_of_a_line() -> None:
+    text, _ = assemble(["the Schwarz\ufffeWeiß print and the state-of-the\ufffeart lens of the tele\ufffescope"])
+    assert text.replace("\n", " ") == "the Schwarz-Weiß print and the state-of-the-art lens of the telescope"
+
+
+def test_tables_lists_and_short_lines_keep_their_lines() -> None:
+    page = "Averages and extremes of the long record\nmean temperature 6.1 4.9 30.4\nyearly rain 1,946 1,870 168\n- first item\n- second item"
+    assert assemble([page])[0] == page
