@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from citewell.errors import ConfigurationError
 from citewell.models.embedder import Embedder, Encoded, Progress, Vectors
 from citewell.settings import Settings
 
@@ -15,10 +14,17 @@ def open_embedder(settings: Settings) -> Embedder:
     Raises:
         MissingExtra: It needs packages that are not installed.
         ConfigurationError: It cannot be loaded; the message says why.
+        ModelError: A hosted model of unknown dimension cannot be reached.
     """
     name = settings.embedding_model
     if name == "minilm":
         from citewell.models.minilm import MiniLM
 
         return MiniLM()
-    raise ConfigurationError(f"CITEWELL_EMBEDDING_MODEL: no embedding model is called {name!r}")
+    if name.startswith("openai:"):
+        from citewell.models.hosted import OpenAIEmbedder
+
+        return OpenAIEmbedder(settings)
+    from citewell.models.sbert import SentenceTransformerEmbedder
+
+    return SentenceTransformerEmbedder(name)

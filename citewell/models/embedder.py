@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -42,6 +44,8 @@ class Embedder(Embeddings):
     """Changes whenever the same text could get another vector; an index carries it."""
     gives_tokens: bool
     """Whether `encode(..., tokens=True)` works, which late interaction needs."""
+    _executor: Executor | None = None
+    """Where `aencode` runs; the event loop's own threads when None."""
 
     @abstractmethod
     def encode(self, texts: Sequence[str], *, tokens: bool = False, progress: Progress | None = None) -> Encoded:
@@ -66,7 +70,9 @@ class Embedder(Embeddings):
             def report(done: int, total: int) -> None:
                 loop.call_soon_threadsafe(call, done, total)
 
-        return await asyncio.to_thread(self.encode, texts, tokens=tokens, progress=report)
+        return await loop.run_in_executor(
+            self._executor, functools.partial(self.encode, texts, tokens=tokens, progress=report)
+        )
 
     def close(self) -> None:
         """Give back threads and connections. Closing twice is fine."""

