@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import operator
-import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -237,30 +236,3 @@ class Incoming:
                     yield known[position]
                 else:
                     raise TornThread("A message of this conversation is gone from Redis.")
-
-
-# --- records: parts, each its length in four bytes and then its bytes -------------------------
-
-
-def join(parts: Iterable[bytes]) -> bytes:
-    """Lay parts one behind the other."""
-    return b"".join(struct.pack(">I", len(part)) + part for part in parts)
-
-
-def split(data: bytes) -> Iterator[bytes]:
-    """Take parts apart again."""
-    at = 0
-    while at < len(data):
-        (size,) = struct.unpack_from(">I", data, at)
-        yield data[at + 4 : at + 4 + size]
-        at += 4 + size
-
-
-def version_text(version: str | int | float) -> str:
-    """A channel's version in the name of a field, with its type."""
-    return f"{type(version).__name__[0]}{version}"
-
-
-def names(channels: Mapping[str, str | int | float]) -> bytes:
-    """Channels with their versions, as the record lists them."""
-    return "".join(f"{channel}\0{version_text(version)}\0" for channel, version in channels.items()).encode()

@@ -15,8 +15,9 @@ from citewell.threads.index import ThreadInfo
 from citewell.threads.redis_saver import RedisSaver, fresh_generation
 from citewell.threads.turns import Policy
 
-SAMPLES = 50
-"""Fields of a thread that are measured to estimate its size in lists; maintenance measures all."""
+SAMPLES = 1000
+"""Fields of a thread that are measured for its size in lists, about 25 turns; a longer one is estimated. Maintenance
+measures all."""
 
 
 class RedisPlace:

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import ormsgpack
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
     WRITES_IDX_MAP,
@@ -19,16 +18,15 @@ from langgraph.checkpoint.base import (
     CheckpointMetadata,
     CheckpointTuple,
     DeltaChannelHistory,
-    PendingWrite,
     get_checkpoint_metadata,
-    writes_sort_key,
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from citewell.errors import RunReplaced, ThreadNotFound, TornThread
 from citewell.threads.blocking import BlockingSaver, Opening
-from citewell.threads.codec import Incoming, Outgoing, Transcript, join, names, split, version_text
+from citewell.threads.codec import Incoming, Outgoing, Transcript
 from citewell.threads.connection import Client, Connection, connect
+from citewell.threads.records import blob_field, checkpoint_tuple, encode_record, node, node_of, write_head
 from citewell.threads.strict import StrictSerializer
 from citewell.threads.turns import LEASE_KEY
 
@@ -151,15 +149,17 @@ class RedisSaver(BlockingSaver):
         values, versions = rest.pop("channel_values"), checkpoint["channel_versions"]
         stored = {channel: versions[channel] for channel in values if channel in versions}
         saved_metadata = get_checkpoint_metadata(config, metadata)
-        kind, payload = self.serde.dumps_typed((rest, saved_metadata))
-        deltas = "".join(f"{channel}\0" for channel in metadata.get("counters_since_delta_snapshot", ()))
-        record = join((
-            _text(conf.get("checkpoint_id") or ""), _text(saved_metadata.get("run_id", "")), deltas.encode(), names(stored)
-        )) + b"%b\0%b" % (kind.encode(), payload)  # fmt: skip
-
+        record = encode_record(
+            self.serde,
+            (rest, saved_metadata),
+            parent=conf.get("checkpoint_id") or "",
+            run_id=str(saved_metadata.get("run_id", "")),
+            deltas=metadata.get("counters_since_delta_snapshot", ()),
+            stored=stored,
+        )
         key, ticket = self.key(thread_id), conf.get(LEASE_KEY, "")
         blobs = {
-            _blob_field(ns, channel, version): (values[channel], channel in new_versions)
+            blob_field(ns, channel, version): (values[channel], channel in new_versions)
             for channel, version in stored.items()
         }
         box = self._outbox.pop((key, ticket), [])
@@ -181,11 +181,11 @@ class RedisSaver(BlockingSaver):
     ) -> None:
         conf = config["configurable"]
         rows = [
-            (ormsgpack.packb((task_id, task_path, WRITES_IDX_MAP.get(channel, index), channel)), value)
+            (write_head(task_id, task_path, WRITES_IDX_MAP.get(channel, index), channel), value)
             for index, (channel, value) in enumerate(writes)
         ]
         loop = asyncio.get_running_loop()
-        waiting = _Writes(_node(conf["checkpoint_id"], conf.get("checkpoint_ns", "")), rows, loop.create_future())
+        waiting = _Writes(node(conf["checkpoint_id"], conf.get("checkpoint_ns", "")), rows, loop.create_future())
         name = (self.key(str(conf["thread_id"])), conf.get(LEASE_KEY, ""))
         box = self._outbox.setdefault(name, [])
         box.append(waiting)
@@ -268,12 +268,12 @@ class RedisSaver(BlockingSaver):
         thread_id, ns, only = str(conf["thread_id"]), conf.get("checkpoint_ns"), conf.get("checkpoint_id")
         cursor = b""
         if before is not None and (start := before["configurable"].get("checkpoint_id")):
-            cursor = _node(start, before["configurable"].get("checkpoint_ns", ""))
+            cursor = node(start, before["configurable"].get("checkpoint_ns", ""))
         left = limit
         while left is None or left > 0:
             if only:
                 one = await self._read("get", thread_id, only, ns or "")
-                batch = [found for found in one if not cursor or _node_of(found) < cursor]
+                batch = [found for found in one if not cursor or node_of(found) < cursor]
             else:
                 size = BATCH if left is None or filter else min(BATCH, left)
                 batch = await self._read("list", thread_id, cursor, "0" if ns is None else "1", ns or "", size)
@@ -286,7 +286,7 @@ class RedisSaver(BlockingSaver):
                     return
             if only or len(batch) < size:
                 return
-            cursor = _node_of(batch[-1])
+            cursor = node_of(batch[-1])
 
     async def aget_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
@@ -328,49 +328,9 @@ class RedisSaver(BlockingSaver):
             incoming.receive(generation, positions, payloads)
             self._remember(key, transcript)
             rows = [checkpoints] if script == "get" else checkpoints
-            return [self._tuple(thread_id, incoming, row) for row in rows]
+            return [checkpoint_tuple(thread_id, incoming, row) for row in rows]
         except (ValueError, TypeError, LookupError, AttributeError) as exc:  # bytes that are not what was written
             raise TornThread("What is stored of this conversation cannot be read.") from exc
-
-    def _tuple(self, thread_id: str, incoming: Incoming, row: Sequence[Any]) -> CheckpointTuple:
-        if not row:
-            raise TornThread
-        id_, ns, record, refs, values, log = row
-        checkpoint_id, checkpoint_ns = id_.decode(), ns.decode()
-        parent, rest, metadata = self._record(record)
-        channel_values: dict[str, Any] = {}
-        versions = rest["channel_versions"]
-        for ref, data in zip(refs, values, strict=True):
-            channel, _, version = ref.decode().partition("\0")
-            if data is None or version != version_text(versions[channel]):
-                raise TornThread(f"The value of {channel!r} of this conversation is gone from Redis.")
-            channel_values[channel] = incoming.value(data)
-        checkpoint: Any = {**rest, "id": checkpoint_id, "channel_values": channel_values}
-
-        def address(checkpoint_id: str) -> RunnableConfig:
-            return {
-                "configurable": {
-                    "thread_id": thread_id, "checkpoint_ns": checkpoint_ns, "checkpoint_id": checkpoint_id,
-                }
-            }  # fmt: skip
-
-        return CheckpointTuple(
-            config=address(checkpoint_id),
-            checkpoint=checkpoint,
-            metadata=metadata,
-            parent_config=address(parent) if parent else None,
-            pending_writes=_pending(log, incoming),
-        )
-
-    def _record(self, record: bytes) -> tuple[str, dict[str, Any], CheckpointMetadata]:
-        at, parts = 0, []
-        for _ in range(5):
-            size = int.from_bytes(record[at : at + 4], "big")
-            parts.append(record[at + 4 : at + 4 + size])
-            at += 4 + size
-        kind, _, payload = record[at:].partition(b"\0")
-        rest, metadata = self.serde.loads_typed((kind.decode(), payload))
-        return parts[1].decode(), rest, metadata
 
     # --- threads as a whole -------------------------------------------------------------------
 
@@ -427,26 +387,13 @@ class RedisSaver(BlockingSaver):
             self._cached -= transcript.counted
 
 
-def _text(value: object) -> bytes:
-    return str(value).encode("utf-8", "surrogatepass")
-
 
 def fresh_generation() -> bytes:
     """A name no other incarnation of a thread has."""
     return secrets.token_bytes(8)
 
 
-def _node(checkpoint_id: str, ns: str) -> bytes:
-    return f"{checkpoint_id}\0{ns}".encode()
 
-
-def _node_of(found: CheckpointTuple) -> bytes:
-    conf = found.config["configurable"]
-    return _node(conf["checkpoint_id"], conf["checkpoint_ns"])
-
-
-def _blob_field(ns: str, channel: str, version: str | int | float) -> bytes:
-    return f"b{ns}\0{channel}\0{version_text(version)}".encode()
 
 
 def _rows(rows: Sequence[Sequence[bytes]]) -> list[bytes | int]:
@@ -463,16 +410,3 @@ def _settle(box: Iterable[_Writes], exc: BaseException | None = None) -> None:
             writes.done.cancel()
         else:
             writes.done.set_exception(exc)
-
-
-def _pending(log: bytes, incoming: Incoming) -> list[PendingWrite]:
-    """The writes of a checkpoint: the first of a task's slot counts, for special channels the last."""
-    kept: dict[tuple[str, int], tuple[str, str, bytes]] = {}
-    parts = split(log)
-    for head in parts:
-        value = next(parts)
-        task_id, path, index, channel = ormsgpack.unpackb(head)
-        if index < 0 or (task_id, index) not in kept:
-            kept[task_id, index] = (path, channel, value)
-    ordered = sorted(kept.items(), key=lambda item: writes_sort_key(item[1][0], *item[0]))
-    return [(task_id, channel, incoming.value(value)) for (task_id, _), (_, channel, value) in ordered]
