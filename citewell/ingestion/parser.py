@@ -77,7 +77,7 @@ class Parser:
         try:
             if process is None or process.returncode is not None:
                 process = await self._start()
-            request = orjson.dumps({"path": str(path), "uri": uri, **self._options})
+            request = orjson.dumps({"path": str(path), "uri": uri, "timeout_s": self._timeout_s, **self._options})
             try:
                 async with asyncio.timeout(self._timeout_s):
                     answer = await _ask(process, request)

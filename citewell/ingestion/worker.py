@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import struct
 import sys
 from collections.abc import Mapping
@@ -29,10 +30,15 @@ def main() -> None:
     """Answer requests from standard input until it ends."""
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints must not reach the frames
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started us
     _limit_memory()
     while head := requests.read(FRAME.size):
         request = orjson.loads(requests.read(FRAME.unpack(head)[0]))
-        _send(answers, _answer(request))
+        # The other end keeps the deadline. Should it be killed, the kernel ends us, even inside a library's endless loop.
+        signal.setitimer(signal.ITIMER_REAL, request.pop("timeout_s") + 1)
+        answer = _answer(request)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        _send(answers, answer)
 
 
 def _answer(request: Mapping[str, Any]) -> bytes:

@@ -175,3 +175,23 @@ async def test_the_samples_are_read_without_a_fault_and_the_index_holds_their_te
     assert "examples/questions.md" not in {source.uri for source in await real_index.sources()}
     found = await real_index.search("At what wind speed are the domes closed?", candidates=5)
     assert "examples/safety-rules.txt" in {scored.chunk.source for scored in found}
+
+
+async def test_ctrl_c_stops_with_a_sentence_and_keeps_what_is_done(tmp_path: Path) -> None:
+    folder = tmp_path / "long"
+    folder.mkdir()
+    for number in range(12):
+        (folder / f"{number}.txt").write_text(
+            "".join(f"Line {line} of {number}, about the tide.\n\n" for line in range(600))
+        )
+    data = tmp_path / "data"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, INGEST, folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment(data)
+    )
+    assert process.stderr is not None
+    assert b"12 files" in await asyncio.wait_for(process.stderr.readline(), 90)
+    process.send_signal(signal.SIGINT)
+    said = await asyncio.wait_for(process.stderr.read(), 60)
+    assert await process.wait() == 130
+    assert b"the next run goes on from here" in said
+    assert b"Traceback" not in said

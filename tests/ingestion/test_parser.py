@@ -2,10 +2,13 @@ import asyncio
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from citewell.errors import SourceUnreadable, SourceUnsupported
@@ -116,3 +119,28 @@ async def test_damaged_files_of_every_kind_give_text_or_a_reason(parser: Parser,
     assert all(reasons)
     assert not [reason for reason in reasons if "cannot be read (" in reason], "a fault nobody thought of"
     assert min(read, len(reasons)) > 10
+
+
+def test_a_reader_whose_starter_was_killed_ends_by_itself(library: Path) -> None:
+    os.mkfifo(library / "pipe.txt")
+    script = f"""
+import asyncio, os
+from pathlib import Path
+from citewell.ingestion.parser import open_parser
+
+async def main():
+    async with open_parser(chunk_size=500, chunk_overlap=50, max_bytes=1000, timeout_s=1, processes=1) as parser:
+        asyncio.ensure_future(parser.parse(Path({str(library / "pipe.txt")!r}), "pipe.txt"))
+        while not parser._running:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)
+        print(*(process.pid for process in parser._running), flush=True)
+        os._exit(0)
+
+asyncio.run(main())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    deadline = time.monotonic() + 20
+    while psutil.pid_exists(int(done.stdout)) and psutil.Process(int(done.stdout)).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline, "the reader is still there"
+        time.sleep(0.05)
