@@ -7,22 +7,23 @@ import re
 from collections.abc import AsyncIterator, Sequence
 from typing import cast
 
+import numpy as np
 from langchain_core.messages import AIMessageChunk
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.runnables import Runnable, RunnableGenerator
 
 from chains.judge import probabilities
 from chains.prompts import AnswerInput
-from chains.reading import Candidate, candidates, features
-from citewell.citations import support
+from chains.reading import FEATURES, Candidate, begins, candidates, ends, features
+from citewell.citations import verify
 from citewell.documents import ScoredChunk
 from citewell.models.embedder import Embedder
 
 MODEL_NAME = "extractive"
 MOST_SENTENCES = 3
-REFUSE_BELOW = 0.02
-"""Nothing is quoted when the best sentence is less probable than this to hold the answer."""
-KEEP_FROM = 0.25
+NEAR = 0.25
+"""Cosine with the question from which a sentence may be quoted that shares no word with it. Neither is no answer."""
+KEEP_FROM = 0.2
 """A further sentence is quoted when it is at least this probable, as a share of the best one's probability."""
 
 
@@ -62,14 +63,13 @@ def select(question: str, chunks: Sequence[ScoredChunk], embedder: Embedder) -> 
     found = candidates(chunks)
     if not found:
         return []
-    probable = probabilities(features(question, found, chunks, embedder))
-    order = sorted(range(len(found)), key=lambda i: -probable[i])
-    best = probable[order[0]]
-    if best < REFUSE_BELOW:
-        return []
+    rows = features(question, found, chunks, embedder)
+    probable = probabilities(rows)
+    related = (rows[:, FEATURES.index("overlap")] > 0) | (rows[:, FEATURES.index("cosine")] >= NEAR)
+    order = sorted(np.flatnonzero(related), key=lambda i: -probable[i])
     kept: list[Candidate] = []
     for i in order:
-        if len(kept) == MOST_SENTENCES or probable[i] < KEEP_FROM * best:
+        if len(kept) == MOST_SENTENCES or probable[i] < KEEP_FROM * probable[order[0]]:
             break
         if _holds(found[i], chunks):
             kept.append(found[i])
@@ -78,14 +78,22 @@ def select(question: str, chunks: Sequence[ScoredChunk], embedder: Embedder) -> 
 
 def _holds(one: Candidate, chunks: Sequence[ScoredChunk]) -> bool:
     """A quotation that the check of citations would not confirm (nothing but function words, say) is not made."""
-    return support(one.text, chunks[one.number - 1].chunk.text).status == "verified"
+    citations = verify(_quotation(one), chunks)
+    return bool(citations) and all(
+        (citation["marker"], citation["status"]) == (one.number, "verified") for citation in citations
+    )
 
 
 def compose(quoted: Sequence[Candidate], chunks: Sequence[ScoredChunk]) -> str:
     """The answer: each quoted sentence with the marker of its chunk, or a plain statement that there is none."""
     if not quoted:
         return not_in_documents(chunks)
-    return " ".join(f"{one.text if one.text[-1:] in '.!?…。！？' else one.text + ' …'} [{one.number}]" for one in quoted)
+    return " ".join(_quotation(one) for one in quoted)
+
+
+def _quotation(one: Candidate) -> str:
+    """With its marker, and with dots where a chunk's edge or a line cut the sentence."""
+    return f"{'' if begins(one.text) else '… '}{one.text}{'' if ends(one.text) else ' …'} [{one.number}]"
 
 
 def not_in_documents(chunks: Sequence[ScoredChunk]) -> str:

@@ -35,25 +35,36 @@ class Candidate(NamedTuple):
 
 
 def candidates(chunks: Sequence[ScoredChunk]) -> list[Candidate]:
-    """The sentences of the chunks, in order, each text once."""
+    """The sentences of the chunks, in order, each text once; not the part of one that overlapping chunks share."""
     found: list[Candidate] = []
-    seen: set[str] = set()
     for number, scored in enumerate(chunks, 1):
         text = scored.chunk.text
         for span in sentence_spans(text):
             raw = text[span.start : span.end]
             shown = readable(raw)
-            key = shown.casefold()
-            if len(shown) > _LONGEST or len(shown) < 8 or key in seen or raw.lstrip().startswith("#"):
+            if not 8 <= len(shown) <= _LONGEST or raw.startswith("#"):
                 continue
-            seen.add(key)
-            found.append(Candidate(number, span, shown, _is_whole(shown)))
-    return found
+            found.append(Candidate(number, span, shown, begins(shown) and ends(shown)))
+    return [one for i, one in enumerate(found) if not _is_told(one, i, found)]
 
 
-def _is_whole(text: str) -> bool:
-    head = text.lstrip("\"'\u2018\u201c\u00ab([*_")[:1]
-    return not head.islower() and text.rstrip("\"'\u2019\u201d\u00bb)]*_")[-1:] in tuple(".!?\u2026\u3002\uff01\uff1f\u061f\u0964")
+def _is_told(one: Candidate, place: int, found: Sequence[Candidate]) -> bool:
+    """Whether another sentence says all of it; of two that are equal the first stays."""
+    return any(
+        one.text in other.text and (len(one.text) < len(other.text) or i < place)
+        for i, other in enumerate(found)
+        if i != place
+    )
+
+
+def begins(text: str) -> bool:
+    """Whether it starts like a sentence, not with a small letter."""
+    return not text.lstrip("\"'\u2018\u201c\u00ab([*_")[:1].islower()
+
+
+def ends(text: str) -> bool:
+    """Whether it ends like a sentence, with a full stop or its like."""
+    return text.rstrip("\"'\u2019\u201d\u00bb)]*_ ")[-1:] in tuple(".!?:\u2026\u3002\uff01\uff1f\u061f\u0964")
 
 
 _MONTHS = frozenset("january february march april may june july august september october november december".split())

@@ -30,7 +30,9 @@ from evals.answers import fill_rows
 from evals.citations import data_folder
 from evals.packs import read_jsonl
 
-_RIDGE = 1.0
+_RIDGE = 200.0
+"""Strong: many features say nearly the same, and weights that cancel each other out do not travel to other documents.
+Between 1 and 300 it makes no difference on other articles of SQuAD."""
 
 
 def choose(data: Path, questions: int, paragraphs: int, seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
@@ -75,7 +77,7 @@ async def describe(index: Index, embedder: Any, rows: Sequence[dict[str, Any]], 
 
 
 def fit(
-    rows: Floats, right: NDArray[np.bool_], importance: NDArray[np.float64] | None = None
+    rows: Floats, right: NDArray[np.bool_], importance: NDArray[np.float64] | None = None, *, ridge: float = 1.0
 ) -> tuple[Floats, float]:
     """Ridge logistic regression by Newton's method on standardised features; weights for the raw features.
 
@@ -83,11 +85,12 @@ def fit(
         rows: [n, features].
         right: [n]
         importance: [n], how much each row counts; 1 for all when None.
+        ridge: Weight of the squared weights; the bias is free.
     """
     count = np.ones(len(rows)) if importance is None else importance
     mean, deviation = rows.mean(axis=0), rows.std(axis=0) + 1e-6
     x = np.column_stack([(rows - mean) / deviation, np.ones(len(rows))]).astype(np.float64)
-    penalty = np.full(x.shape[1], _RIDGE)
+    penalty = np.full(x.shape[1], ridge)
     penalty[-1] = 0
     weights = np.zeros(x.shape[1])
     for _ in range(25):
@@ -125,7 +128,7 @@ async def run(args: argparse.Namespace) -> None:
             described = await describe(index, embedder, train, settings.top_n)
             validation = await describe(index, embedder, held, settings.top_n)
         embedder.close()
-    weights, bias = fit(np.concatenate([t for t, _ in described]), np.concatenate([r for _, r in described]))
+    weights, bias = fit(np.concatenate([t for t, _ in described]), np.concatenate([r for _, r in described]), ridge=_RIDGE)
     report("training", described, weights, bias)
     report("validation", validation, weights, bias)
     for name, weight in sorted(zip(FEATURES, weights, strict=True), key=lambda pair: -abs(pair[1])):

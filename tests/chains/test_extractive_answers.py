@@ -116,7 +116,7 @@ NOISE = st.lists(
 ).map(" ".join)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(question=NOISE, texts=st.lists(NOISE, max_size=3))
 def test_whatever_it_quotes_is_verified(embedder: MiniLM, question: str, texts: list[str]) -> None:
     inputs = asked(question, *texts)
