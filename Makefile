@@ -27,6 +27,10 @@ $(VENV)/.test: $(VENV)/.run requirements/test.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements/test.txt
 	@touch $@
 
+$(VENV)/.ui: $(VENV)/.run requirements/test.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraints requirements/test.txt --editable '.[ui]'
+	@touch $@
+
 $(VENV)/.bench: $(VENV)/.test requirements/bench.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements/bench.txt
 	@touch $@
@@ -62,10 +66,13 @@ bench: $(VENV)/.bench  ## measure speed: turns under load, threads, retrieval, e
 	$(BIN)/python -m benchmarks.retrieval
 	$(BIN)/python -m benchmarks.embedding
 
+ui: $(VENV)/.ui  ## the chat page, over a service that `make run` started
+	$(BIN)/python -m citewell.ui --server.address=$(HOST)
+
 studio: $(VENV)/.test  ## the same graph, step by step, in langgraph dev
 	$(BIN)/langgraph dev --no-browser
 
 clean:  ## remove the index, the threads and the environment
 	rm -rf .citewell .langgraph_api $(VENV)
 
-.PHONY: help setup lock run test check docs eval bench studio clean
+.PHONY: help setup lock run test check docs eval bench ui studio clean

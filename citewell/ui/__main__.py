@@ -13,7 +13,8 @@ OPTIONS = (
     "--client.showErrorDetails=none",
     "--server.headless=true",
     "--server.fileWatcherType=none",
-    "--theme.primaryColor=#1f6feb",
+    "--theme.light.primaryColor=#0b5cad",
+    "--theme.dark.primaryColor=#58a6ff",
 )
 
 

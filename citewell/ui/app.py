@@ -62,15 +62,17 @@ def _welcome(state: State) -> None:
 
 
 def _ask(state: State, question: str, options: dict[str, Any]) -> None:
-    """Stream one turn. A click meanwhile ends the script here, and with it the run."""
-    turn = Turn(question=question)
+    """Stream one turn. A click meanwhile ends the script here, and with it the run.
+
+    The next run of the script may begin before this one has cleaned up, so it must find the turn as it stands.
+    """
+    turn = state.begin(question)
     _question(question)
     with st.chat_message("assistant"):
         slot, status = st.empty(), st.empty()
-        stop = st.empty()
-        stop.button("Stop", icon=":material/stop_circle:", key=f"stop {len(state.turns)}")
-        run = Run(state.client.url, state.key, question, {"thread_id": state.thread_id or None, **options})
-        waited_s, whole = 0.0, False
+        st.button("Stop", icon=":material/stop_circle:", key=f"stop {len(state.turns)}")
+        run = Run(state.client.url, state.key, question, {"thread_id": state.thread_id, **options})
+        waited_s = 0.0
         try:
             for event in run.events():
                 match event:
@@ -82,16 +84,12 @@ def _ask(state: State, question: str, options: dict[str, Any]) -> None:
                         slot.html(answer_html(turn.text, is_running=True))
                     case Answer():
                         state.finish(turn, event)
-                        whole = True
                     case ServiceError():
                         turn.fault = event
         except ServiceError as fault:  # the answer is whole, but its place in the conversation cannot be read
             turn.fault = fault
         finally:
             run.stop()
-            turn.is_stopped = not whole and turn.fault is None
-            state.turns.append(turn)
-            state.threads = None
     st.rerun()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import uuid4
 
 import streamlit as st
 
@@ -72,12 +73,21 @@ class State:
         self.turns = turns + self.turns
         self.older, self.statistics = page.before, page.statistics
 
+    def begin(self, question: str) -> Turn:
+        """Enter a turn; it counts as stopped until it is whole. A new conversation gets its name here, so that it goes
+        on with the next question even when the first answer is stopped."""
+        turn = Turn(question=question, is_stopped=True)
+        self.turns.append(turn)
+        self.thread_id = self.thread_id or str(uuid4())
+        self.threads = None
+        st.query_params["thread"] = self.thread_id
+        return turn
+
     def finish(self, turn: Turn, answer: Answer) -> None:
         """Take over a whole answer."""
         turn.text, turn.citations, turn.metadata = answer.text, answer.citations, answer.metadata
         turn.trace = turn.metadata.pop("trace", None)
-        self.thread_id = answer.thread_id
-        st.query_params["thread"] = answer.thread_id
+        turn.is_stopped = False
         newest = self.client.history(self.thread_id, limit=1)
         turn.message, self.statistics = newest.first, newest.statistics
         self.threads = None

@@ -1,0 +1,30 @@
+"""The JavaScript example, in a real browser, from an origin of its own."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+from playwright.sync_api import Page, expect
+
+from tests.service import ROOT, Live, free_port
+
+
+def test_the_example_streams_an_answer_into_a_page(start: Callable[..., Live], page: Page) -> None:
+    port = free_port()
+    origin = f"http://127.0.0.1:{port}"
+    live = start(CITEWELL_CORS_ORIGINS=f'["{origin}"]')
+    folder = ROOT / "examples" / "javascript"
+    files = subprocess.Popen([sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"], cwd=folder)
+    try:
+        page.goto(f"{live.url}/healthz")  # by now the other server is up too
+        page.goto(f"{origin}/stream.html?service={live.url}")
+        page.get_by_label("Question").fill("When was the fog horn added?")
+        page.get_by_role("button", name="Ask").click()
+        expect(page.locator("#answer")).to_contain_text("1903")
+        expect(page.locator("#sources li").first).to_contain_text("(verified)")
+        page.get_by_label("Question").fill("And when was it removed?")
+        page.get_by_role("button", name="Ask").click()
+        expect(page.locator("#answer")).to_contain_text("1988")
+    finally:
+        files.terminate()
+        files.wait()
