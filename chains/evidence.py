@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
@@ -32,22 +32,30 @@ _MOST_CHUNKS = 5
 
 
 class Line(NamedTuple):
-    """A fitted judge and its operating point."""
+    """A fitted judge."""
 
     weights: NDArray[np.float32]
     bias: float
+
+
+class Fitted(NamedTuple):
+    """What `python -m evals.calibrate` found."""
+
+    full: Line
+    """Over SIGNS."""
+    words: Line
+    """Over WORDS_ONLY."""
     supported_from: float
     """Confidence (0..1) below which the documents count as not holding the answer."""
 
 
 @cache
-def lines() -> Mapping[str, Line]:
-    """`full` over SIGNS, `words` over WORDS_ONLY. Made by `python -m evals.calibrate`."""
+def fitted() -> Fitted:
     with files("chains").joinpath("evidence.npz").open("rb") as file, np.load(file) as data:
-        return {
-            name: Line(data[f"{name}_weights"], float(data[f"{name}_bias"]), float(data[f"{name}_supported_from"]))
-            for name in ("full", "words")
-        }
+        lines = [Line(data[f"{name}_weights"], float(data[f"{name}_bias"])) for name in ("full", "words")]
+        if [len(line.weights) for line in lines] != [len(SIGNS), len(WORDS_ONLY)]:
+            raise RuntimeError("chains/evidence.npz was made for other signs: run python -m evals.calibrate")
+        return Fitted(lines[0], lines[1], float(data["supported_from"]))
 
 
 class Evidence:
@@ -58,7 +66,7 @@ class Evidence:
     """
 
     def __init__(self, embedder: Embedder) -> None:
-        self._kind = "full" if embedder.name == "minilm" else "words"
+        self._known_scale = embedder.name == "minilm"
 
     async def confidence(self, question: str, chunks: Sequence[ScoredChunk]) -> float:
         """Probability (0..1) that the chunks hold the answer; 0 without chunks. Reads the five best."""
@@ -68,14 +76,13 @@ class Evidence:
 
     def is_supported(self, confidence: float) -> bool:
         """Whether an answer should be tried. The operating point refuses 3 % of the answerable ones."""
-        return confidence >= lines()[self._kind].supported_from
+        return confidence >= fitted().supported_from
 
     def _confidence(self, question: str, chunks: Sequence[ScoredChunk]) -> float:
         found = signs(question, chunks)
         # A reranker that is not late interaction leaves no `maxsim`.
-        kind = self._kind if "maxsim" in chunks[0].evidence else "words"
-        line = lines()[kind]
-        names = SIGNS if kind == "full" else WORDS_ONLY
+        full = self._known_scale and "maxsim" in chunks[0].evidence
+        line, names = (fitted().full, SIGNS) if full else (fitted().words, WORDS_ONLY)
         return 1 / (1 + math.exp(-float(np.dot([found[name] for name in names], line.weights)) - line.bias))
 
 

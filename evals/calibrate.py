@@ -178,12 +178,15 @@ def main() -> None:
     right = np.array([case.kind == "answerable" for case in cases])
     saved: dict[str, Any] = {}
     report: dict[str, Any] = {}
+    threshold = 0.0
     for name, names in (("full", SIGNS), ("words", WORDS_ONLY)):
         columns = [SIGNS.index(sign) for sign in names]
         honest = cross_validated(cases, columns)
         weights, bias = fit(rows[:, columns], right, weigh(cases))
-        threshold = round(lowest(honest[right], weigh(cases)[right], REFUSED_ANSWERABLE), 3)
-        saved |= {f"{name}_weights": weights, f"{name}_bias": np.float32(bias), f"{name}_supported_from": np.float32(threshold)}
+        if name == "full":
+            threshold = round(lowest(honest[right], weigh(cases)[right], REFUSED_ANSWERABLE), 3)
+            saved["supported_from"] = np.float32(threshold)
+        saved |= {f"{name}_weights": weights, f"{name}_bias": np.float32(bias)}
         report[name] = {
             "supported_from": threshold, "calibration_error": round(calibration_error(cases, honest), 3),
             **figures(cases, honest, threshold),
