@@ -33,6 +33,9 @@ class BlockingSaver(BaseCheckpointSaver[Any]):
         super().__init__(serde=serde)
         self._loop = asyncio.get_running_loop()
 
+    async def asetup(self) -> None:
+        """Get ready; nothing has to be created on the server."""
+
     async def aclose(self) -> None:
         """Close the connections."""
         raise NotImplementedError
@@ -123,6 +126,7 @@ class Opening(Generic[S]):
 
     async def __aenter__(self) -> S:
         self._saver = self._make()
+        await self._saver.asetup()
         return self._saver
 
     async def __aexit__(self, *_: object) -> None:

@@ -110,6 +110,13 @@ def script(name: str) -> tuple[str, str]:
     return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
+def load_scripts() -> None:
+    """Read all scripts now, so that the first call of each does not read a file."""
+    for file in (files("citewell.threads") / "lua").iterdir():
+        if file.name.endswith(".lua") and file.name != "common.lua":
+            script(file.name.removesuffix(".lua"))
+
+
 class Connection:
     """Runs scripts on one thread's key, with a deadline.
 

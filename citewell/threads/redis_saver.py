@@ -25,7 +25,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from citewell.errors import RunReplaced, ThreadNotFound, TornThread
 from citewell.threads.blocking import BlockingSaver, Opening
 from citewell.threads.codec import Incoming, Outgoing, Transcript
-from citewell.threads.connection import Client, Connection, connect
+from citewell.threads.connection import Client, Connection, connect, load_scripts
 from citewell.threads.records import blob_field, checkpoint_tuple, encode_record, node, node_of, write_head
 from citewell.threads.strict import StrictSerializer
 from citewell.threads.turns import LEASE_KEY
@@ -110,6 +110,10 @@ class RedisSaver(BlockingSaver):
             return cls(client, max_connections=max_connections, **options)
 
         return Opening(make)
+
+    async def asetup(self) -> None:
+        """Read the scripts, off the event loop; nothing has to be created on the server."""
+        await asyncio.to_thread(load_scripts)
 
     async def aclose(self) -> None:
         """Send what is waiting and close the connections."""
