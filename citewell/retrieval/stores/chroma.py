@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import itertools
 import threading
@@ -150,8 +151,8 @@ class ChromaStore:
         self._previous = before
 
     def drop(self) -> None:
-        with mapped(FAULTS, "Chroma"):
-            self._chroma.delete_collection()
+        with mapped(FAULTS, "Chroma"), contextlib.suppress(chromadb.errors.NotFoundError):
+            self._connection.client.delete_collection(self._namespace)
 
     def close(self) -> None:
         for connection in (self._previous, self._connection):

@@ -17,7 +17,6 @@ import httpx
 import weaviate
 from langchain_weaviate import WeaviateVectorStore
 from weaviate import exceptions as vendor
-from weaviate.classes.config import Configure, DataType, Property, Tokenization, VectorDistances
 from weaviate.classes.init import AdditionalConfig, Auth, Timeout
 from weaviate.classes.query import Filter as Where
 from weaviate.classes.query import MetadataQuery
@@ -67,9 +66,9 @@ class WeaviateStore:
                 grpc_secure=secure, auth_credentials=Auth.api_key(api_key) if api_key else None,
                 additional_config=AdditionalConfig(timeout=Timeout(init=timeout_s, query=timeout_s, insert=timeout_s * 6)),
             )  # fmt: skip
-            if not self._client.collections.exists(self._name):
-                self._create()
-            self._store = WeaviateVectorStore(self._client, self._name, "key", self._held)
+            self._store = WeaviateVectorStore(
+                self._client, self._name, "key", self._held, schema=_schema(self._name)
+            )
 
     def add(self, keys: Sequence[int], vectors: Vectors, chunks: Sequence[Chunk]) -> None:
         ids = [str(key) for key in keys]
@@ -108,20 +107,18 @@ class WeaviateStore:
     def close(self) -> None:
         self._client.close()
 
-    def _create(self) -> None:
-        def text(name: str, kind: DataType = DataType.TEXT) -> Property:
-            # Filters compare whole values, not words.
-            return Property(name=name, data_type=kind, tokenization=Tokenization.FIELD)
 
-        self._client.collections.create(
-            self._name,
-            properties=[
-                *map(text, ("key", "source", "title", "type", "access")), text("tags", DataType.TEXT_ARRAY),
-                Property(name="date", data_type=DataType.INT),
-            ],
-            vectorizer_config=Configure.Vectorizer.none(),
-            vector_index_config=Configure.VectorIndex.hnsw(distance_metric=VectorDistances.COSINE),
-        )
+def _schema(name: str) -> dict[str, Any]:
+    def text(field: str, kind: str = "text") -> dict[str, Any]:
+        return {"name": field, "dataType": [kind], "tokenization": "field"}  # filters compare whole values, not words
+
+    return {
+        "class": name, "vectorizer": "none", "vectorIndexType": "hnsw", "vectorIndexConfig": {"distance": "cosine"},
+        "properties": [
+            *map(text, ("key", "source", "title", "type", "access")), text("tags", "text[]"),
+            {"name": "date", "dataType": ["int"]},
+        ],
+    }  # fmt: skip
 
 
 def collection_name(namespace: str) -> str:
