@@ -19,12 +19,14 @@ from citewell import telemetry
 from citewell.citations import Citation
 from citewell.documents import ScoredChunk
 from citewell.errors import InvalidRequest, RunReplaced, TurnTimeout, UnknownModel
+from citewell.limits import Limits
 from citewell.models.chat import EXTRACTIVE
 from citewell.questions import check_question, check_thread_id
 from citewell.retrieval import filters
 from citewell.retrieval.index import Index
 from citewell.settings import Settings
 from citewell.threads import Policy, Threads
+from graph.events import listener
 from graph.state import RunContext
 
 
@@ -75,12 +77,13 @@ class Service:
 
     def __init__(
         self, *, settings: Settings, graph: CompiledStateGraph[Any, Any, Any, Any],
-        stateless: CompiledStateGraph[Any, Any, Any, Any], threads: Threads, index: Index,
+        stateless: CompiledStateGraph[Any, Any, Any, Any], threads: Threads, index: Index, limits: Limits,
     ) -> None:  # fmt: skip
         self.settings = settings
         self.graph = graph
         self.threads = threads
         self.index = index
+        self.limits = limits
         self._stateless = stateless
 
     def prepare(
@@ -171,7 +174,8 @@ class Service:
         state = {"question": turn.question, "messages": []}
         try:
             async with asyncio.timeout(self.settings.turn_timeout_s):
-                async with aclosing(self._stateless.astream(state, context=context, stream_mode="updates")) as updates:
+                stream = self._stateless.astream(state, context=context, stream_mode="updates")
+                async with aclosing(cast("AsyncGenerator[dict[str, Any], None]", stream)) as updates:
                     async for update in updates:
                         if blocked := (update.get("screen") or {}).get("blocked"):
                             return Found(chunks=[], trace={}, blocked=blocked)
@@ -212,6 +216,7 @@ class Service:
     async def _run(self, turn: Turn, config: RunnableConfig, events: asyncio.Queue[Any]) -> dict[str, Any]:
         try:
             async with asyncio.timeout(self.settings.turn_timeout_s) as deadline:
+                await self.limits.admit(turn.context.caller)
                 if turn.history is not None:
                     return await self._drive(
                         self._stateless, {"messages": list(turn.history)}, turn, config, {}, events
@@ -242,21 +247,15 @@ class Service:
         config: RunnableConfig, held: dict[str, Any], events: asyncio.Queue[Any],
     ) -> dict[str, Any]:  # fmt: skip
         config = {**config, "configurable": {"thread_id": turn.thread_id, **held}}
-        final: dict[str, Any] = {}
-        stream = graph.astream(
+        listener.set(events.put_nowait)  # for this task and those the graph starts from it
+        final = await graph.ainvoke(
             state | {"question": turn.question},
             config,
             context=turn.context,
-            stream_mode=["custom", "values"],
             output_keys=["answer", "citations", "usage", "metadata"],
             durability="async",
         )
-        async for mode, event in stream:
-            if mode == "custom":
-                events.put_nowait(event)
-            else:
-                final = cast("dict[str, Any]", event)
-        return final
+        return cast("dict[str, Any]", final)
 
 
 def _within(name: str, value: float | None, low: float, high: float) -> None:

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from chains.evidence import Evidence
 from chains.extract import extractive_answerer
 from citewell.guards import open_guards
+from citewell.limits import open_limits
 from citewell.models import open_embedder
 from citewell.models.chat import EXTRACTIVE, open_chat_models
 from citewell.retrieval import open_index
@@ -35,6 +36,7 @@ async def open_parts(settings: Settings) -> AsyncIterator[tuple[Parts, Index]]:
                 extractive=extractive_answerer(embedder),
                 guards=open_guards(settings, embedder),
                 evidence=Evidence(embedder),
+                limits=await stack.enter_async_context(open_limits(settings)),
             ),
             index,
         )
@@ -51,4 +53,5 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
             stateless=graph.compile(),
             threads=threads,
             index=index,
+            limits=parts.limits,
         )

@@ -1,8 +1,7 @@
 """The nodes: each takes the state and the run's context and returns a partial update.
 
 A node owns no retry loop, never mutates the state and can be called with a plain dictionary. What a client watches
-as it happens goes through the stream writer: `{"token": text}` for each piece of the answer, `{"stage": name,
-"ms": milliseconds}` when a node is done.
+as it happens goes through `graph.events`.
 """
 
 import time
@@ -12,24 +11,25 @@ from datetime import UTC, datetime
 from typing import Any, cast
 from uuid import uuid4
 
-from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
 from langchain_core.messages.ai import UsageMetadata, add_usage
 from langgraph.graph import END
 from langgraph.runtime import Runtime
 
-from chains.answer import AnswerInput, answer_chain
-from chains.condense import condense_chain, condense_rule
+from chains.condense import CondenseInput, condense_chain, condense_rule
 from chains.extract import not_in_documents
-from chains.prompts import PROMPT_VERSION
+from chains.prompts import PROMPT_VERSION, SYSTEM, AnswerInput, answer_messages
 from chains.summarize import summarize_chain, summarize_rule, summary_input, to_fold
 from citewell.citations import verify
 from citewell.documents import ScoredChunk
-from citewell.models.chat import EXTRACTIVE, map_model_errors
+from citewell.models.chat import EXTRACTIVE
 from citewell.questions import check_question
 from citewell.retrieval import Trace, filters
+from graph.calls import Calls
+from graph.events import emit
 from graph.parts import Parts
 from graph.state import RunContext, State
+
 
 class Nodes:
     """The work of each step, over live parts."""
@@ -37,6 +37,7 @@ class Nodes:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._settings = parts.settings
+        self._calls = Calls(parts)
 
     async def screen(self, state: State, runtime: Runtime[RunContext]) -> dict[str, Any]:
         """Check the question, let the guards judge it, and put it into the transcript."""
@@ -49,7 +50,7 @@ class Nodes:
             return {"messages": [asked], "blocked": ""}
         # A blocked question is an outcome, not an exception: the caller gets an answer that names the rule.
         answer = f"I can't answer that ({verdict.rule}): {verdict.reason}"
-        runtime.stream_writer({"token": answer})
+        emit(runtime, {"token": answer})
         metadata = {"answerer": "guard", "blocked": verdict.rule, "finish_reason": "blocked"}
         asked.additional_kwargs["blocked"] = verdict.rule
         return {
@@ -70,14 +71,13 @@ class Nodes:
         """Turn a follow-up into a question that stands alone."""
         with _stage(runtime, "condense"):
             *history, asked = _talk(state)
-            model = self._model(runtime)
-            if model is None:
-                return {"standalone": condense_rule(asked.text, self._recent(history))}
-            with map_model_errors():
-                standalone = await condense_chain(model).ainvoke(
-                    {"question": asked.text, "history": self._recent(history)}
-                )
-            return {"standalone": standalone.strip() or asked.text}
+            recent = self._recent(history)
+            standalone = condense_rule(asked.text, recent)
+            # The rule leaves a question alone that needs no context; then there is nothing to ask a model either.
+            if standalone != asked.text and self._calls.name(_context(runtime)):
+                given = CondenseInput(question=asked.text, history=recent)
+                standalone = (await self._calls.text(_context(runtime), condense_chain, given)).strip() or asked.text
+            return {"standalone": standalone}
 
     async def retrieve(self, state: State, runtime: Runtime[RunContext]) -> dict[str, Any]:
         """Search by meaning and by words side by side, within what the caller may read."""
@@ -127,12 +127,11 @@ class Nodes:
             fold = self._fold(state)
             done = state.get("summarized", 0)
             old = [message for message in state["messages"][done : done + fold] if not _is_blocked(message)]
-            model = self._model(runtime)
-            if model is None:
-                summary = summarize_rule(state.get("summary", ""), old)
+            before = state.get("summary", "")
+            if self._calls.name(_context(runtime)):
+                summary = await self._calls.text(_context(runtime), summarize_chain, summary_input(before, old))
             else:
-                with map_model_errors():
-                    summary = await summarize_chain(model).ainvoke(summary_input(state.get("summary", ""), old))
+                summary = summarize_rule(before, old)
             return {"summary": summary, "summarized": done + fold}
 
     async def generate(self, state: State, runtime: Runtime[RunContext]) -> dict[str, Any]:
@@ -147,40 +146,53 @@ class Nodes:
             metadata["confidence"] = round(confidence, 3)
             if not sources or not self._parts.evidence.is_supported(confidence):
                 answer = not_in_documents(sources)
-                runtime.stream_writer({"token": answer})
+                emit(runtime, {"token": answer})
                 metadata |= {"answerer": "none", "supported": False, "finish_reason": "no_evidence"}
                 return {"answer": answer, "usage": _no_usage(), "metadata": metadata}
-            model = self._model(runtime)
-            chain = self._parts.extractive if model is None else answer_chain(model)
-            prompt = AnswerInput(
-                question=question if model is None else asked.text,
+            context = _context(runtime)
+            name = self._calls.name(context)
+            given = AnswerInput(
+                question=question if name is None else asked.text,
                 chunks=sources[: self._settings.top_n],
                 history=self._recent(history),
                 summary=state.get("summary", ""),
             )
-            pieces: list[str] = []
+            answering = self._calls.stream(context, answer_messages(given)) if name else self._quote(given)
+            screen = self._parts.guards.answer_screen(SYSTEM if name else "")
+            shown: list[str] = []
             usage: UsageMetadata | None = None
             response: dict[str, Any] = {}
-            with map_model_errors():
-                async with aclosing(_astream(chain, prompt)) as stream:
-                    async for piece in stream:
-                        if text := piece.text:
-                            pieces.append(text)
-                            runtime.stream_writer({"token": text})
-                        if piece.usage_metadata:
-                            usage = add_usage(usage, piece.usage_metadata)
-                        response |= piece.response_metadata
+
+            def show(text: str) -> None:
+                if text:
+                    shown.append(text)
+                    emit(runtime, {"token": text})
+
+            async with aclosing(answering):
+                async for piece in answering:
+                    show(screen.feed(piece.text))
+                    if piece.usage_metadata:
+                        usage = add_usage(usage, piece.usage_metadata)
+                    response |= piece.response_metadata
+                    if screen.is_blocked:
+                        break
+            show(screen.finish())
+        verdict = screen.verdict
         finish = response.get("finish_reason") or response.get("stop_reason") or "stop"
+        if screen.is_blocked:
+            finish = "blocked"
+            show(("\n\n" if shown else "") + verdict.reason)
         metadata |= {
-            "answerer": "model" if model else EXTRACTIVE,
-            "model": response.get("model_name") or response.get("model") or self._name(runtime),
-            "prompt": PROMPT_VERSION if model else None,
+            "answerer": "model" if name else EXTRACTIVE,
+            "model": response.get("model_name") or response.get("model") or name or EXTRACTIVE,
+            "prompt": PROMPT_VERSION if name else None,
             "supported": response.get("sentences") != 0,  # the extractive answerer found no sentence worth quoting
+            "guard": verdict.rule,
             "finish_reason": finish,
             "truncated": finish in ("length", "max_tokens"),
         }
         counts = {key: usage[key] for key in ("input_tokens", "output_tokens", "total_tokens")} if usage else _no_usage()
-        return {"answer": "".join(pieces), "usage": counts, "metadata": metadata}
+        return {"answer": "".join(shown), "usage": counts, "metadata": metadata}
 
     async def verify(self, state: State, runtime: Runtime[RunContext]) -> dict[str, Any]:
         """Match each cited sentence to the text of the chunk it cites, and close the turn."""
@@ -192,17 +204,9 @@ class Nodes:
         cited = list(dict.fromkeys(citation["chunk_id"] for citation in citations if citation["chunk_id"]))
         return {"citations": citations, "messages": [reply], "cited": cited}
 
-    def _name(self, runtime: Runtime[RunContext]) -> str:
-        return _context(runtime).chat_model or self._parts.models.default
-
-    def _model(self, runtime: Runtime[RunContext]) -> BaseChatModel | None:
-        """The chat model of this run; None when the extractive answerer is to answer."""
-        context = _context(runtime)
-        if self._name(runtime) == EXTRACTIVE:
-            return None
-        return self._parts.models.get(
-            self._name(runtime), temperature=context.temperature, max_tokens=context.max_tokens
-        )
+    async def _quote(self, given: AnswerInput) -> AsyncGenerator[AIMessageChunk, None]:
+        async for piece in self._parts.extractive.astream(given):
+            yield piece
 
     def _fold(self, state: State) -> int:
         waiting = state["messages"][state.get("summarized", 0) : -1]
@@ -245,14 +249,9 @@ def _no_usage() -> dict[str, int]:
     return {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
 
 
-async def _astream(chain: Any, prompt: AnswerInput) -> AsyncGenerator[AIMessageChunk, None]:
-    async for piece in chain.astream(prompt):
-        yield piece
-
-
 @contextmanager
 def _stage(runtime: Runtime[RunContext], name: str) -> Iterator[None]:
     """Tell whoever watches how long the step took."""
     started = time.perf_counter()
     yield
-    runtime.stream_writer({"stage": name, "ms": round((time.perf_counter() - started) * 1000, 2)})
+    emit(runtime, {"stage": name, "ms": round((time.perf_counter() - started) * 1000, 2)})

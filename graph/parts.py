@@ -10,6 +10,7 @@ from langchain_core.runnables import Runnable
 
 from chains.answer import AnswerInput
 from citewell.documents import Chunk, ScoredChunk
+from citewell.limits import Limits
 from citewell.retrieval import Trace
 from citewell.settings import Settings
 
@@ -39,6 +40,7 @@ class ChatModels(Protocol):
 class Guards(Protocol):
     async def screen(self, question: str) -> Any: ...
     async def screen_chunks(self, chunks: Sequence[ScoredChunk]) -> tuple[list[ScoredChunk], list[Any]]: ...
+    def answer_screen(self, instructions: str = "") -> Any: ...
 
 
 class Evidence(Protocol):
@@ -56,3 +58,4 @@ class Parts:
     extractive: Runnable[AnswerInput, AIMessageChunk]
     guards: Guards
     evidence: Evidence
+    limits: Limits
