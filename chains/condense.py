@@ -1,8 +1,12 @@
-"""Turn a follow-up into a question that stands alone."""
+"""Turn a follow-up into a question that stands alone: with a chat model, or by a rule without one."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+from math import log
 from typing import cast
 
 from langchain_core.language_models import BaseChatModel
@@ -34,7 +38,112 @@ def condense_chain(model: BaseChatModel) -> Runnable[CondenseInput, str]:
     return cast("Runnable[CondenseInput, str]", PROMPT | model | StrOutputParser())
 
 
+# --- without a chat model -----------------------------------------------------------------------
+# The constants were chosen on the public halves of CAsT and MTRAG: `python -m evals.condense`.
+
+CONTEXT_WORDS = 4
+"""Words a follow-up is given from the conversation."""
+DECAY = 0.6
+"""A word weighs this much less for each question between it and the follow-up ..."""
+TOPIC_DECAY = 0.77
+"""... and less so in the first question, which names the topic (the square root of DECAY)."""
+RARE = 0.7
+"""Share of a word's weight that depends on how rare it is in English."""
+ENOUGH_WORDS = 3
+"""A question with so many words of its own, that refers to nothing before it, is left alone."""
+
+_WORD = re.compile(r"[^\W_]+(?:[-'’.][^\W_]+)*")
+_REFERS = re.compile(
+    r"\b(it|its|it's|he|him|his|she|her|hers|they|them|their|theirs|this|that|these|those|there|ones?|he's|she's|they're|"
+    r"that's|others?|another|else|same|both|more|instead|too|first|second|third|last|next|former|latter|such|then|also)\b",
+    re.IGNORECASE,
+)
+_GOES_ON = re.compile(
+    r"\W*(and|but|so|also|or|what about|how about|how so|why|ok|okay|no|yes|thanks|thank you|interesting|which|any|"
+    r"anything)\b",
+    re.IGNORECASE,
+)
+_EMPTY = frozenset(
+    """a an the and or but if then than so of to in on at by for with from as into about over under between out up down off
+    is are was were be been being am do does did done doing have has had having can could will would shall should may might
+    must i you he she it we they me him her us them my your his its our their mine yours hers ours theirs this that these
+    those there here what which who whom whose when where why how not no nor yes ok okay yeah please tell know want like get
+    got give make go going say said see think find need one ones some any all each every other others another such same more
+    most much many few less least also too very just only even still again ever never else thing things something anything
+    lot lots kind kinds type types way ways example examples mean means meant interesting thanks thank sure hi hello hey
+    well really good great sorry cool im ive id dont doesnt didnt isnt arent wasnt cant wont let lets first second last next
+    new old different difference differences information info heard sounds wow oh""".split()
+)
+
+
 def condense_rule(question: str, history: Sequence[BaseMessage]) -> str:
-    """Without a chat model: the question, followed by the one before it, whose words give it its topic."""
-    before = [message.text for message in history if isinstance(message, HumanMessage)]
-    return f"{question} {before[-1]}" if before else question
+    """Give a follow-up the words it leaves out, without a chat model.
+
+    A question that refers to nothing before it is returned as it is. To any other, the words of earlier questions
+    that say most about the topic are added in brackets: recent ones and those of the first question weigh more, rare
+    words more than common ones, words that come up again more than once (after HQExp, Yang et al. 2019, TREC CAsT).
+    Answers are not looked at: two words of the last one helped on MTRAG (BM25 nDCG@10 +.011) and hurt on CAsT (-.032).
+
+    Args:
+        question: The newest question.
+        history: What came before it, oldest first.
+
+    Returns:
+        The question, as it was or followed by " (" words ")". Takes well under a millisecond.
+    """
+    earlier = [message.text for message in history if isinstance(message, HumanMessage)]
+    if not earlier or _stands_alone(question):
+        return question
+    own = {_stem(word) for word in _content(question)}
+    weights: dict[str, float] = {}
+    spelling: dict[str, str] = {}
+    for number, text in enumerate(earlier):
+        age = len(earlier) - 1 - number
+        weight = DECAY**age if number else max(DECAY**age, TOPIC_DECAY**age)
+        for word in dict.fromkeys(_content(text)):
+            stem = _stem(word)
+            if stem not in own:
+                weights[stem] = weights.get(stem, 0.0) + weight * (1 - RARE + RARE * _rarity(word))
+                spelling.setdefault(stem, word)
+    chosen = set(sorted(weights, key=lambda stem: -weights[stem])[:CONTEXT_WORDS])
+    words = [word for stem, word in spelling.items() if stem in chosen]
+    return f"{question} ({' '.join(words)})" if words else question
+
+
+def _stands_alone(question: str) -> bool:
+    return (
+        len(_content(question)) >= ENOUGH_WORDS
+        and not _REFERS.search(question)
+        and not _GOES_ON.match(question)
+    )  # fmt: skip
+
+
+def _content(text: str) -> list[str]:
+    """The words that carry meaning, as written."""
+    return [word for word in _WORD.findall(text) if len(word) > 1 and _plain(word).replace("'", "") not in _EMPTY]
+
+
+def _plain(word: str) -> str:
+    return word.lower().replace("’", "'").removesuffix("'s").removesuffix("'")
+
+
+def _stem(word: str) -> str:
+    """Enough to see that "trees" and "tree" are one word; never shown."""
+    plain = _plain(word)
+    for ending, replacement in (("ies", "y"), ("sses", "ss"), ("ing", ""), ("ed", ""), ("s", "")):
+        if plain.endswith(ending) and len(plain) - len(ending) >= 3 and not plain.endswith("ss"):
+            return plain.removesuffix(ending) + replacement
+    return plain
+
+
+@cache
+def _ranks() -> dict[str, int]:
+    """The tokenizer's vocabulary, which lists whole words by falling frequency."""
+    pieces = files("citewell.models").joinpath("vocab.txt").read_text("utf-8").splitlines()
+    return {piece: rank for rank, piece in enumerate(pieces)}
+
+
+def _rarity(word: str) -> float:
+    """0 for the commonest words, 1 for those at rank 30,000 and beyond, by the logarithm of the rank."""
+    rank = _ranks().get(_plain(word), 30_000)
+    return min(1.0, max(0.0, log(max(rank, 1) / 1000) / log(30)))

@@ -75,7 +75,7 @@ class Evidence:
         return await asyncio.to_thread(self._confidence, question, chunks)
 
     def is_supported(self, confidence: float) -> bool:
-        """Whether an answer should be tried. The operating point refuses 3 % of the answerable ones."""
+        """Whether an answer should be tried. The operating point refuses 2 % of the answerable ones."""
         return confidence >= fitted().supported_from
 
     def _confidence(self, question: str, chunks: Sequence[ScoredChunk]) -> float:

@@ -42,10 +42,17 @@ def candidates(chunks: Sequence[ScoredChunk]) -> list[Candidate]:
         for span in sentence_spans(text):
             raw = text[span.start : span.end]
             shown = readable(raw)
-            if not 8 <= len(shown) <= _LONGEST or raw.startswith("#"):
+            if not 8 <= len(shown) <= _LONGEST or _is_title(raw):
                 continue
             found.append(Candidate(number, span, shown, begins(shown) and ends(shown)))
     return [one for i, one in enumerate(found) if not _is_told(one, i, found)]
+
+
+def _is_title(raw: str) -> bool:
+    """A heading, by its sign or because it is short, says no figure and ends like none; list items are not."""
+    if raw.startswith("#"):
+        return True
+    return len(raw) < 60 and raw[:1].isupper() and not ends(raw) and not any(char.isdigit() or char == ":" for char in raw)
 
 
 def _is_told(one: Candidate, place: int, found: Sequence[Candidate]) -> bool:
