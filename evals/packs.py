@@ -1,11 +1,14 @@
 """Evaluation data in BEIR format (Thakur et al. 2021, arXiv:2104.08663): read, never written."""
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+DATA = Path(os.environ.get("CITEWELL_EVAL_DATA") or Path(__file__).parents[2] / "shared" / "data")
+"""Where the packs are, unless an argument says otherwise."""
 Qrels = dict[str, dict[str, int]]
 """Query id -> document id -> relevance, positive ones only."""
 

@@ -55,10 +55,12 @@ class Result:
 
 async def evaluate(pack: Pack, *, whole: bool, cache: Path = CACHE, settings: Settings | None = None) -> Result:
     """Index a pack unless the cache holds it, then ask all its questions, one after the other."""
-    settings = settings or Settings()
+    settings = settings or Settings.load()
     embedder = open_embedder(settings)
     try:
-        settings = settings.model_copy(update={"data_dir": cache / _fingerprint(pack, whole, embedder.fingerprint, settings)})
+        folder = cache / _fingerprint(pack, whole, embedder.fingerprint, settings)
+        # What is measured is quality: on a machine that is busy with other things a deadline would only lose questions.
+        settings = settings.model_copy(update={"data_dir": folder, "retrieval_timeout_s": 120})
         async with open_index(settings, embedder) as index:
             await _fill(index, pack, whole, settings)
             return await _ask(index, pack, whole, settings)
@@ -70,7 +72,7 @@ def _fingerprint(pack: Pack, whole: bool, embedder: str, settings: Settings) -> 
     digest = hashlib.sha256(f"{whole} {embedder} {settings.chunk_size} {settings.chunk_overlap}".encode())
     for document in pack.documents:
         digest.update(f"\0{document.id}\0{document.title}\0{document.text}".encode())
-    return f"{pack.name}-{digest.hexdigest()[:16]}"
+    return digest.hexdigest()[:16]
 
 
 async def _fill(index: Index, pack: Pack, whole: bool, settings: Settings) -> None:

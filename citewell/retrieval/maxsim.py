@@ -133,7 +133,8 @@ def pack(tokens: Floats, token_ids: ArrayLike) -> Packed:
     """
     vectors = _project(tokens[_model().idf[np.asarray(token_ids, np.int64)] > 0])
     standard = vectors * np.sqrt(np.float32(DIMENSIONS))
-    numbers = np.searchsorted(_THRESHOLDS, standard).astype(np.uint8)
+    low, middle, high = (standard > threshold for threshold in _THRESHOLDS)
+    numbers = low.astype(np.uint8) + middle + high  # 0..3
     # With this scale the packed vector's product with the true one is 1, as a unit vector's own is, so that
     # similarities come out unbiased (RaBitQ, Gao & Long 2024, arXiv:2405.12497).
     scales = 1 / np.maximum(np.einsum("td,td->t", _LEVELS[numbers], vectors), np.float32(1e-6))

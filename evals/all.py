@@ -1,0 +1,95 @@
+"""Every retrieval pack, one table and its picture: `python -m evals.all [--data FOLDER] [--quick]`, or `make eval`.
+
+The table goes to `evals/results/retrieval.json` too, the picture to `evals/results/retrieval.png` and `docs/`.
+"""
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from evals.condense import conversations, rule
+from evals.packs import DATA, Pack, read_pack
+from evals.retrieval import CACHE, STAGES, Result, evaluate, sampled, table
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "evals" / "results"
+QUESTIONS = 500
+"""Of packs that have thousands: the same sample in each run."""
+
+
+def collections(data: Path, *, quick: bool) -> Iterator[tuple[Pack, bool]]:
+    """Every pack and whether its documents stay whole. `quick` leaves out the one that takes long to index."""
+    scifact, squad, clapnq = data / "scifact", data / "squad2", data / "clapnq"
+    dev = _read("SQuAD 1,204", squad, ["corpus.jsonl"])
+    yield _read("SciFact", scifact, ["corpus.jsonl"]), True
+    yield dev, True
+    yield replace(dev, name="SQuAD 1,204 chunked"), False
+    if not quick:
+        yield _read("SQuAD 20,956", squad, ["corpus.jsonl", "corpus_extra.jsonl"]), True
+    yield _read("CLAP NQ", clapnq, ["corpus.jsonl"]), True
+    for folder, name in (("conv_mtrag", "MTRAG"), ("conv_cast", "CAsT")):
+        pack, rows = conversations(data, folder)
+        yield replace(pack, name=f"{name} last turn"), True
+        yield replace(pack, name=f"{name} condensed", queries={row["_id"]: rule(row) for row in rows}), True
+
+
+def _read(name: str, folder: Path, corpora: Sequence[str]) -> Pack:
+    public = folder / "public"
+    pack = read_pack(name, [folder / corpus for corpus in corpora], public / "queries.jsonl", public / "qrels.tsv")
+    return sampled(pack, QUESTIONS)
+
+
+def draw(results: Sequence[Result], paths: Sequence[Path]) -> None:
+    """Bars of nDCG@10: a group for each pack, a bar for each stage."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(11, 4.2), constrained_layout=True)
+    width = 0.2
+    for number, (stage, colour) in enumerate(zip(STAGES, ("#9db4c0", "#e0c097", "#7a9e7e", "#1f4e79"), strict=True)):
+        places = [place + (number - 1.5) * width for place in range(len(results))]
+        heights = [result.quality[stage]["ndcg@10"] for result in results]
+        bars = axes.bar(places, heights, width, label=stage, color=colour)
+        if stage == STAGES[-1]:
+            axes.bar_label(bars, [f"{height:.3f}".removeprefix("0") for height in heights], fontsize=8, padding=2)
+    axes.set_xticks(range(len(results)), [result.pack.replace(" ", "\n", 1) for result in results], fontsize=9)
+    axes.set_ylim(min(0.4, *(min(r.quality[s]["ndcg@10"] for s in STAGES) for r in results)), 1)
+    axes.set_ylabel("nDCG@10")
+    axes.legend(ncols=len(STAGES), loc="upper center", bbox_to_anchor=(0.5, 1.12), frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=130)
+
+
+async def run(data: Path, cache: Path, *, quick: bool) -> list[Result]:
+    results = []
+    for pack, whole in collections(data, quick=quick):
+        results.append(await evaluate(pack, whole=whole, cache=cache))
+        print(table(results[-1]), flush=True)
+    return results
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--cache", type=Path, default=CACHE)
+    parser.add_argument("--quick", action="store_true", help="without the 20,956 paragraphs")
+    arguments = parser.parse_args()
+    if not arguments.data.is_dir():
+        sys.exit(f"There is no evaluation data in {arguments.data}; set CITEWELL_EVAL_DATA or give --data.")
+    results = asyncio.run(run(arguments.data, arguments.cache, quick=arguments.quick))
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    rows = [{name: getattr(result, name) for name in Result.__slots__} for result in results]
+    (RESULTS / "retrieval.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    draw(results, [RESULTS / "retrieval.png", ROOT / "docs" / "retrieval-quality.png"])
+
+
+if __name__ == "__main__":
+    main()

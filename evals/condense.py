@@ -1,0 +1,109 @@
+"""What condensing a follow-up by rule does to retrieval: `python -m evals.condense [--data FOLDER] [--json]`.
+
+Three ways of asking, on the conversational packs: the follow-up as typed (`raw`), after `condense_rule` (`rule`), and as
+a person rewrote it (`human`, where there is such a rewrite). CANARD has no passages: there the words of the human
+rewrite that the rule supplies are counted.
+"""
+
+import argparse
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+
+from chains import condense
+from evals.packs import DATA, Pack, read_corpus, read_jsonl, read_qrels
+from evals.retrieval import evaluate
+
+PACKS = ("conv_cast", "conv_mtrag")
+
+
+def history(row: Mapping[str, Any]) -> list[BaseMessage]:
+    """The turns before a question: all of them where the pack has them, else those of the user."""
+    if row.get("history"):
+        return [
+            (HumanMessage if turn["role"] == "user" else AIMessage)(content=turn["text"]) for turn in row["history"]
+        ]
+    return [HumanMessage(content=text) for text in row.get("user_history", ())]
+
+
+def rule(row: Mapping[str, Any]) -> str:
+    return condense.condense_rule(row["text"], history(row))
+
+
+def conversations(data: Path, name: str) -> tuple[Pack, list[dict[str, Any]]]:
+    """A conversational pack and its judged turns. MTRAG counts only turns whose passages are all in the corpus."""
+    folder = data / name
+    qrels = read_qrels(folder / "public" / "qrels.tsv")
+    rows = [
+        row for row in read_jsonl(folder / "public" / "queries.jsonl")
+        if row["_id"] in qrels and row.get("gold_in_corpus", "full") == "full"
+    ]  # fmt: skip
+    documents = read_corpus(folder / "corpus.jsonl")
+    return Pack(name=name, documents=documents, queries={row["_id"]: row["text"] for row in rows}, qrels=qrels), rows
+
+
+async def measure(data: Path) -> dict[str, dict[str, float]]:
+    """nDCG@10 of the reranked passages: "pack, turns" -> way of asking -> mean."""
+    figures: dict[str, dict[str, float]] = {}
+    for name in PACKS:
+        pack, rows = conversations(data, name)
+        later = [row for row in rows if row["user_history"]]
+        asked = {
+            "all turns": (rows, ("raw", "rule")),
+            "follow-ups": (later, ("raw", "rule")),
+            "rewritten follow-ups": ([row for row in later if row.get("rewrite")], ("raw", "rule", "human")),
+            "follow-ups the rewriter left alone": (
+                [row for row in later if row.get("rewrite") == row["text"]], ("raw", "rule"),
+            ),
+        }  # fmt: skip
+        for turns, (chosen, ways) in asked.items():
+            figures[f"{name}, {turns} ({len(chosen)})"] = {
+                way: await _ndcg(pack, {row["_id"]: _ask(row, way) for row in chosen}) for way in ways
+            }
+    return figures
+
+
+async def _ndcg(pack: Pack, queries: dict[str, str]) -> float:
+    result = await evaluate(replace(pack, queries=queries), whole=True)
+    return result.quality["reranked"]["ndcg@10"]
+
+
+def _ask(row: Mapping[str, Any], way: str) -> str:
+    return rule(row) if way == "rule" else str(row["rewrite"] if way == "human" else row["text"])
+
+
+def supplied(data: Path) -> dict[str, float]:
+    """Of the words that CANARD's rewriters put in: the share the rule puts in too; of the rule's, the share they did."""
+    found = wanted = given = 0
+    for row in read_jsonl(data / "conv_canard" / "public" / "queries.jsonl"):
+        raw, human, ours = (_stems(text) for text in (row["text"], row["rewrite"], rule(row)))
+        wanted += len(human - raw)
+        given += len(ours - raw)
+        found += len((human - raw) & (ours - raw))
+    return {"recall": found / wanted, "precision": found / given}
+
+
+def _stems(text: str) -> set[str]:
+    return {condense._stem(word) for word in condense._content(text)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    figures = asyncio.run(measure(arguments.data)) | {"conv_canard, words supplied": supplied(arguments.data)}
+    if arguments.json:
+        print(json.dumps(figures, indent=1))
+    else:
+        for name, ways in figures.items():
+            print(f"{name:55}" + "  ".join(f"{way} {value:.3f}" for way, value in ways.items()))
+
+
+if __name__ == "__main__":
+    main()
