@@ -107,7 +107,7 @@ async def test_a_killed_run_leaves_no_half_of_a_source_and_the_next_one_goes_on(
 ) -> None:
     folder = tmp_path / "long"
     folder.mkdir()
-    for number in range(10):
+    for number in range(6):
         lines = (
             f"Line {line} of book {number} tells of a lighthouse, its keeper, and the tide at {line}:{number}.\n\n"
             for line in range(128)
@@ -134,14 +134,14 @@ async def test_a_killed_run_leaves_no_half_of_a_source_and_the_next_one_goes_on(
 
     async with open_index(settings, embedder) as index:
         done = await check_whole(index, folder)
-    assert 0 < len(done) < 10
+    assert 0 < len(done) < 6
 
     async with open_index(settings, embedder) as index:
         report = await ingest(index, [folder], settings)
         assert report.exit_code == 0
         assert report.count("unchanged") >= len(done)
-        assert report.count("new") == 10 - report.count("unchanged")
-        assert len(await check_whole(index, folder)) == 10
+        assert report.count("new") == 6 - report.count("unchanged")
+        assert len(await check_whole(index, folder)) == 6
 
 
 async def check_whole(index: Index, folder: Path) -> set[str]:
