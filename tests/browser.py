@@ -14,6 +14,11 @@ QUIET = [
 ]  # fmt: skip
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Browsers last: while one is open, Playwright's own event loop runs in this thread, and no other can."""
+    items.sort(key=lambda item: "browser" in getattr(item, "fixturenames", ()))
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """Chromium; skips, by name, where there is none, and fails where CITEWELL_TEST_BROWSER=required."""

@@ -119,7 +119,8 @@ def _show(state: State, turn: Turn, number: int, public: str) -> None:
         else:
             st.caption(_about(turn))
         if turn.fault is not None or not turn.text or turn.is_stopped:
-            if st.button("Ask again", icon=":material/replay:", key=f"again {number}"):
+            is_last = number == len(state.turns) - 1
+            if is_last and st.button("Ask again", icon=":material/replay:", key=f"again {number}"):
                 state.again = turn.question
                 st.rerun()
             return

@@ -2,8 +2,10 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 
+import httpx
 from playwright.sync_api import Page, expect
 
 from tests.service import ROOT, Live, free_port
@@ -16,7 +18,13 @@ def test_the_example_streams_an_answer_into_a_page(start: Callable[..., Live], p
     folder = ROOT / "examples" / "javascript"
     files = subprocess.Popen([sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"], cwd=folder)
     try:
-        page.goto(f"{live.url}/healthz")  # by now the other server is up too
+        while True:
+            try:
+                httpx.get(f"{origin}/stream.html").raise_for_status()
+                break
+            except httpx.TransportError:
+                assert files.poll() is None
+                time.sleep(0.1)
         page.goto(f"{origin}/stream.html?service={live.url}")
         page.get_by_label("Question").fill("When was the fog horn added?")
         page.get_by_role("button", name="Ask").click()

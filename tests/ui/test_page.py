@@ -180,7 +180,7 @@ def test_a_conversation_goes_on_after_a_reload_is_renamed_rated_and_deleted(chat
     page.get_by_role("button", name="Save the title").click()
     expect(page.get_by_role("button", name="The fog horn")).to_be_visible()
 
-    page.get_by_test_id("stFeedback").last.get_by_role("button").nth(1).click()
+    page.get_by_role("radio", name="Thumbs down").last.click()
     page.get_by_label("What would be right?").fill("It was in spring.")
     page.get_by_role("button", name="Send", exact=True).click()
     expect(page.get_by_text("Thank you.")).to_be_visible()
