@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from citewell.errors import ConfigurationError
 from citewell.models import Embedder
 from citewell.retrieval.generation import NewSource
-from citewell.retrieval.index import Index
+from citewell.retrieval.index import Index, has_tokens
 from citewell.retrieval.trace import Trace
 from citewell.settings import Settings
 
@@ -20,9 +22,26 @@ async def open_index(settings: Settings, embedder: Embedder) -> AsyncIterator[In
 
     Opening does not look at the index: the first read or write does, and raises `IndexMismatch` when it was built with
     other settings; `Index.rebuilding` works all the same.
+
+    Raises:
+        ConfigurationError: The reranker cannot be loaded, or needs token vectors that the embedding model does not give.
+        MissingExtra: The reranker's packages are not installed.
     """
-    index = Index(settings, embedder)
+    cross_encoder = None
+    if settings.reranker == "maxsim":
+        if not has_tokens(embedder):
+            raise ConfigurationError(
+                f"CITEWELL_RERANKER is maxsim, but the embedding model {embedder.name} gives no token vectors that fit: set "
+                "CITEWELL_RERANKER to none or to a cross-encoder, or CITEWELL_EMBEDDING_MODEL to minilm"
+            )
+    elif settings.reranker != "none":
+        from citewell.models.cross_encoder import CrossEncoderReranker
+
+        cross_encoder = await asyncio.to_thread(CrossEncoderReranker, settings.reranker)
+    index = Index(settings, embedder, cross_encoder=cross_encoder)
     try:
         yield index
     finally:
         await index.close()
+        if cross_encoder is not None:
+            cross_encoder.close()

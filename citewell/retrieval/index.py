@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import hashlib
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import replace
-from typing import IO, ParamSpec, TypeVar
+from functools import cache
+from importlib.resources import files
+from typing import ParamSpec, TypeVar
 
 from citewell.documents import Chunk, ScoredChunk, Source
-from citewell.errors import IndexMismatch, IngestBusy, StoreTimeout
+from citewell.errors import StoreTimeout
 from citewell.models import Embedder, Encoded
 from citewell.retrieval import maxsim
 from citewell.retrieval.catalog import SCHEMA_VERSION
+from citewell.retrieval.current import Current
 from citewell.retrieval.filters import parse
 from citewell.retrieval.generation import Generation, NewSource
-from citewell.retrieval.generations import Generations
 from citewell.retrieval.neighbours import join
+from citewell.retrieval.reranking import CrossEncoder, by_late_interaction, in_order
 from citewell.retrieval.search import Search
 from citewell.retrieval.snapshot import Snapshot
 from citewell.retrieval.trace import Trace
@@ -31,6 +33,8 @@ T = TypeVar("T")
 
 _THREADS = 8
 """Searches in flight at once are bounded by this; each uses two."""
+_TOKEN_WIDTH = 384
+"""Of the built-in model's token vectors, for which `maxsim` has its projection."""
 _REMEMBERED_QUESTIONS = 256
 """`search` and `rerank` of one turn share the question's vectors."""
 
@@ -43,26 +47,30 @@ class Index:
     fails.
     """
 
-    def __init__(self, settings: Settings, embedder: Embedder, *, pinned: Generation | None = None) -> None:
+    def __init__(
+        self, settings: Settings, embedder: Embedder, *, cross_encoder: CrossEncoder | None = None,
+        pinned: str | None = None,
+    ) -> None:  # fmt: skip
         """Args:
         settings: Where the index lies, which store, how chunks are cut.
         embedder: Not closed by the index.
+        cross_encoder: Reranks in place of late interaction. Not closed by the index.
         pinned: A generation to stay with, whatever is current; for the index that a rebuild fills.
         """
         self._settings = settings
         self._embedder = embedder
-        self._generations = Generations(settings.data_dir / "index" / settings.namespace)
-        self._pinned = pinned is not None
-        self._open: _Open | None = _Open(pinned, None) if pinned else None
-        self._opening = asyncio.Lock()
-        self._writing = 0
+        self._cross_encoder = cross_encoder
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="index")
+        self._current = Current(
+            settings, self.fingerprint, dimension=embedder.dimension, run=self._run, pinned=pinned
+        )
         self._questions: OrderedDict[str, asyncio.Task[Encoded]] = OrderedDict()
 
     @property
     def generation(self) -> str:
         """Name and revision of what this process last saw: changes whenever an answer could."""
-        return f"{self._open.generation.name}.{self._open.generation.revision}" if self._open else ""
+        seen = self._current.seen
+        return f"{seen.name}.{seen.revision}" if seen else ""
 
     @property
     def fingerprint(self) -> dict[str, object]:
@@ -70,7 +78,7 @@ class Index:
         return {
             "schema": SCHEMA_VERSION, "embedding": self._embedder.fingerprint, "dimension": self._embedder.dimension,
             "chunk_size": self._settings.chunk_size, "chunk_overlap": self._settings.chunk_overlap,
-            "tokens": maxsim.DIMENSIONS if self._embedder.gives_tokens else 0, "store": self._settings.vector_store,
+            "tokens": packing(self._embedder), "store": self._settings.vector_store,
         }  # fmt: skip
 
     # --- finding --------------------------------------------------------------------------------
@@ -98,7 +106,7 @@ class Index:
         """
         tree = parse(where)
         trace = Trace() if trace is None else trace
-        async with self._deadline(), self._reading() as generation:
+        async with self._deadline(), self._current.reading() as generation:
             with trace.stage("embed"):
                 encoded = await self._encode(question)
             search = Search(generation, self._run, trace)
@@ -107,9 +115,7 @@ class Index:
     async def rerank(
         self, question: str, candidates: Sequence[ScoredChunk], *, top_k: int, trace: Trace | None = None
     ) -> list[ScoredChunk]:
-        """Order what `search` found by late interaction with the question, and keep the best.
-
-        With `CITEWELL_RERANKER=none`, or an embedding model without token vectors, the order stays.
+        """Order what `search` found as `CITEWELL_RERANKER` says, and keep the best. With `none` the order stays.
 
         Args:
             question: The one that `search` was asked.
@@ -123,12 +129,17 @@ class Index:
         trace = Trace() if trace is None else trace
         if not candidates:
             return []
-        if self._settings.reranker == "none" or not self._embedder.gives_tokens:
-            return list(candidates[:top_k])
-        async with self._deadline(), self._reading() as generation:
-            with trace.stage("rerank"):
-                encoded = await self._encode(question)
-                ranked = await self._run(_rerank, generation, encoded, candidates)
+        with trace.stage("rerank"):
+            if self._cross_encoder is not None:
+                async with self._deadline():
+                    scores = await self._cross_encoder.rerank(question, [one.chunk.text for one in candidates])
+                ranked = in_order(candidates, scores, cross_encoder=scores)
+            elif self._settings.reranker == "none":
+                ranked = list(candidates)
+            else:
+                async with self._deadline(), self._current.reading() as generation:
+                    encoded = await self._encode(question)
+                    ranked = await self._run(by_late_interaction, generation, encoded, candidates)
         trace.reranked(ranked, candidates, top_k)
         return ranked[:top_k]
 
@@ -177,7 +188,7 @@ class Index:
         """`sources`, `chunks`, `bytes` on disk, `generation`, `fingerprint`."""
         sources, chunks = await self._read(lambda snapshot: snapshot.counts())
         name = self.generation.partition(".")[0]
-        size = await self._run(self._generations.size_bytes, name)
+        size = await self._run(self._current.generations.size_bytes, name)
         return {
             "sources": sources, "chunks": chunks, "bytes": size, "generation": self.generation,
             "fingerprint": self.fingerprint,
@@ -193,19 +204,17 @@ class Index:
             IngestBusy: Another one still holds it after `wait_s` seconds.
             IndexMismatch: It was built with other settings.
         """
-        if self._pinned:  # whoever rebuilds holds the lock already
+        if self._current.pinned:  # whoever rebuilds holds the lock already
             yield
             return
-        async with self._lock(wait_s), self._reading() as generation:
-            await self._run(generation.catch_up)
-            await self._run(generation.clean)
-            await self._run(self._sweep)
-            self._writing += 1
+        async with self._current.lock(wait_s), self._current.reading() as generation:
+            await self._complete(_begin_writing, generation, self._current)
+            self._current.writing += 1
             try:
                 yield
             finally:
-                self._writing -= 1
-                await asyncio.shield(self._run(_end_writing, generation))
+                self._current.writing -= 1
+                await self._complete(_end_writing, generation)
 
     async def replace_source(
         self, source: Source, text: str, chunks: Sequence[Chunk], *, page_starts: Sequence[int] = ()
@@ -220,15 +229,15 @@ class Index:
         """  # fmt: skip
         self._must_be_writing()
         texts = [passage(chunk) for each in new for chunk in each.chunks]
-        encoded = await self._embedder.aencode(texts, tokens=self._embedder.gives_tokens, progress=progress)
-        async with self._reading() as generation:
-            await asyncio.shield(self._run(generation.replace, new, encoded))
+        encoded = await self._embedder.aencode(texts, tokens=has_tokens(self._embedder), progress=progress)
+        async with self._current.reading() as generation:
+            await self._complete(generation.replace, new, encoded)
 
     async def remove_source(self, uri: str) -> None:
         """Make a source disappear; one that is not there is no error."""
         self._must_be_writing()
-        async with self._reading() as generation:
-            await asyncio.shield(self._run(generation.remove, [uri]))
+        async with self._current.reading() as generation:
+            await self._complete(generation.remove, [uri])
 
     @asynccontextmanager
     async def rebuilding(self, *, wait_s: float = 0) -> AsyncIterator[Index]:
@@ -241,27 +250,24 @@ class Index:
         Raises:
             IngestBusy: Another ingestion still holds the index after `wait_s` seconds.
         """
-        async with self._lock(wait_s):
-            name = await self._run(self._unfinished)
-            used, generation = await self._run(self._open_generation, name)
-            fresh = Index(self._settings, self._embedder, pinned=generation)
+        async with self._current.lock(wait_s):
+            name = await self._run(self._current.unfinished)
+            fresh = Index(self._settings, self._embedder, cross_encoder=self._cross_encoder, pinned=name)
             try:
-                await self._run(generation.clean)
-                yield fresh
-                await self._run(_end_writing, generation)
-                await self._run(self._generations.make_current, name)
+                async with fresh._current.reading() as generation:
+                    await self._complete(generation.clean)
+                    yield fresh
+                    await self._complete(_end_writing, generation)
+                await self._run(self._current.generations.make_current, name)
             finally:
                 await fresh.close()
-                used.close()
-        async with self._lock(wait_s):
-            await self._run(self._sweep)
+            async with self._current.reading():  # go over to it, so that the old one may be removed
+                await self._complete(self._current.sweep)
 
     async def close(self) -> None:
         for task in self._questions.values():
             task.cancel()
-        if self._open is not None:
-            await self._run(self._open.close)
-            self._open = None
+        await self._current.close()
         self._threads.shutdown(wait=False)
 
     # --- inside ---------------------------------------------------------------------------------
@@ -269,12 +275,26 @@ class Index:
     async def _run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: call(*args, **kwargs))
 
+    async def _complete(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run what must not be left half-way: a caller that is cancelled waits until it has ended."""
+        task = asyncio.ensure_future(self._run(call, *args, **kwargs))
+        cancelled: asyncio.CancelledError | None = None
+        while not task.done():
+            try:
+                await asyncio.shield(task)
+            except asyncio.CancelledError as exc:
+                cancelled = exc
+        result = task.result()
+        if cancelled is not None:
+            raise cancelled
+        return result
+
     async def _read(self, call: Callable[[Snapshot], T]) -> T:
         def read(generation: Generation) -> T:
             with generation.catalog.reading() as snapshot:
                 return call(snapshot)
 
-        async with self._deadline(), self._reading() as generation:
+        async with self._deadline(), self._current.reading() as generation:
             return await self._run(read, generation)
 
     @asynccontextmanager
@@ -289,130 +309,15 @@ class Index:
     async def _encode(self, question: str) -> Encoded:
         task = self._questions.get(question)
         if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
-            task = asyncio.create_task(self._embedder.aencode([question], tokens=self._embedder.gives_tokens))
+            task = asyncio.create_task(self._embedder.aencode([question], tokens=has_tokens(self._embedder)))
             self._questions[question] = task
             if len(self._questions) > _REMEMBERED_QUESTIONS:
                 self._questions.popitem(last=False)
         return await asyncio.shield(task)
 
-    @asynccontextmanager
-    async def _reading(self) -> AsyncIterator[Generation]:
-        opened = await self._current()
-        opened.users += 1
-        try:
-            yield opened.generation
-        finally:
-            opened.users -= 1
-            if opened.retired and not opened.users:
-                await asyncio.shield(self._run(opened.close))
-
-    async def _current(self) -> _Open:
-        """The current generation, opened anew where another process has put one in place."""
-        if self._pinned and self._open is not None:
-            return self._open
-        name = await self._run(lambda: self._generations.current())
-        if self._open is not None and (self._open.generation.name == name or self._writing):
-            return self._open
-        async with self._opening:
-            before = self._open
-            if before is None or before.generation.name != name:
-                self._open = await self._run(self._open_current)
-                if before is not None:
-                    before.retired = True
-                    if not before.users:
-                        await self._run(before.close)
-            assert self._open is not None
-            return self._open
-
-    def _open_current(self) -> _Open:
-        while True:
-            name = self._generations.current() or self._first()
-            try:
-                used, generation = self._open_generation(name)
-            except FileNotFoundError:
-                if self._generations.current() == name:
-                    raise
-                continue  # replaced and removed between two lines of ours
-            with generation.catalog.reading() as snapshot:
-                built, wanted = snapshot.fingerprint(), self.fingerprint
-            if built == wanted:
-                return _Open(generation, used)
-            generation.close()
-            used.close()
-            differing = ", ".join(sorted(key for key in built | wanted if built.get(key) != wanted.get(key)))
-            raise IndexMismatch(
-                f"The index in {self._generations.folder} was built with other settings ({differing}). Build it anew with "
-                "`python ingest.py --rebuild PATH...`, or go back to the settings it was built with."
-            )
-
-    def _open_generation(self, name: str) -> tuple[IO[str], Generation]:
-        used = self._generations.use(name)
-        try:
-            return used, Generation(
-                self._generations.folder / name, self._settings, dimension=self._embedder.dimension
-            )
-        except BaseException:
-            used.close()
-            raise
-
-    def _first(self) -> str:
-        """An empty generation, for an index that has none yet."""
-        name = self._generations.begin()
-        Generation.create(self._generations.folder / name, self.fingerprint)
-        return self._generations.make_first(name)
-
-    def _unfinished(self) -> str:
-        """The generation that a rebuild fills: one that was left unfinished if it fits, otherwise a new one."""
-        name = self._generations.building()
-        if name is not None and Generation.fingerprint_of(self._generations.folder / name) == self.fingerprint:
-            return name
-        name = self._generations.begin()
-        Generation.create(self._generations.folder / name, self.fingerprint)
-        self._generations.set_building(name)
-        return name
-
-    def _sweep(self) -> None:
-        """Remove generations that nobody uses any more."""
-        for folder in self._generations.others():
-            built = Generation.fingerprint_of(folder)
-            if built is not None and built["store"] == self._settings.vector_store != "chroma":
-                generation = Generation(folder, self._settings, dimension=self._embedder.dimension)
-                generation.drop()
-                generation.close()
-            self._generations.remove(folder)
-
-    @asynccontextmanager
-    async def _lock(self, wait_s: float) -> AsyncIterator[None]:
-        deadline = time.monotonic() + wait_s
-        while True:
-            try:
-                lock = await self._run(self._generations.lock)
-                break
-            except IngestBusy:
-                if time.monotonic() >= deadline:
-                    raise
-                await asyncio.sleep(0.05)
-        with lock:
-            yield
-
     def _must_be_writing(self) -> None:
-        if not (self._writing or self._pinned):
+        if not (self._current.writing or self._current.pinned):
             raise RuntimeError("changes to the index go inside `async with index.writing():`")
-
-
-class _Open:
-    """A generation in use."""
-
-    def __init__(self, generation: Generation, used: IO[str] | None) -> None:
-        self.generation = generation
-        self.users = 0
-        self.retired = False
-        self._used = used
-
-    def close(self) -> None:
-        self.generation.close()
-        if self._used is not None:
-            self._used.close()
 
 
 def passage(chunk: Chunk) -> str:
@@ -421,27 +326,28 @@ def passage(chunk: Chunk) -> str:
     return f"{above}\n{chunk.text}" if above else chunk.text
 
 
+def has_tokens(embedder: Embedder) -> bool:
+    """Whether a model's token vectors can be kept: late interaction packs vectors as wide as the built-in model's."""
+    return embedder.gives_tokens and embedder.dimension == _TOKEN_WIDTH
+
+
+@cache
+def _packing() -> str:
+    data = files("citewell.retrieval").joinpath("projection.npz").read_bytes()
+    return f"{maxsim.DIMENSIONS}x{maxsim.TOKEN_BYTES}-{hashlib.sha256(data).hexdigest()[:8]}"
+
+
+def packing(embedder: Embedder) -> str:
+    """How token vectors are packed, which readers and writers of an index must agree on."""
+    return _packing() if has_tokens(embedder) else "none"
+
+
+def _begin_writing(generation: Generation, current: Current) -> None:
+    generation.catch_up()
+    generation.clean()
+    current.sweep()
+
+
 def _end_writing(generation: Generation) -> None:
     generation.clean()
     generation.keywords.close()
-
-
-def _rerank(generation: Generation, encoded: Encoded, candidates: Sequence[ScoredChunk]) -> list[ScoredChunk]:
-    if encoded.tokens is None or encoded.token_ids is None:
-        return list(candidates)
-    stored = generation.token_vectors([candidate.chunk.id for candidate in candidates])
-    kept = [candidate for candidate in candidates if candidate.chunk.id in stored]
-    judged = maxsim.rerank(
-        maxsim.query(encoded.tokens[0], encoded.token_ids[0]),
-        [stored[candidate.chunk.id] for candidate in kept],
-        dense=[candidate.evidence.get("dense") for candidate in kept],
-        keyword=[candidate.evidence.get("keyword") for candidate in kept],
-    )
-    order = sorted(range(len(kept)), key=lambda n: -float(judged.score[n]))
-    return [
-        replace(
-            kept[n], score=float(min(1.0, max(0.0, judged.score[n]))),
-            evidence={**kept[n].evidence, "maxsim": float(judged.maxsim[n]), "rerank_rank": float(rank)},
-        )
-        for rank, n in enumerate(order, 1)
-    ]  # fmt: skip

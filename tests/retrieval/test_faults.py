@@ -28,7 +28,8 @@ async def seen(index: Index) -> list[str]:
 
 def stored(index: Index) -> tuple[set[int], set[int], set[int]]:
     """Keys in the vector store, the keyword index and the catalog."""
-    generation = index._open.generation  # type: ignore[union-attr]
+    generation = index._current.seen
+    assert generation is not None
     vector = HashedWords().encode(["marker"]).vectors[0]
     with generation.catalog.reading() as snapshot:
         known = {entry.key for uri in ("first.txt", "second.txt") for entry in snapshot.neighbours(uri, 0, 99)}

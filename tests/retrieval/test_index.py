@@ -1,11 +1,13 @@
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from blockbuster import blockbuster_ctx
 
-from citewell.errors import InvalidFilter, SourceNotFound, StoreTimeout
+from citewell.errors import ConfigurationError, InvalidFilter, SourceNotFound, StoreTimeout
 from citewell.models import Embedder, Encoded, Progress
 from citewell.retrieval import Index, Trace, open_index
 from tests.retrieval.made import HashedWords, made, settings
@@ -204,15 +206,57 @@ async def test_many_searches_at_once_agree_with_one_after_the_other(index: Index
     assert together == alone * 10
 
 
-async def test_a_model_without_token_vectors_keeps_the_fused_order(tmp_path: Path) -> None:
+async def test_without_a_reranker_the_fused_order_stays(tmp_path: Path) -> None:
     model: Embedder = HashedWords("no tokens")
     model.gives_tokens = False
-    async with open_index(settings(tmp_path), model) as index:
+    async with open_index(settings(tmp_path, reranker="none"), model) as index:
         async with index.writing():
             new = made("a.txt", [CATS, DOGS, MOON])
             await index.replace_source(new.source, new.text, new.chunks)
         found = await index.search("cats moon")
         assert await index.rerank("cats moon", found, top_k=2) == found[:2]
+
+
+async def test_late_interaction_without_token_vectors_is_refused_at_the_start(tmp_path: Path) -> None:
+    model: Embedder = HashedWords("no tokens")
+    model.gives_tokens = False
+    with pytest.raises(ConfigurationError, match="CITEWELL_RERANKER to none"):
+        async with open_index(settings(tmp_path), model):
+            pass
+
+
+class LongestFirst:
+    async def rerank(self, question: str, texts: Sequence[str]) -> np.ndarray:
+        return np.array([len(text) / 1000 for text in texts], np.float32)
+
+    def close(self) -> None:
+        pass
+
+
+async def test_a_cross_encoder_reranks_in_place_of_late_interaction(tmp_path: Path) -> None:
+    index = Index(settings(tmp_path), HashedWords(), cross_encoder=LongestFirst())
+    async with index.writing():
+        await index.replace_sources([made("a.txt", [CATS, DOGS, MOON])])
+    ranked = await index.rerank("dogs", await index.search("dogs"), top_k=2)
+    assert [one.chunk.text for one in ranked] == [MOON, CATS]
+    assert ranked[0].evidence["cross_encoder"] == pytest.approx(len(MOON) / 1000)
+    await index.close()
+
+
+async def test_a_cancelled_change_is_completed_before_the_index_is_let_go(index: Index) -> None:
+    async def change() -> None:
+        async with index.writing():
+            await index.replace_sources([made(f"new{n}.txt", [f"parrots number{n}"]) for n in range(30)])
+
+    for delay in (0.0, 0.01, 0.05, 0.1, 0.2):
+        task = asyncio.create_task(change())
+        await asyncio.sleep(delay)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        async with index.writing():  # not busy, and nothing half-done
+            found = await index.search("parrots number1", where={"source": [f"new{n}.txt" for n in range(30)]})
+        assert len(found) in (0, 30)
 
 
 async def test_changes_outside_writing_are_a_mistake(index: Index) -> None:

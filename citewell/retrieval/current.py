@@ -1,0 +1,176 @@
+"""The generation in use: opened, changed for a newer one, closed when its last reader is done, swept away when unused."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import IO, Any, Protocol
+
+from citewell.errors import IndexMismatch, IngestBusy
+from citewell.retrieval.generation import Generation
+from citewell.retrieval.generations import Generations
+from citewell.settings import Settings
+
+
+class Run(Protocol):
+    """Runs a blocking call in a thread."""
+
+    def __call__(self, call: Callable[..., Any], /, *args: Any) -> Awaitable[Any]: ...
+
+
+class Current:
+    """Hands out the current generation. For one event loop."""
+
+    def __init__(
+        self, settings: Settings, fingerprint: Mapping[str, object], *, dimension: int, run: Run, pinned: str | None
+    ) -> None:
+        """Args:
+        settings: Where the index lies, which store.
+        fingerprint: What a generation must have been built with.
+        dimension: Length of a vector.
+        run: Runs a blocking call in a thread.
+        pinned: A generation to stay with, whatever is current.
+        """
+        self.generations = Generations(settings.data_dir / "index" / settings.namespace)
+        self.pinned = pinned
+        self.writing = 0
+        self._settings = settings
+        self._fingerprint = dict(fingerprint)
+        self._dimension = dimension
+        self._run = run
+        self._opened: _Opened | None = None
+        self._opening = asyncio.Lock()
+
+    @property
+    def seen(self) -> Generation | None:
+        """What was handed out last."""
+        return self._opened.generation if self._opened else None
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[Generation]:
+        """The current generation, which stays open at least as long as the block lasts.
+
+        Raises:
+            IndexMismatch: It was built with other settings.
+        """
+        opened = await self._current()
+        opened.users += 1
+        try:
+            yield opened.generation
+        finally:
+            opened.users -= 1
+            if opened.retired and not opened.users:
+                await asyncio.shield(self._run(opened.close))
+
+    @asynccontextmanager
+    async def lock(self, wait_s: float) -> AsyncIterator[None]:
+        """Be the one that writes, over all processes. Raises IngestBusy after `wait_s` seconds."""
+        deadline = time.monotonic() + wait_s
+        while True:
+            try:
+                taking = asyncio.ensure_future(self._run(self.generations.lock))
+                held: IO[str] = await asyncio.shield(taking)
+                break
+            except asyncio.CancelledError:
+                await asyncio.wait([taking])
+                _let_go(taking)
+                raise
+            except IngestBusy:
+                if time.monotonic() >= deadline:
+                    raise
+                await asyncio.sleep(0.05)
+        with held:
+            yield
+
+    async def close(self) -> None:
+        if self._opened is not None:
+            await self._run(self._opened.close)
+            self._opened = None
+
+    async def _current(self) -> _Opened:
+        name = self.pinned or await self._run(self.generations.current)
+        if self._opened is not None and (self._opened.generation.name == name or self.writing):
+            return self._opened
+        async with self._opening:
+            before = self._opened
+            if before is None or before.generation.name != name:
+                self._opened = await self._run(self._open)
+                if before is not None:
+                    before.retired = True
+                    if not before.users:
+                        await self._run(before.close)
+            assert self._opened is not None
+            return self._opened
+
+    # --- blocking -------------------------------------------------------------------------------
+
+    def unfinished(self) -> str:
+        """The generation that a rebuild fills: one that was left unfinished if it fits, otherwise a new one."""
+        name = self.generations.building()
+        if name is not None and Generation.fingerprint_of(self.generations.folder / name) == self._fingerprint:
+            return name
+        name = self._create()
+        self.generations.set_building(name)
+        return name
+
+    def sweep(self) -> None:
+        """Remove generations that nobody uses any more."""
+        for folder in self.generations.others():
+            built = Generation.fingerprint_of(folder)
+            if built is not None and built["store"] == self._settings.vector_store != "chroma":
+                generation = Generation(folder, self._settings, dimension=self._dimension)
+                generation.drop()
+                generation.close()
+            self.generations.remove(folder)
+
+    def _open(self) -> _Opened:
+        while True:
+            name = self.pinned or self.generations.current() or self.generations.make_first(self._create())
+            folder = self.generations.folder / name
+            try:
+                used = self.generations.use(name)
+            except FileNotFoundError:
+                if self.generations.current() == name:
+                    raise
+                continue  # replaced and removed between two lines of ours
+            try:
+                self._check(Generation.fingerprint_of(folder) or {})
+                return _Opened(Generation(folder, self._settings, dimension=self._dimension), used)
+            except BaseException:
+                used.close()
+                raise
+
+    def _check(self, built: Mapping[str, object]) -> None:
+        keys = sorted(built.keys() | self._fingerprint.keys())
+        if differing := [key for key in keys if built.get(key) != self._fingerprint.get(key)]:
+            raise IndexMismatch(
+                f"The index in {self.generations.folder} was built with other settings ({', '.join(differing)}). Build it "
+                "anew with `python ingest.py --rebuild PATH...`, or go back to the settings it was built with."
+            )
+
+    def _create(self) -> str:
+        name = self.generations.begin()
+        Generation.create(self.generations.folder / name, self._fingerprint)
+        return name
+
+
+def _let_go(taken: asyncio.Future[IO[str]]) -> None:
+    """Close a lock that nobody waits for any more."""
+    if not taken.cancelled() and taken.exception() is None:
+        taken.result().close()
+
+
+class _Opened:
+    """A generation in use."""
+
+    def __init__(self, generation: Generation, used: IO[str]) -> None:
+        self.generation = generation
+        self.users = 0
+        self.retired = False
+        self._used = used
+
+    def close(self) -> None:
+        self.generation.close()
+        self._used.close()

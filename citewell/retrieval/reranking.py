@@ -1,0 +1,57 @@
+"""Candidates put in their final order: by late interaction over stored token vectors, or by a cross-encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from citewell.documents import ScoredChunk
+from citewell.models import Encoded
+from citewell.retrieval import maxsim
+from citewell.retrieval.generation import Generation
+
+
+class CrossEncoder(Protocol):
+    """What `CITEWELL_RERANKER` names besides `maxsim` and `none`."""
+
+    async def rerank(self, question: str, texts: Sequence[str]) -> NDArray[np.float32]:
+        """How well each text answers, 0..1, in the order given."""
+
+    def close(self) -> None: ...
+
+
+def by_late_interaction(
+    generation: Generation, encoded: Encoded, candidates: Sequence[ScoredChunk]
+) -> list[ScoredChunk]:
+    """Order by MaxSim together with what found them. Chunks that have been replaced since are left out. Blocking."""
+    assert encoded.tokens is not None and encoded.token_ids is not None, "the index asks for token vectors"  # noqa: PT018
+    stored = generation.token_vectors([candidate.chunk.id for candidate in candidates])
+    kept = [candidate for candidate in candidates if candidate.chunk.id in stored]
+    judged = maxsim.rerank(
+        maxsim.query(encoded.tokens[0], encoded.token_ids[0]),
+        [stored[candidate.chunk.id] for candidate in kept],
+        dense=[candidate.evidence.get("dense") for candidate in kept],
+        keyword=[candidate.evidence.get("keyword") for candidate in kept],
+    )
+    return in_order(kept, judged.score, maxsim=judged.maxsim)
+
+
+def in_order(
+    candidates: Sequence[ScoredChunk], scores: NDArray[np.float32], **evidence: NDArray[np.float32]
+) -> list[ScoredChunk]:
+    """By descending score (0..1); ties keep their order. What else was found goes into each chunk's evidence."""
+    order = np.argsort(-scores, kind="stable")
+    return [
+        replace(
+            candidates[n], score=float(np.clip(scores[n], 0, 1)),
+            evidence={
+                **candidates[n].evidence, **{name: float(values[n]) for name, values in evidence.items()},
+                "rerank_rank": float(rank),
+            },
+        )
+        for rank, n in enumerate(order, 1)
+    ]  # fmt: skip
