@@ -61,6 +61,7 @@ async def test_what_a_turn_adds_does_not_depend_on_what_came_before(redis_url: s
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 async def test_a_thousand_turns_one_by_one(redis_url: str, tmp_path: Any) -> None:
     async with open_threads(Settings(data_dir=tmp_path, redis_url=redis_url)) as threads:
         spent = [await turn_s(threads, str(number)) for number in range(1000)]

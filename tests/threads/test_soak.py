@@ -101,4 +101,4 @@ async def test_workers_die_and_no_turn_is_lost_or_out_of_order(kept_in: dict[str
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 async def test_workers_die_often_and_no_turn_is_lost_or_out_of_order(kept_in: dict[str, Any]) -> None:
-    await soak(kept_in, workers=4, threads=12, turns=60, kills=25)
+    await soak(kept_in, workers=3, threads=8, turns=40, kills=10)
