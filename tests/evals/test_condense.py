@@ -1,0 +1,61 @@
+"""The rule that condenses follow-ups without a chat model."""
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from langchain_core.messages import AIMessage, HumanMessage
+
+from chains.condense import CONTEXT_WORDS, condense_rule
+
+TALK = [
+    HumanMessage("What is the Kubernetes autoscaler?"),
+    AIMessage("It adds and removes nodes."),
+    HumanMessage("Does it need a metrics server?"),
+    AIMessage("Yes."),
+]
+
+
+def test_a_first_question_stays_as_it_is() -> None:
+    assert condense_rule("And what about it?", []) == "And what about it?"
+
+
+@pytest.mark.parametrize("question", ["What is the capital city of France?", "Which tax forms must a sole trader file?"])
+def test_a_question_that_refers_to_nothing_before_it_is_left_alone_unless_it_goes_on(question) -> None:
+    expected_alone = question.startswith("What")  # "Which ..." usually chooses among what came before
+    assert (condense_rule(question, TALK) == question) is expected_alone
+
+
+def test_a_follow_up_gets_the_words_of_the_topic_and_still_reads_as_asked() -> None:
+    condensed = condense_rule("How do I install it?", TALK)
+    assert condensed.startswith("How do I install it? (")
+    assert "Kubernetes" in condensed
+    assert "autoscaler" in condensed
+
+
+def test_words_that_the_question_has_are_not_said_twice() -> None:
+    assert "autoscaler" not in condense_rule("How do I install it, the autoscalers?", TALK).split("(")[1]
+
+
+def test_answers_lend_no_words() -> None:
+    assert "nodes" not in condense_rule("And how fast?", TALK)
+
+
+def test_a_conversation_without_content_lends_nothing() -> None:
+    assert condense_rule("And this?", [HumanMessage("Hello!"), AIMessage("Hi.")]) == "And this?"
+
+
+@given(st.text(max_size=200), st.lists(st.text(max_size=200), max_size=6))
+def test_any_text_is_taken_and_at_most_a_few_words_are_added(question, earlier) -> None:
+    condensed = condense_rule(question, [HumanMessage(text) for text in earlier])
+    assert condensed.startswith(question)
+    assert len(condensed[len(question) :].split()) <= CONTEXT_WORDS
+
+
+def test_a_long_conversation_takes_milliseconds() -> None:
+    talk = [HumanMessage("How does photosynthesis in tropical orchids depend on rainfall? " * 5)] * 50
+    condense_rule("And why?", talk)  # reads the vocabulary
+    began = time.process_time()
+    condense_rule("And why?", talk)
+    assert time.process_time() - began < 0.05
