@@ -67,10 +67,10 @@ def errors_page() -> str:
         "| code | status | | worth another try |",
         "|---|---|---|---|",
     ]
-    for error in _all(CitewellError):
-        lines.append(
-            f"| <a id=\"{error.code}\"></a>`{error.code}` | {error.status} | {error.title} | {'yes' if error.retryable else ''} |"
-        )
+    lines += [
+        f"| <a id=\"{error.code}\"></a>`{error.code}` | {error.status} | {error.title} | {'yes' if error.retryable else ''} |"
+        for error in _all(CitewellError)
+    ]
     return "\n".join(lines) + "\n"
 
 
