@@ -11,7 +11,7 @@ import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
 from citewell.errors import CitewellError
-
+from citewell.guards.logs import RedactText
 from citewell.settings import Settings
 
 TURNS = Counter("citewell_turns", "Turns that ended, by how.", ["outcome"])
@@ -95,11 +95,10 @@ def configure_logging(settings: Settings) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    pretty = sys.stdout.isatty()
-    last: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer()] if pretty
-        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-    )  # fmt: skip
+    render: structlog.typing.Processor = (
+        structlog.dev.ConsoleRenderer() if sys.stdout.isatty() else structlog.processors.JSONRenderer()
+    )
+    last: list[structlog.typing.Processor] = [structlog.processors.format_exc_info, RedactText(), render]
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),

@@ -3,13 +3,15 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.service import LIBRARY, ROOT, Live, environment, ingest, running
+from tests.service import LIBRARY, ROOT, Live, environment, free_port, ingest, running
 
 QUESTION = "How high is the tower of the lighthouse?"
 
@@ -86,3 +88,40 @@ def test_importing_a_module_does_nothing(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_people_write_does_not_reach_the_log(start: Callable[..., Live]) -> None:
+    live = start()
+    for message in ("What did ada.lovelace@example.org say about the Zyxwian lighthouse?", "x" * 5001):
+        httpx.post(f"{live.url}/chat", json={"message": message, "conversation_id": "ada.lovelace@example.org"}, timeout=60)  # fmt: skip
+    log = live.log.read_text()
+    assert "turn.finished" in log
+    assert "ada.lovelace" not in log
+    assert "Zyxwian" not in log
+
+
+def test_a_service_killed_in_mid_answer_loses_no_question_and_frees_its_thread(
+    start: Callable[..., Live], redis_url: str, tmp_path: Path
+) -> None:
+    port = free_port()
+    upstream = subprocess.Popen([sys.executable, "-m", "benchmarks.upstream", str(port)], cwd=ROOT)
+    try:
+        live = start(CITEWELL_REDIS_URL=redis_url, CITEWELL_CHAT_MODEL="openai:slow", OPENAI_BASE_URL=f"http://127.0.0.1:{port}/slow")  # fmt: skip
+        body = {"message": QUESTION, "conversation_id": "t"}
+        with ThreadPoolExecutor(1) as asking:
+            asked = asking.submit(httpx.post, f"{live.url}/chat", json=body, timeout=60)
+            while httpx.get(f"http://127.0.0.1:{port}/stats").json()["started"] == 0:
+                time.sleep(0.05)
+            time.sleep(0.5)  # some tokens into the answer
+            live.process.kill()
+            live.process.wait()
+            assert isinstance(asked.exception(), httpx.TransportError)
+    finally:
+        upstream.terminate()
+        upstream.wait()
+    with running(live.data_dir, CITEWELL_REDIS_URL=redis_url) as again:
+        history = httpx.get(f"{again.url}/conversation/t").json()["history"]
+        assert [message["content"] for message in history] == [QUESTION]
+        reply = httpx.post(f"{again.url}/chat", json=body, timeout=30).raise_for_status().json()
+        assert "42 metres" in reply["response"]
+        assert len(httpx.get(f"{again.url}/conversation/t").json()["history"]) == 3
