@@ -7,6 +7,7 @@ list is read.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -74,9 +75,8 @@ class RedisPlace:
             members: Sequence[bytes] = await self._connection.command(
                 "ZREVRANGEBYSCORE", index, start, "-inf", "LIMIT", skip, limit
             )
-            for member in members:
-                thread_id = member.decode("utf-8", "surrogatepass")
-                info = await self.info(thread_id)
+            threads = [member.decode("utf-8", "surrogatepass") for member in members]
+            for member, info in zip(members, await asyncio.gather(*map(self.info, threads)), strict=True):
                 if info is None or info.owner != owner:
                     await self._connection.command("ZREM", index, member)
                     continue

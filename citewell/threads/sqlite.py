@@ -284,9 +284,16 @@ class SqlitePlace:
                 "UPDATE runs SET ticket = '', expires = 0 WHERE thread_id = ? AND ticket = ?", (thread_id, ticket)
             )
             await db.execute("DELETE FROM queue WHERE ticket = ?", (ticket,))
+            await self._slide(db, thread_id)
+            await db.execute(  # the run never saved anything
+                "DELETE FROM threads WHERE thread_id = ? AND owner = '' AND ttl_s IS NULL AND NOT EXISTS "
+                "(SELECT 1 FROM checkpoints WHERE checkpoints.thread_id = threads.thread_id)",
+                (thread_id,),
+            )
             await db.execute(
-                "UPDATE threads SET expires = ? + nullif(coalesce(ttl_s, ?), 0) WHERE thread_id = ?",
-                (time.time(), self._ttl_s, thread_id),
+                "DELETE FROM runs WHERE thread_id = ? AND ticket = '' AND NOT EXISTS "
+                "(SELECT 1 FROM threads WHERE threads.thread_id = runs.thread_id)",
+                (thread_id,),
             )
 
     # --- the index ----------------------------------------------------------------------------
@@ -297,6 +304,13 @@ class SqlitePlace:
             "INSERT INTO threads (thread_id, created, updated, expires) VALUES (?, ?, ?, ? + nullif(?, 0)) "
             "ON CONFLICT (thread_id) DO UPDATE SET expires = ? + nullif(coalesce(ttl_s, ?), 0)",
             (thread_id, now, now, now, self._ttl_s, now, self._ttl_s),
+        )
+
+    async def _slide(self, db: aiosqlite.Connection, thread_id: str) -> None:
+        """Slide the time to live of a thread, if there is such."""
+        await db.execute(
+            "UPDATE threads SET expires = ? + nullif(coalesce(ttl_s, ?), 0) WHERE thread_id = ?",
+            (time.time(), self._ttl_s, thread_id),
         )
 
     async def record(self, thread_id: str, owner: str, title: str) -> None:
@@ -339,9 +353,8 @@ class SqlitePlace:
     async def touch(self, thread_id: str, ttl_s: int | None) -> None:
         async with self._transaction() as db:
             if ttl_s is not None:
-                await self._keep(db, thread_id, time.time())
                 await db.execute("UPDATE threads SET ttl_s = ? WHERE thread_id = ?", (ttl_s, thread_id))
-            await self._keep(db, thread_id, time.time())
+            await self._slide(db, thread_id)
 
     async def delete(self, thread_id: str) -> bool:
         async with self._transaction() as db:

@@ -141,15 +141,15 @@ async def test_a_server_under_eviction_keeps_or_drops_threads_as_a_whole(own_red
     async with RedisSaver.from_conn_string(own_redis.url) as saver:
         app = talk().compile(checkpointer=saver)
         own_redis.client.config_set("maxmemory-policy", "allkeys-random")
-        own_redis.client.config_set("maxmemory", own_redis.client.info("memory")["used_memory"] + 8_000_000)
+        own_redis.client.config_set("maxmemory", own_redis.client.info("memory")["used_memory"] + 5_000_000)
         for number in range(8):
             await asyncio.gather(*(
-                app.ainvoke(ask(str(number) + "x" * 20_000), config(f"t{thread}"), durability="sync") for thread in range(40)
+                app.ainvoke(ask(str(number) + "x" * 20_000), config(f"t{thread}"), durability="sync") for thread in range(24)
             ))  # fmt: skip
         assert own_redis.client.info("stats")["evicted_keys"] > 0
         own_redis.client.config_set("maxmemory", 0)
         async with RedisSaver.from_conn_string(own_redis.url) as cold:
-            for thread in range(40):
+            for thread in range(24):
                 found = await cold.aget_tuple(config(f"t{thread}"))
                 if found is None:
                     continue

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import redis
+from blockbuster import blockbuster_ctx
 
 from citewell.errors import ThreadNotFound
 from citewell.settings import Settings
@@ -194,3 +195,20 @@ async def _maintain(kept_in: dict[str, Any], *arguments: str) -> str:
     out, errors = await asyncio.wait_for(done.communicate(), 60)
     assert done.returncode == 0, errors.decode()
     return out.decode()
+
+
+async def test_a_turn_that_saved_nothing_leaves_nothing(threads: Threads, kept_in: dict[str, Any]) -> None:
+    with pytest.raises(RuntimeError):
+        async with threads.turn("t"):
+            raise RuntimeError
+    await threads.touch("never there", ttl_s=60)
+    assert not _everything(kept_in)
+
+
+async def test_a_turn_never_blocks_the_event_loop(threads: Threads) -> None:
+    await converse(threads, "t")
+    with blockbuster_ctx("citewell.threads"):
+        await converse(threads, "t", 2, first=1)
+        assert (await threads.history("t")).total == 6
+        assert len(await threads.list("me")) == 1
+        assert await threads.delete("t")

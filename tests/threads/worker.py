@@ -13,7 +13,7 @@ from tests.threads.talk import ask, talk
 
 
 async def one(thread_id: str, question: str, pause_s: float) -> None:
-    async with open_threads(Settings.load()) as threads, threads.turn(thread_id) as turn:
+    async with open_threads(Settings.load(), lease_s=2) as threads, threads.turn(thread_id) as turn:
         app = talk(pause_s).compile(checkpointer=threads.checkpointer)
         async for update in app.astream(ask(question), {"configurable": turn.config}, durability="sync"):
             print(*update, flush=True)
