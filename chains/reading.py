@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from citewell.documents import ScoredChunk
 from citewell.models.embedder import Embedder
 from citewell.sentences import Span, readable, sentence_spans
+from citewell.support import clauses
 from citewell.terms import Statement, Term, read
 
 Floats = NDArray[np.float32]
@@ -39,7 +40,7 @@ def candidates(chunks: Sequence[ScoredChunk]) -> list[Candidate]:
     found: list[Candidate] = []
     for number, scored in enumerate(chunks, 1):
         text = scored.chunk.text
-        for span in sentence_spans(text):
+        for span in (piece for sentence in sentence_spans(text) for piece in clauses(text, sentence)):
             raw = text[span.start : span.end]
             shown = readable(raw)
             if not 8 <= len(shown) <= _LONGEST or _is_title(raw):

@@ -59,7 +59,7 @@ class Passages:
         self._spans: list[Span] | None = None
 
     def _read(self) -> None:
-        self._spans = [piece for span in sentence_spans(self._text) for piece in _clauses(self._text, span)]
+        self._spans = [piece for span in sentence_spans(self._text) for piece in clauses(self._text, span)]
         self._whole = read(self._text)
         starts = [span.end for span in self._spans]
         self._unit_of = []
@@ -112,8 +112,8 @@ class Passages:
         return Support("partial", score, span) if score >= _PARTIAL_FROM else Support("unsupported", min(0.49, score), span)
 
 
-def _clauses(text: str, span: Span) -> list[Span]:
-    """A long sentence in its clauses, so that a quote stays short."""
+def clauses(text: str, span: Span) -> list[Span]:
+    """A long sentence in its clauses, a table in its rows, so that a quote stays short. Nothing but white space is lost."""
     if span.end - span.start <= _LONG_SENTENCE:
         return [span]
     pieces, start = [], span.start
