@@ -1,9 +1,10 @@
 """Train the injection guard's heads and write `citewell/guards/injection.npz`.
 
-    python -m evals.train_injection ITEMS.jsonl --documents CORPUS.jsonl ... --questions QUERIES.jsonl ... [--dry-run]
+    python -m evals.train_injection ITEMS.jsonl --documents CORPUS.jsonl ... --questions QUERIES.jsonl ...
 
 Multiple-instance learning (Andrews et al. 2003, MI-SVM, with a logistic loss): a text is a bag of windows; of an
-attack only its most suspicious window counts, of a benign text all. The printed figures are out of fold, once with
+attack only its most suspicious window counts, of a benign text all. For questions a second regression judges the whole and
+the logits are added. The printed figures are out of fold, once with
 each attack's wording on one side only (what a new attack meets) and once with whole texts dealt at random (what a
 known attack in a new place meets); the thresholds come from the first.
 """
@@ -26,15 +27,18 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 
 from citewell.guards.features import BUCKETS, ngram_buckets
-from citewell.guards.injection import WEIGHTS, Form, dense_features, windows_of
+from citewell.guards.injection import DIRECT_CHARS, WEIGHTS, Form, dense_features, windows_of
 from citewell.models.embedder import Embedder
 from citewell.models.minilm import MiniLM
 
 FORMS: tuple[Form, ...] = ("question", "document")
 STRENGTH: dict[Form, float] = {"question": 100.0, "document": 3.0}
+WHOLE_STRENGTH = 100.0
 """scikit-learn's C, chosen by the cross-validated figures."""
-FALSE_POSITIVES: dict[Form, float] = {"question": 0.034, "document": 0.004}
-"""Share of the pack's benign texts, out of fold, that may reach the threshold: .024 of both forms together."""
+FALSE_POSITIVES: dict[Form, float] = {"question": 0.02, "document": 0.004}
+"""Share of the pack's benign texts, out of fold, that may reach the threshold: .015 of both forms together."""
+DIRECT_FALSE_POSITIVES = 0.003
+"""Share of benign documents in which the questions' head may find a plain attack."""
 ROUNDS = 3
 ITERATIONS = 120
 BENIGN = 60
@@ -133,9 +137,9 @@ def _wordings(rows: Sequence[dict[str, str]]) -> list[str]:
 class Bags:
     """The windows of many texts as one matrix: dense columns, then n-gram buckets."""
 
-    def __init__(self, items: Sequence[Item], embedder: Embedder) -> None:
-        windows = [windows_of(item.text, item.form) or [" "] for item in items]
-        flat = [window for bag in windows for window in bag]
+    def __init__(self, items: Sequence[Item], embedder: Embedder, windows_as: Form | None = None) -> None:
+        windows = [windows_of(item.text, windows_as or item.form) or [" "] for item in items]
+        self.windows = flat = [window for bag in windows for window in bag]
         ends = np.cumsum([len(bag) for bag in windows])
         vectors = embedder.encode(flat).vectors
         dense = [
@@ -147,6 +151,8 @@ class Bags:
             (np.concatenate([w for _, w in columns]), np.concatenate([b for b, _ in columns]),
              np.cumsum([0, *(len(b) for b, _ in columns)])), shape=(len(flat), BUCKETS),
         )  # fmt: skip
+        self.firsts = ends - [len(bag) for bag in windows]
+        """Row of each text's first window: of a question, the whole of it."""
         self.matrix = sparse.hstack([sparse.csr_matrix(np.vstack(dense)), ngrams]).tocsr()
         self.owner = np.repeat(np.arange(len(items)), [len(bag) for bag in windows])
         self.labels = np.array([item.label for item in items])
@@ -176,6 +182,12 @@ def fit(bags: Bags, chosen: NDArray[np.intp], strength: float) -> LogisticRegres
     return model
 
 
+def fit_whole(bags: Bags, chosen: NDArray[np.intp]) -> LogisticRegression:
+    """Fit on the questions numbered `chosen` as wholes."""
+    model = LogisticRegression(C=WHOLE_STRENGTH, class_weight="balanced", max_iter=300)
+    return model.fit(bags.matrix[bags.firsts[chosen]], bags.labels[chosen])
+
+
 def cross_validate(items: Sequence[Item], bags: Bags, groups: Sequence[str], folds: int) -> NDArray[np.float64]:
     """Out-of-fold logit of every scored text; the project's own examples are trained on in every fold."""
     scored = np.flatnonzero([item.is_scored for item in items])
@@ -183,10 +195,24 @@ def cross_validate(items: Sequence[Item], bags: Bags, groups: Sequence[str], fol
     logits = np.full(len(items), np.nan)
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=0)
     for train, test in splitter.split(scored, bags.labels[scored], [groups[i] for i in scored]):
-        model = fit(bags, np.concatenate([scored[train], own]), STRENGTH[items[0].form])
-        rows = np.flatnonzero(np.isin(bags.owner, scored[test]))
-        logits[scored[test]] = bags.highest(model, rows)[scored[test]]
+        chosen, left = np.concatenate([scored[train], own]), scored[test]
+        model = fit(bags, chosen, STRENGTH[items[0].form])
+        rows = np.flatnonzero(np.isin(bags.owner, left))
+        logits[left] = bags.highest(model, rows)[left]
+        if items[0].form == "question":
+            logits[left] += fit_whole(bags, chosen).decision_function(bags.matrix[bags.firsts[left]])
     return logits
+
+
+def direct_threshold(model: LogisticRegression, items: Sequence[Item], embedder: Embedder) -> float:
+    """Probability from which the questions' head takes a sentence of a document for an attack.
+
+    No document was shown to that head, so the benign documents are a fair sample for its false positives.
+    """
+    benign = [item for item in items if item.form == "document" and item.label == 0]
+    bags = Bags([replace(item, form="question") for item in benign], embedder, windows_as="document")
+    logits = bags.highest(model, np.flatnonzero([len(window) >= DIRECT_CHARS for window in bags.windows]))
+    return float(1 / (1 + np.exp(-np.quantile(logits, 1 - DIRECT_FALSE_POSITIVES))))
 
 
 def report(items: Sequence[Item], logits: NDArray[np.float64], threshold: float, name: str) -> None:
@@ -203,14 +229,19 @@ def main() -> None:
     parser.add_argument("--documents", type=Path, nargs="+", required=True, help="benign documents, BEIR corpora")
     parser.add_argument("--questions", type=Path, nargs="+", required=True, help="benign questions, BEIR queries")
     parser.add_argument("--folds", type=int, default=4)
-    parser.add_argument("--dry-run", action="store_true", help="print the figures, write no weights")
+    parser.add_argument("--only", choices=FORMS, help="train this form, keep the other's weights")
+    parser.add_argument("--out", type=Path, default=Path("citewell/guards") / WEIGHTS)
     args = parser.parse_args()
     embedder = MiniLM()
     hosts = [text for path in args.documents for text in benign_documents(path)]
     everything = read_items(args.items) + read_examples(hosts)
     everything += [item for path in args.questions for item in benign_questions(path)]
-    arrays: dict[str, NDArray[np.generic]] = {"model": np.array(embedder.fingerprint)}
-    for form in FORMS:
+    arrays: dict[str, NDArray[np.generic]] = {}
+    if args.only:
+        with np.load(args.out, allow_pickle=False) as data:
+            arrays |= dict(data)
+    arrays["model"] = np.array(embedder.fingerprint)
+    for form in (args.only,) if args.only else FORMS:
         items = [item for item in everything if item.form == form]
         bags = Bags(items, embedder)
         logits = cross_validate(items, bags, [item.wording for item in items], args.folds)
@@ -227,10 +258,16 @@ def main() -> None:
             f"{form}_ngrams": weights[split:].astype(np.float16),
             f"{form}_bias_threshold": np.array([model.intercept_[0], 1 / (1 + np.exp(-threshold))]),
         }
-    if not args.dry_run:
-        path = Path("citewell/guards") / WEIGHTS
-        np.savez_compressed(path, **arrays)  # type: ignore[arg-type]  # numpy's stub takes arrays by name
-        print(f"wrote {path}, {path.stat().st_size:,} bytes")
+        if form == "question":
+            whole = fit_whole(bags, np.arange(len(items)))
+            arrays |= {
+                "whole_dense": whole.coef_[0][:split].astype(np.float16),
+                "whole_ngrams": whole.coef_[0][split:].astype(np.float16),
+                "whole_bias": whole.intercept_,
+                "direct_threshold": np.array(direct_threshold(model, everything, embedder)),
+            }
+    np.savez_compressed(args.out, **arrays)  # type: ignore[arg-type]  # numpy's stub takes arrays by name
+    print(f"wrote {args.out}, {args.out.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from threading import Lock
 from typing import Final, Literal
@@ -26,6 +26,9 @@ WEIGHTS: Final = "injection.npz"
 CACHED_TEXTS: Final = 20_000
 """Scores of document texts kept in memory, by digest: about 2 MB."""
 
+DIRECT_CHARS: Final = 24
+"""Shorter sentences of a document are left to the head that sees their context."""
+
 Form = Literal["question", "document"]
 
 
@@ -39,16 +42,32 @@ class Head:
     bias: float
     threshold: float
     """0..1; a text that scores this or more is taken for an attack."""
+    whole: Head | None = None
+    """For questions: judges the first window, which is the whole of it, once more; the logits are added."""
+    direct: Head | None = None
+    """For documents: the questions' head, for plain attacks that happen to stand in a document. Its threshold is
+    taken from benign documents."""
 
     def probability(self, windows: Sequence[str], vectors: NDArray[np.float32]) -> float:
-        """Highest probability of any window; 0 for a text without windows."""
+        """Probability by the most suspicious window; 0 for a text without windows."""
         if not windows:
             return 0.0
-        logits = dense_features(windows, vectors, self.form) @ self.dense + self.bias
+        logit = self._logits(windows, vectors).max()
+        if self.whole is not None:
+            logit += self.whole._logits(windows[:1], vectors[:1])[0]
+        long = [i for i, window in enumerate(windows) if len(window) >= DIRECT_CHARS]
+        if self.direct is not None and long:
+            # moved so that its own threshold falls on this head's
+            found = self.direct._logits([windows[i] for i in long], vectors[long]).max()
+            logit = max(logit, found - _logit(self.direct.threshold) + _logit(self.threshold))
+        return float(1 / (1 + np.exp(-logit)))
+
+    def _logits(self, windows: Sequence[str], vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        logits = dense_features(windows, vectors, self.form) @ self.dense + np.float32(self.bias)
         for i, window in enumerate(windows):
             buckets, weights = ngram_buckets(window)
             logits[i] += self.ngrams[buckets] @ weights
-        return float(1 / (1 + np.exp(-logits.max())))
+        return logits
 
 
 def windows_of(text: str, form: Form) -> list[str]:
@@ -118,7 +137,12 @@ def load_heads() -> tuple[dict[Form, Head], str]:
     """
     try:
         with resources.files(__package__).joinpath(WEIGHTS).open("rb") as file, np.load(file, allow_pickle=False) as data:
-            heads: dict[Form, Head] = {form: _head(data, form) for form in ("question", "document")}
+            question, document = _head(data, "question"), _head(data, "document")
+            whole = Head("question", _floats(data["whole_dense"]), _floats(data["whole_ngrams"]), float(data["whole_bias"][0]), 0.5)
+            direct = replace(question, threshold=float(data["direct_threshold"]))
+            heads: dict[Form, Head] = {
+                "question": replace(question, whole=whole), "document": replace(document, direct=direct)
+            }  # fmt: skip
             return heads, str(data["model"])
     except (OSError, KeyError, ValueError) as exc:
         raise ConfigurationError(
@@ -127,8 +151,16 @@ def load_heads() -> tuple[dict[Form, Head], str]:
 
 
 def _head(data: np.lib.npyio.NpzFile, form: Form) -> Head:
-    dense, ngrams = data[f"{form}_dense"], data[f"{form}_ngrams"]
+    dense, ngrams = _floats(data[f"{form}_dense"]), _floats(data[f"{form}_ngrams"])
     if ngrams.shape != (BUCKETS,) or dense.ndim != 1:
         raise ValueError("unexpected shape")
     bias, threshold = (float(x) for x in data[f"{form}_bias_threshold"])
-    return Head(form, dense.astype(np.float32), ngrams.astype(np.float32), bias, threshold)
+    return Head(form, dense, ngrams, bias, threshold)
+
+
+def _floats(array: NDArray[np.generic]) -> NDArray[np.float32]:
+    return array.astype(np.float32)
+
+
+def _logit(probability: float) -> float:
+    return float(np.log(probability / (1 - probability)))
