@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import operator
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -107,6 +108,33 @@ class Transcript:
         kept.by_identity = {id(message): at for at, message in enumerate(kept.messages)}
         kept.by_digest = {digest: at for digest, at in self.by_digest.items() if at < count}
         return kept
+
+
+class Transcripts:
+    """The transcripts a process remembers: those used last, up to a number of messages."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._messages = 0
+        self._kept: OrderedDict[bytes, Transcript] = OrderedDict()
+
+    def get(self, key: bytes) -> Transcript | None:
+        """A thread's transcript."""
+        return self._kept.get(key)
+
+    def put(self, key: bytes, transcript: Transcript) -> None:
+        """Remember a transcript, or that it has grown."""
+        self.drop(key)
+        transcript.counted = len(transcript.messages)
+        self._messages += transcript.counted
+        self._kept[key] = transcript
+        while self._messages > self._most and len(self._kept) > 1:
+            self.drop(next(iter(self._kept)))
+
+    def drop(self, key: bytes) -> None:
+        """Forget a thread."""
+        if (transcript := self._kept.pop(key, None)) is not None:
+            self._messages -= transcript.counted
 
 
 @dataclass(slots=True)

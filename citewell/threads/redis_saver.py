@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -24,7 +24,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from citewell.errors import RunReplaced, ThreadNotFound, TornThread
 from citewell.threads.blocking import BlockingSaver, Opening
-from citewell.threads.codec import Incoming, Outgoing, Transcript
+from citewell.threads.codec import Incoming, Outgoing, Transcript, Transcripts
 from citewell.threads.connection import Client, Connection, connect, load_scripts
 from citewell.threads.records import blob_field, checkpoint_tuple, encode_record, node, node_of, write_head
 from citewell.threads.strict import StrictSerializer
@@ -36,11 +36,34 @@ BATCH = 50
 
 @dataclass(slots=True, eq=False)
 class _Writes:
-    """What one task wrote, waiting to be sent."""
+    """What one task wrote."""
 
     node: bytes
     rows: Sequence[tuple[bytes, Any]]
+    """Heads and values."""
+    encoded: Sequence[bytes]
+    """The values as they were when they were written; a reducer may change them in place before they are sent."""
     done: asyncio.Future[None]
+
+
+@dataclass(slots=True, eq=False)
+class _Box:
+    """Writes of a run that wait to be sent, with the checkpoint that follows or by themselves."""
+
+    out: Outgoing
+    writes: list[_Writes] = field(default_factory=list)
+
+    def settle(self, exc: BaseException | None = None) -> None:
+        """Tell those who wait."""
+        for writes in self.writes:
+            if writes.done.done():
+                continue
+            if exc is None:
+                writes.done.set_result(None)
+            elif isinstance(exc, asyncio.CancelledError):
+                writes.done.cancel()
+            else:
+                writes.done.set_exception(exc)
 
 
 class RedisSaver(BlockingSaver):
@@ -86,10 +109,8 @@ class RedisSaver(BlockingSaver):
         self.prefix = prefix
         self.ttl_ms = ttl_s * 1000
         self._linger_s = linger_s
-        self._cache_messages = cache_messages
-        self._transcripts: OrderedDict[bytes, Transcript] = OrderedDict()
-        self._cached = 0
-        self._outbox: dict[tuple[bytes, str], list[_Writes]] = {}
+        self._transcripts = Transcripts(cache_messages)
+        self._outbox: dict[tuple[bytes, str], _Box] = {}
         self._putting: Counter[bytes] = Counter()
         self._sending: set[asyncio.Task[None]] = set()
 
@@ -166,18 +187,18 @@ class RedisSaver(BlockingSaver):
             blob_field(ns, channel, version): (values[channel], channel in new_versions)
             for channel, version in stored.items()
         }
-        box = self._outbox.pop((key, ticket), [])
+        box = self._outbox.pop((key, ticket), None) or self._box(key)
         self._putting[key] += 1
         try:
             await self._put(key, ticket, (checkpoint["id"], ns, record), blobs, box)
         except BaseException as exc:
-            _settle(box, exc)
+            box.settle(exc)
             raise
         finally:
             self._putting[key] -= 1
             if not self._putting[key]:
                 del self._putting[key]
-        _settle(box)
+        box.settle()
         return {"configurable": {"thread_id": thread_id, "checkpoint_ns": ns, "checkpoint_id": checkpoint["id"]}}
 
     async def aput_writes(
@@ -189,30 +210,34 @@ class RedisSaver(BlockingSaver):
             for index, (channel, value) in enumerate(writes)
         ]
         loop = asyncio.get_running_loop()
-        waiting = _Writes(node(conf["checkpoint_id"], conf.get("checkpoint_ns", "")), rows, loop.create_future())
         name = (self.key(str(conf["thread_id"])), conf.get(LEASE_KEY, ""))
-        box = self._outbox.setdefault(name, [])
-        box.append(waiting)
-        if len(box) == 1:
+        if (box := self._outbox.get(name)) is None:
+            box = self._outbox[name] = self._box(name[0])
             loop.call_later(self._linger_s, self._flush, name)
-        await waiting.done
+        encoded = [box.out.value(value) for _, value in rows]
+        at = node(conf["checkpoint_id"], conf.get("checkpoint_ns", ""))
+        box.writes.append(_Writes(at, rows, encoded, loop.create_future()))
+        await box.writes[-1].done
+
+    def _box(self, key: bytes) -> _Box:
+        return _Box(Outgoing(self._transcripts.get(key) or Transcript(), self.serde, whole=False))
 
     def _flush(self, name: tuple[bytes, str]) -> None:
         """Send the writes that no checkpoint took along."""
         if self._putting[name[0]]:  # the checkpoint after the one that is being stored will take them along
             asyncio.get_running_loop().call_later(self._linger_s, self._flush, name)
-        elif box := self._outbox.pop(name, []):
+        elif (box := self._outbox.pop(name, None)) is not None and box.writes:
             sending = asyncio.get_running_loop().create_task(self._send(name, box))
             self._sending.add(sending)
             sending.add_done_callback(self._sending.discard)
 
-    async def _send(self, name: tuple[bytes, str], box: list[_Writes]) -> None:
+    async def _send(self, name: tuple[bytes, str], box: _Box) -> None:
         try:
             await self._put(*name, ("", "", b""), {}, box)
         except BaseException as exc:  # noqa: BLE001  # handed to those who wait for it
-            _settle(box, exc)
+            box.settle(exc)
         else:
-            _settle(box)
+            box.settle()
 
     async def _put(
         self,
@@ -220,28 +245,31 @@ class RedisSaver(BlockingSaver):
         ticket: str,
         checkpoint: tuple[str, str, bytes],
         blobs: Mapping[bytes, tuple[Any, bool]],
-        box: Iterable[_Writes],
+        box: _Box,
     ) -> None:
         """Store a checkpoint (or none: an empty id) and writes. Blobs: field -> (value, whether it is new)."""
         for whole in (False, True):
-            transcript = None if whole else self._transcripts.get(key)
-            out = Outgoing(transcript or Transcript(), self.serde, whole)
-            required = [] if whole else [field for field, (_, is_new) in blobs.items() if not is_new]
-            values = [(field, out.value(value)) for field, (value, is_new) in blobs.items() if whole or is_new]
-            rows = [(writes.node, head, out.value(value)) for writes in box for head, value in writes.rows]
+            out = Outgoing(Transcript(), self.serde, whole=True) if whole else box.out
+            required = [] if whole else [name for name, (_, is_new) in blobs.items() if not is_new]
+            values = [(name, out.value(value)) for name, (value, is_new) in blobs.items() if whole or is_new]
+            rows = [
+                (writes.node, head, out.value(value) if whole else encoded)
+                for writes in box.writes
+                for (head, value), encoded in zip(writes.rows, writes.encoded, strict=True)
+            ]
             reply = await self.connection.run(
                 "put", key, self.ttl_ms, ticket, out.transcript.generation if out.refers else b"", fresh_generation(), *checkpoint,
-                *_rows([(field,) for field in required]), *_rows(out.messages), *_rows(values), *_rows(rows),
+                *_rows([(name,) for name in required]), *_rows(out.messages), *_rows(values), *_rows(rows),
             )  # fmt: skip
             if reply[0] == b"ok":
                 out.sent(reply[1], reply[2])
-                self._remember(key, out.transcript)
+                self._transcripts.put(key, out.transcript)
                 return
             if reply[0] == b"stale":
                 raise RunReplaced
             if reply[0] == b"gone":
                 raise ThreadNotFound("This conversation was deleted, or expired, while it was being answered.")
-            self._forget(key)  # "again": what this process knows of the thread is out of date
+            self._transcripts.drop(key)  # "again": what this process knows of the thread is out of date
         raise TornThread("This conversation changes faster than it can be written.")
 
     # --- reading ------------------------------------------------------------------------------
@@ -316,7 +344,7 @@ class RedisSaver(BlockingSaver):
         self, script: str, thread_id: str, *args: bytes | str | int, more: Sequence[str] = ()
     ) -> list[CheckpointTuple]:
         key = self.key(thread_id)
-        transcript = self._transcript(key)
+        transcript = (self._transcripts.get(key) or Transcript()).trusted()
         reply = await self.connection.run(
             script, key, self.ttl_ms, *args, transcript.generation, len(transcript.messages), *more
         )
@@ -330,7 +358,7 @@ class RedisSaver(BlockingSaver):
         incoming = Incoming(transcript, self.serde)
         try:
             incoming.receive(generation, positions, payloads)
-            self._remember(key, transcript)
+            self._transcripts.put(key, transcript)
             rows = [checkpoints] if script == "get" else checkpoints
             return [checkpoint_tuple(thread_id, incoming, row) for row in rows]
         except (ValueError, TypeError, LookupError, AttributeError) as exc:  # bytes that are not what was written
@@ -340,7 +368,7 @@ class RedisSaver(BlockingSaver):
 
     async def adelete_thread(self, thread_id: str) -> None:
         key = self.key(str(thread_id))
-        self._forget(key)
+        self._transcripts.drop(key)
         await self.connection.command("UNLINK", key)
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
@@ -356,7 +384,7 @@ class RedisSaver(BlockingSaver):
             return
         pairs = [item for pair in fields.items() for item in pair]
         target = self.key(str(target_thread_id))
-        self._forget(target)
+        self._transcripts.drop(target)
         await self.connection.run("adopt", target, self.ttl_ms, fresh_generation(), *pairs)
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
@@ -372,24 +400,7 @@ class RedisSaver(BlockingSaver):
 
     def forget(self, thread_id: str) -> None:
         """Drop what this process has decoded of a thread."""
-        self._forget(self.key(thread_id))
-
-    def _transcript(self, key: bytes) -> Transcript:
-        transcript = self._transcripts.get(key)
-        return Transcript() if transcript is None else transcript.trusted()
-
-    def _remember(self, key: bytes, transcript: Transcript) -> None:
-        before = self._transcripts.pop(key, None)
-        self._cached += len(transcript.messages) - (before.counted if before else 0)
-        transcript.counted = len(transcript.messages)
-        self._transcripts[key] = transcript
-        while self._cached > self._cache_messages and len(self._transcripts) > 1:
-            self._forget(next(iter(self._transcripts)))
-
-    def _forget(self, key: bytes) -> None:
-        if (transcript := self._transcripts.pop(key, None)) is not None:
-            self._cached -= transcript.counted
-
+        self._transcripts.drop(self.key(thread_id))
 
 
 def fresh_generation() -> bytes:
@@ -402,15 +413,3 @@ def fresh_generation() -> bytes:
 
 def _rows(rows: Sequence[Sequence[bytes]]) -> list[bytes | int]:
     return [len(rows), *(item for row in rows for item in row)]
-
-
-def _settle(box: Iterable[_Writes], exc: BaseException | None = None) -> None:
-    for writes in box:
-        if writes.done.done():
-            continue
-        if exc is None:
-            writes.done.set_result(None)
-        elif isinstance(exc, asyncio.CancelledError):
-            writes.done.cancel()
-        else:
-            writes.done.set_exception(exc)

@@ -336,6 +336,18 @@ async def test_a_node_that_edits_a_message_in_place_is_stored_as_it_left_it(save
     assert state.values["messages"][0].additional_kwargs == {"checked": True}
 
 
+async def test_a_write_is_stored_as_it_was_when_it_was_written(saver: RedisSaver) -> None:
+    stored = await saver.aput(config("t", checkpoint_ns=""), generate_checkpoint(), generate_metadata(), {})
+    value = ["first"]
+    writing = asyncio.create_task(saver.aput_writes(stored, [("log", value)], "task"))
+    await asyncio.sleep(0)
+    value.append("a reducer that works in place")
+    await writing
+    found = await saver.aget_tuple(stored)
+    assert found is not None
+    assert found.pending_writes == [("task", "log", ["first"])]
+
+
 async def test_a_turn_costs_two_round_trips_on_exit_and_one_a_checkpoint_in_sync(saver: RedisSaver) -> None:
     app = talk().compile(checkpointer=saver)
     await app.ainvoke(ask("warm"), config("t"), durability="sync")
