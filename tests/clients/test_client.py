@@ -12,7 +12,7 @@ import pytest
 
 import citewell.client
 from citewell.client import Answer, AsyncClient, Client, Ingested, Progress, ServiceError
-from tests.service import ROOT, Live, environment, free_port
+from tests.service import ROOT, Live, environment, free_port, running
 
 TOWER = "How high is the tower of the lighthouse?"
 
@@ -111,7 +111,7 @@ def test_feedback_is_kept_with_the_turn_until_the_conversation_is_deleted(client
 
 
 def test_an_upload_reports_progress_and_is_found_at_once(start: Callable[..., Live]) -> None:
-    with Client(start().url) as client:
+    with Client(start(documents=None).url) as client:
         text = "# The tide mill\n\nThe tide mill of Orrin Bay grinds 3 tonnes of barley a day.\n"
         *progress, done = client.upload("mill.md", text.encode())
         assert {one.stage for one in progress if isinstance(one, Progress)} == {"reading", "embedding"}
@@ -130,8 +130,6 @@ def test_an_upload_reports_progress_and_is_found_at_once(start: Callable[..., Li
             assert caught.value.code == code, caught.value
         client.remove_upload("mill.md")
         assert all(source.uri != "uploads/mill.md" for source in client.sources())
-    with Client(start(CITEWELL_UPLOADS="off").url) as client, pytest.raises(ServiceError, match="not_authorized"):
-        list(client.upload("mill.md", b"text"))
 
 
 def test_faults_carry_what_the_service_said(client: Client) -> None:
@@ -178,30 +176,39 @@ async def test_the_asynchronous_client_does_the_same(live: Live) -> None:
             await client.history(thread)
 
 
-@pytest.mark.parametrize("store", ["sqlite", "redis"])
-def test_ratings_become_evaluation_rows(
-    start: Callable[..., Live], tmp_path: Path, store: str, request: pytest.FixtureRequest
+def test_ratings_become_evaluation_rows(live: Live, tmp_path: Path) -> None:
+    check_export(live, tmp_path)
+
+
+def test_ratings_are_kept_in_redis_where_threads_are_and_uploads_can_be_shut(
+    indexed: Path, redis_url: str, tmp_path: Path
 ) -> None:
-    settings = {"CITEWELL_REDIS_URL": request.getfixturevalue("redis_url")} if store == "redis" else {}
-    live = start(**settings)
-    with Client(live.url) as client:
+    with running(indexed, CITEWELL_REDIS_URL=redis_url, CITEWELL_UPLOADS="off") as service:
+        check_export(service, tmp_path, CITEWELL_REDIS_URL=redis_url)
+        with Client(service.url) as client, pytest.raises(ServiceError, match="not_authorized"):
+            list(client.upload("mill.md", b"text"))
+
+
+def check_export(service: Live, folder: Path, **settings: str) -> None:
+    with Client(service.url) as client:
         liked = client.ask("When was the fog horn added?").thread_id
         client.rate(liked, "up")
-        client.rate(
-            client.ask("How long is the crossing of the ferry?").thread_id, "down", reason="incorrect", comment="25"
-        )
+        disliked = client.ask("How long is the crossing of the ferry?").thread_id
+        client.rate(disliked, "down", reason="incorrect", comment="25")
         gone = client.ask("When was the fog horn removed?").thread_id
         client.rate(gone, "up")
         client.delete(gone)
     done = subprocess.run(
-        [sys.executable, "-m", "evals.feedback", "--out", str(tmp_path / "rows")],
-        env=environment(live.data_dir, **settings), cwd=ROOT, capture_output=True, text=True, timeout=60,
+        [sys.executable, "-m", "evals.feedback", "--out", str(folder / "rows")],
+        env=environment(service.data_dir, **settings), cwd=ROOT, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("2 rated answers")
-    rows = [json.loads(line) for line in (tmp_path / "rows" / "queries.jsonl").read_text().splitlines()]
-    assert [(row["text"], row["rating"], row["comment"]) for row in rows] == [
+    rows = [json.loads(line) for line in (folder / "rows" / "queries.jsonl").read_text().splitlines()]
+    ours = [row for row in rows if row["thread_id"] in (liked, disliked, gone)]
+    assert [(row["text"], row["rating"], row["comment"]) for row in ours] == [
         ("When was the fog horn added?", "up", ""), ("How long is the crossing of the ferry?", "down", "25"),
     ]  # fmt: skip
-    judged = (tmp_path / "rows" / "qrels.tsv").read_text().splitlines()
-    assert judged == ["query-id\tcorpus-id\tscore", f"{rows[0]['_id']}\tlibrary/lighthouse.md\t1"]
+    judged = (folder / "rows" / "qrels.tsv").read_text().splitlines()
+    assert judged[0] == "query-id\tcorpus-id\tscore"
+    assert f"{ours[0]['_id']}\tlibrary/lighthouse.md\t1" in judged
+    assert all(ours[1]["_id"] not in line for line in judged)

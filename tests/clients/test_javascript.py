@@ -3,18 +3,17 @@
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 from playwright.sync_api import Page, expect
 
-from tests.service import ROOT, Live, free_port
+from tests.service import ROOT, free_port, running
 
 
-def test_the_example_streams_an_answer_into_a_page(start: Callable[..., Live], page: Page) -> None:
+def test_the_example_streams_an_answer_into_a_page(indexed: Path, page: Page) -> None:
     port = free_port()
     origin = f"http://127.0.0.1:{port}"
-    live = start(CITEWELL_CORS_ORIGINS=f'["{origin}"]')
     folder = ROOT / "examples" / "javascript"
     files = subprocess.Popen([sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"], cwd=folder)
     try:
@@ -25,14 +24,15 @@ def test_the_example_streams_an_answer_into_a_page(start: Callable[..., Live], p
             except httpx.TransportError:
                 assert files.poll() is None
                 time.sleep(0.1)
-        page.goto(f"{origin}/stream.html?service={live.url}")
-        page.get_by_label("Question").fill("When was the fog horn added?")
-        page.get_by_role("button", name="Ask").click()
-        expect(page.locator("#answer")).to_contain_text("1903")
-        expect(page.locator("#sources li").first).to_contain_text("(verified)")
-        page.get_by_label("Question").fill("And when was it removed?")
-        page.get_by_role("button", name="Ask").click()
-        expect(page.locator("#answer")).to_contain_text("1988")
+        with running(indexed, CITEWELL_CORS_ORIGINS=f'["{origin}"]') as live:
+            page.goto(f"{origin}/stream.html?service={live.url}")
+            page.get_by_label("Question").fill("When was the fog horn added?")
+            page.get_by_role("button", name="Ask").click()
+            expect(page.locator("#answer")).to_contain_text("1903")
+            expect(page.locator("#sources li").first).to_contain_text("(verified)")
+            page.get_by_label("Question").fill("And when was it removed?")
+            page.get_by_role("button", name="Ask").click()
+            expect(page.locator("#answer")).to_contain_text("1988")
     finally:
         files.terminate()
         files.wait()

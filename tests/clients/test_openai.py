@@ -161,7 +161,7 @@ def test_errors_have_the_shape_and_status_that_clients_know(client: openai.OpenA
 
 
 def test_a_question_that_a_guard_refuses_ends_as_filtered(start: Callable[..., Live]) -> None:
-    live = start(CITEWELL_PII_POLICY="refuse")
+    live = start(documents=None, CITEWELL_PII_POLICY="refuse")
     client = openai.OpenAI(base_url=f"{live.url}/v1", api_key="none", max_retries=0)
     reply = client.chat.completions.create(
         model="citewell", messages=user("Write to jane.doe@example.com about the tower")

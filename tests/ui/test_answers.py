@@ -1,0 +1,80 @@
+"""Answers as HTML: every mark with its own source, and nothing that runs or loads."""
+
+import re
+
+import pytest
+
+from citewell.client import Citation, Passage, ServiceError
+from citewell.ui.answers import answer_html
+from citewell.ui.why import why_html
+from citewell.ui.words import explain
+
+
+def citation(marker: int, quote: str, **more: object) -> Citation:
+    fields = {
+        "marker": marker, "sentence": quote, "quote": quote, "status": "verified", "score": 1.0, "source": "a.md",
+        "title": "A", "page": None, "start": 0, "end": len(quote), "chunk_id": "c",
+    }  # fmt: skip
+    return Citation(**(fields | more))  # type: ignore[arg-type]
+
+
+def quotes(html: str) -> list[str]:
+    return re.findall("<mark>(.*?)</mark>", html)
+
+
+def test_each_mark_opens_the_source_of_its_own_sentence() -> None:
+    html = answer_html("One [1]. Two [2][1]. Three [1, 2].", [citation(n, q) for n, q in ((1, "a"), (2, "b"), (1, "c"), (1, "d"), (2, "e"))])  # fmt: skip
+    assert quotes(html) == ["a", "b", "c", "d", "e"]
+    assert "[" not in re.sub("<[^>]*>", "", html)
+
+
+def test_a_mark_without_a_citation_stays_text() -> None:
+    html = answer_html("One [1]. Two [7].", [citation(1, "a")])
+    assert quotes(html) == ["a"]
+    assert "[7]" in html
+
+
+def test_a_citation_whose_marker_was_corrected_still_opens() -> None:
+    assert quotes(answer_html("One [3].", [citation(1, "a")])) == ["a"]
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "![x](https://evil.example/p.png)",
+        "[click](javascript:alert(1))", "[here](https://evil.example)", "<https://evil.example>", "[x]: https://evil.example\n\n![x]",
+        "a\n\n<details open ontoggle=alert(1)>", "\ue0000\ue001",
+    ],
+)  # fmt: skip
+def test_nothing_in_an_answer_or_a_document_runs_or_loads(hostile: str) -> None:
+    source = citation(1, hostile, title=hostile, source=hostile)
+    passage = Passage(
+        uri=hostile, title=hostile, type="pdf", before=hostile, quote=hostile, after=hostile, page=2, has_file=True
+    )
+    html = answer_html(f"{hostile} [1]", [source], [passage], lambda uri, page: f"http://service/?{uri}#{page}")
+    tags = re.findall("<([a-z]+)((?: [^<>]*)?)>", html)
+    assert {name for name, _ in tags} <= {"div", "details", "summary", "span", "strong", "blockquote", "mark", "a"}
+    assert not re.search(r"<[a-z]+[^<>\"]*\son[a-z]+=", re.sub('"[^"]*"', '""', html))
+    assert all(link.startswith("http://service/") for link in re.findall('(?:href|src)="([^"]*)"', html))
+
+
+def test_why_says_what_was_kept_and_escapes_what_it_shows() -> None:
+    rows = [{"id": str(n), "source": "<b>.md", "score": 1 / n, "dropped": None if n < 3 else "below top_k"} for n in range(1, 20)]  # fmt: skip
+    html = why_html(
+        {"stages_ms": {"embed": 2.0}, "candidates": rows}, {"stages_ms": {"generate": 0.0}, "confidence": 0.42}
+    )
+    assert "19 passages were compared, 2 kept" in html
+    assert "42 %" in html
+    assert "… and 7 more" in html
+    assert "<b>" not in html
+
+
+@pytest.mark.parametrize(
+    ("problem", "words"),
+    [
+        ({"code": "unreachable"}, "make run"), ({"code": "budget_exceeded", "detail": "Used up.", "retry_after_s": 1800.0, "status": 429}, "1,800 seconds"),
+        ({"code": "internal", "detail": "Logged.", "status": 500, "request_id": "r-1"}, "r-1"), ({"code": "new_one", "detail": "So.", "retryable": True}, "Ask again"),
+    ],
+)  # fmt: skip
+def test_a_fault_says_what_to_do(problem: dict[str, object], words: str) -> None:
+    assert words in explain(ServiceError(problem), "http://127.0.0.1:8000")
