@@ -178,24 +178,26 @@ async def measure(folder: Path, chunks: int, count: int, *, alone: bool) -> dict
     questions = Texts(seed=-chunks % 2**31).questions(count)
     async with open_index(settings, embedder) as index:
         rate = await build(index, chunks)
-    resident, began = process.memory_info().rss, time.perf_counter()
+    resident, began = process.memory_full_info().uss, time.perf_counter()
     async with open_index(settings, embedder) as index:
         await index.stats()
         opened = time.perf_counter() - began
         await ask(index, questions[:20])
         spent = await ask(index, questions)
         public = await ask(index, questions[: count // 4], access=frozenset({"public"}))
-        resident = process.memory_info().rss - resident
+        resident = process.memory_full_info().uss - resident
         stats = await index.stats()
         name = index.generation.partition(".")[0]
     figures: dict[str, object] = {"chunks": stats["chunks"], "added, chunks/s": round(rate), "index opens, s": round(opened, 2)}
     for stage, ms in spent.items():
         figures[f"{stage}, ms p50 / p95"] = f"{statistics.median(ms):.2f} / {statistics.quantiles(ms, n=20)[-1]:.2f}"
     figures["in all for a caller with labels, ms p50"] = round(statistics.median(public["in all"]), 2)
+    chunks = int(str(stats["chunks"]))
     where = folder / "index" / settings.namespace / name
     for part in ("catalog.sqlite", "keywords", "vectors", "tokens.bin"):
         files = [where / part] if (where / part).is_file() else [f for f in (where / part).rglob("*") if f.is_file()]
         figures[f"disk, bytes a chunk: {part}"] = round(sum(file.stat().st_size for file in files) / chunks)
+    figures["disk, bytes a chunk: in all"] = round(int(str(stats["bytes"])) / chunks)
     figures["memory for an open index, bytes a chunk"] = round(resident / chunks)
     if not alone:
         fts, size = await asyncio.to_thread(full_text_search, folder, chunks, questions)

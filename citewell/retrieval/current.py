@@ -41,7 +41,7 @@ class Current:
         self._dimension = dimension
         self._run = run
         self._opened: _Opened | None = None
-        self._opening = asyncio.Lock()
+        self._opening: asyncio.Task[_Opened] | None = None
 
     @property
     def seen(self) -> Generation | None:
@@ -85,6 +85,8 @@ class Current:
             yield
 
     async def close(self) -> None:
+        if self._opening is not None:
+            await asyncio.wait([self._opening])
         if self._opened is not None:
             await self._run(self._opened.close)
             self._opened = None
@@ -93,16 +95,22 @@ class Current:
         name = self.pinned or await self._run(self.generations.current)
         if self._opened is not None and (self._opened.generation.name == name or self.writing):
             return self._opened
-        async with self._opening:
-            before = self._opened
-            if before is None or before.generation.name != name:
-                self._opened = await self._run(self._open)
-                if before is not None:
-                    before.retired = True
-                    if not before.users:
-                        await self._run(before.close)
-            assert self._opened is not None
-            return self._opened
+        if self._opening is None or self._opening.done():
+            self._opening = asyncio.create_task(self._change(name))
+        # Shielded: a caller whose deadline passes must not undo what the next one needs.
+        return await asyncio.shield(self._opening)
+
+    async def _change(self, name: str | None) -> _Opened:
+        """Open the current generation and let go of the one before."""
+        before = self._opened
+        if before is not None and before.generation.name == name:
+            return before
+        self._opened = await self._run(self._open)
+        if before is not None:
+            before.retired = True
+            if not before.users:
+                await self._run(before.close)
+        return self._opened
 
     # --- blocking -------------------------------------------------------------------------------
 

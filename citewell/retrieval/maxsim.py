@@ -28,7 +28,7 @@ TOKEN_BYTES = PACKED_BYTES + 2
 
 IDF_POWER = 0.5
 """A question token weighs idf ** IDF_POWER. 0 costs .003 to .005 nDCG@10 on SQuAD, 1 costs .002 on SciFact."""
-WEIGHTS = (0.5, 0.3, 0.2)
+WEIGHTS = (0.5, 0.25, 0.25)
 """Shares of MaxSim, dense and keyword evidence in the final score, each scaled to 0..1 over the candidates."""
 
 _LEVELS = np.array([-1.510, -0.4528, 0.4528, 1.510], np.float32)

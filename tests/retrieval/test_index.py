@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from blockbuster import blockbuster_ctx
 from citewell.errors import ConfigurationError, InvalidFilter, SourceNotFound, StoreTimeout
 from citewell.models import Embedder, Encoded, Progress
 from citewell.retrieval import Index, Trace, open_index
+from citewell.retrieval.generation import Generation
 from tests.retrieval.made import HashedWords, made, settings
 
 CATS = "Cats sleep for sixteen hours on an ordinary day."
@@ -170,8 +172,6 @@ async def test_a_trace_says_why_each_candidate_was_kept_or_not(index: Index) -> 
 
 class Slow(HashedWords):
     def encode(self, texts: object, *, tokens: bool = False, progress: Progress | None = None) -> Encoded:
-        import time
-
         time.sleep(1)
         return super().encode(texts, tokens=tokens)  # type: ignore[arg-type]
 
@@ -180,6 +180,31 @@ async def test_a_search_that_takes_too_long_ends_with_an_error(tmp_path: Path) -
     async with open_index(settings(tmp_path, retrieval_timeout_s=0.2), Slow()) as index:
         with pytest.raises(StoreTimeout, match=r"0\.2 seconds"):
             await index.search("anything")
+
+
+async def test_an_index_that_is_slow_to_open_opens_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = settings(tmp_path)
+    async with open_index(chosen, HashedWords()) as index, index.writing():
+        await index.replace_sources([made("a.txt", [CATS])])
+    opened, really = 0, Generation.__init__
+
+    def slow(self: Generation, *args: object, **kwargs: object) -> None:
+        nonlocal opened
+        opened += 1
+        time.sleep(1)
+        really(self, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Generation, "__init__", slow)
+    async with open_index(settings(tmp_path, retrieval_timeout_s=0.4), HashedWords()) as index:
+        for _ in range(10):
+            try:
+                assert len(await index.sources()) == 1
+                break
+            except StoreTimeout:
+                continue
+        else:
+            pytest.fail("every caller began to open it anew")
+    assert opened == 1
 
 
 async def test_nothing_blocks_the_event_loop(tmp_path: Path) -> None:
