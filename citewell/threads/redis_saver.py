@@ -127,7 +127,8 @@ class RedisSaver(BlockingSaver):
         """
 
         def make() -> RedisSaver:
-            client = connect(url, max_connections=max_connections, timeout_s=timeout_s)
+            # Scans run beside the calls that are counted.
+            client = connect(url, max_connections=max_connections + 2, timeout_s=timeout_s)
             return cls(client, max_connections=max_connections, **options)
 
         return Opening(make)

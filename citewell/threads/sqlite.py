@@ -247,7 +247,16 @@ class SqlitePlace:
 
     async def claim(self, thread_id: str, ticket: str, policy: Policy, lease_s: float) -> bool:
         now = time.time()
-        if await self._rows("SELECT 1 FROM threads WHERE thread_id = ? AND expires <= ?", thread_id, now):
+        ((holder, place, is_over),) = await self._rows(
+            "SELECT (SELECT ticket FROM runs WHERE thread_id = ? AND expires > ?), "
+            "(SELECT expires FROM queue WHERE ticket = ?), "
+            "EXISTS (SELECT 1 FROM threads WHERE thread_id = ? AND expires <= ?)",
+            thread_id, now, ticket, thread_id, now,
+        )  # fmt: skip
+        # Writers of one file wait for each other, so whoever only looks whether its turn has come does not write.
+        if holder is not None and (policy == "reject" or (policy == "queue" and (place or 0) > now + 0.6 * lease_s)):
+            return False
+        if is_over:
             await self.delete(thread_id)
         async with self._transaction() as db:
             await db.execute("DELETE FROM queue WHERE thread_id = ? AND expires < ?", (thread_id, now))

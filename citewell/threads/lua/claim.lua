@@ -3,17 +3,18 @@ local ttl, ticket, policy, lease, fresh = unpack(ARGV, 1, 5)
 local t = now()
 local holder = redis.call('HGET', key, 'f')
 local busy = holder and holder ~= '' and holder ~= ticket and tonumber(redis.call('HGET', key, 'e')) > t
-local queue, mine = {}, nil
+local queue, mine, left = {}, nil, 0
 for waiting, till in string.gmatch(redis.call('HGET', key, 'q') or '', '(%w+):(%d+);') do
   if waiting == ticket then
     queue[#queue + 1] = {waiting, t + lease}
-    mine = #queue
+    mine, left = #queue, till - t
   elseif tonumber(till) > t then
     queue[#queue + 1] = {waiting, till}
   end
 end
 local held = policy == 'replace' or (not busy and (#queue == 0 or mine == 1))
 if not held and policy ~= 'queue' then return 0 end
+if not held and left > 0.6 * lease then return 0 end -- only looking: nothing to write, nothing to replicate
 if held and mine then
   table.remove(queue, mine)
 elseif not held and not mine then
