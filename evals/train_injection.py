@@ -6,7 +6,7 @@ Multiple-instance learning (Andrews et al. 2003, MI-SVM, with a logistic loss): 
 attack only its most suspicious window counts, of a benign text all. For questions a second regression judges the whole and
 the logits are added. The printed figures are out of fold, once with
 each attack's wording on one side only (what a new attack meets) and once with whole texts dealt at random (what a
-known attack in a new place meets); the thresholds come from the first.
+known attack in a new place meets).
 """
 
 from __future__ import annotations
@@ -35,8 +35,10 @@ FORMS: tuple[Form, ...] = ("question", "document")
 STRENGTH: dict[Form, float] = {"question": 100.0, "document": 3.0}
 WHOLE_STRENGTH = 100.0
 """scikit-learn's C, chosen by the cross-validated figures."""
-FALSE_POSITIVES: dict[Form, float] = {"question": 0.02, "document": 0.004}
-"""Share of the pack's benign texts, out of fold, that may reach the threshold: .015 of both forms together."""
+FALSE_POSITIVES = 0.02
+"""Share of the pack's benign questions, out of fold, that may reach the threshold."""
+DOCUMENT_LOGIT = 2.5
+"""Threshold for documents: about 1 % of 500-character chunks of corpora that were not trained on reach it."""
 DIRECT_FALSE_POSITIVES = 0.003
 """Share of benign documents in which the questions' head may find a plain attack."""
 ROUNDS = 3
@@ -246,7 +248,7 @@ def main() -> None:
         bags = Bags(items, embedder)
         logits = cross_validate(items, bags, [item.wording for item in items], args.folds)
         benign = (bags.labels == 0) & np.array([item.is_scored for item in items])
-        threshold = float(np.quantile(logits[benign], 1 - FALSE_POSITIVES[form]))
+        threshold = DOCUMENT_LOGIT if form == "document" else float(np.quantile(logits[benign], 1 - FALSE_POSITIVES))
         print(f"{form}: {len(items)} texts, {bags.matrix.shape[0]} windows, threshold {threshold:.3f}; flagged out of fold", flush=True)
         report(items, logits, threshold, "unseen wording")
         placed = [replace(item, place=item.place or item.wording) for item in items]
