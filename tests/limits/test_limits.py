@@ -133,10 +133,8 @@ async def test_a_cancelled_stream_that_settled_gets_the_rest_back(budget: Limits
 
 
 async def test_a_call_that_never_reached_the_provider_costs_nothing(budget: Limits) -> None:
-    with pytest.raises(OSError):
-        async with budget.reserve("ann", MODEL, 1000, 500) as reservation:
-            reservation.release()
-            raise OSError
+    async with budget.reserve("ann", MODEL, 1000, 500) as reservation:
+        reservation.release()
     assert (await budget.spent("ann"))["usd"] == 0
 
 
@@ -161,18 +159,19 @@ async def test_a_model_without_a_price_is_refused_only_under_a_budget(url: str |
         with pytest.raises(UnknownModel, match="CITEWELL_PRICES"):
             async with limits.reserve("ann", "openai:unheard-of", 1, 1):
                 pytest.fail("called")
-    async with open_limits(make_settings(url, tokens_per_day=100)) as limits:
-        async with limits.reserve("ann", "openai:unheard-of", 1, 1):
-            pass
+    settings = make_settings(url, tokens_per_day=100)
+    async with open_limits(settings) as limits, limits.reserve("ann", "openai:unheard-of", 1, 1):
+        pass
 
 
 async def test_a_cheaper_model_takes_over_before_a_refusal(url: str | None) -> None:
     async with open_limits(make_settings(url, budget_usd_per_day=0.03, budget_model=CHEAP)) as limits:
         models = []
+        for _ in range(3):
+            async with limits.reserve("ann", MODEL, 1000, 500) as reservation:
+                models.append(reservation.model)
         with pytest.raises(BudgetExceeded):
-            for _ in range(10):
-                async with limits.reserve("ann", MODEL, 1000, 500) as reservation:
-                    models.append(reservation.model)
+            await call(limits)
     assert models == [MODEL, CHEAP, CHEAP]
 
 
