@@ -58,7 +58,8 @@ async def evaluate(pack: Pack, *, whole: bool, cache: Path = CACHE, settings: Se
     settings = settings or Settings.load()
     embedder = open_embedder(settings)
     try:
-        folder = cache / _fingerprint(pack, whole, embedder.fingerprint, settings)
+        async with open_index(settings, embedder) as anywhere:
+            folder = cache / _fingerprint(pack, whole, anywhere.fingerprint)
         # What is measured is quality: on a machine that is busy with other things a deadline would only lose questions.
         settings = settings.model_copy(update={"data_dir": folder, "retrieval_timeout_s": 120})
         async with open_index(settings, embedder) as index:
@@ -68,8 +69,8 @@ async def evaluate(pack: Pack, *, whole: bool, cache: Path = CACHE, settings: Se
         embedder.close()
 
 
-def _fingerprint(pack: Pack, whole: bool, embedder: str, settings: Settings) -> str:
-    digest = hashlib.sha256(f"{whole} {embedder} {settings.chunk_size} {settings.chunk_overlap}".encode())
+def _fingerprint(pack: Pack, whole: bool, index: Mapping[str, object]) -> str:
+    digest = hashlib.sha256(json.dumps([whole, index], sort_keys=True).encode())
     for document in pack.documents:
         digest.update(f"\0{document.id}\0{document.title}\0{document.text}".encode())
     return digest.hexdigest()[:16]
