@@ -6,7 +6,7 @@ as it happens goes through `graph.events`.
 
 import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, cast
 from uuid import uuid4
@@ -22,6 +22,7 @@ from chains.prompts import PROMPT_VERSION, SYSTEM, AnswerInput, answer_messages
 from chains.summarize import summarize_chain, summarize_rule, summary_input, to_fold
 from citewell.citations import verify
 from citewell.documents import ScoredChunk
+from citewell.errors import SourceNotFound
 from citewell.models.chat import EXTRACTIVE
 from citewell.questions import check_question
 from citewell.retrieval import Trace, filters
@@ -199,6 +200,10 @@ class Nodes:
         with _stage(runtime, "verify"):
             shown = state["sources"][: self._settings.top_n] if state["metadata"].get("supported") else []
             citations = verify(state["answer"], shown)
+            for citation in citations:
+                if citation["page"] is not None:  # of the chunk so far, and a chunk may run over the end of a page
+                    with suppress(SourceNotFound):  # removed meanwhile
+                        citation["page"] = await self._parts.retriever.page_at(citation["source"], citation["start"])
         kept = {key: value for key, value in state["metadata"].items() if key != "trace"}  # too much to keep
         reply = _reply(state["answer"], citations, kept, state["usage"])
         cited = list(dict.fromkeys(citation["chunk_id"] for citation in citations if citation["chunk_id"]))

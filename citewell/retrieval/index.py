@@ -168,7 +168,7 @@ class Index:
         Raises:
             SourceNotFound: There is no such source.
         """
-        starts = (await self._read(lambda snapshot: snapshot.text(source_uri)))[1]
+        starts = await self._read(lambda snapshot: snapshot.page_starts(source_uri))
         return max(1, bisect_right(starts, offset)) if starts else None
 
     async def source(self, uri: str) -> Source:

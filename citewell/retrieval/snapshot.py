@@ -114,6 +114,13 @@ class Snapshot:
             raise SourceNotFound(f"No source is called {uri!r}.")
         return zlib.decompress(row[0]).decode("utf-8", "surrogatepass"), tuple(json.loads(row[1]))
 
+    def page_starts(self, uri: str) -> tuple[int, ...]:
+        """The offsets at which a source's pages start; empty where it has none."""
+        row = self.connection.execute("SELECT page_starts FROM sources WHERE uri = ?", (uri,)).fetchone()
+        if row is None:
+            raise SourceNotFound(f"No source is called {uri!r}.")
+        return tuple(json.loads(row[0]))
+
     def counts(self) -> tuple[int, int]:
         """Sources and chunks."""
         (sources,) = self.connection.execute("SELECT count(*) FROM sources").fetchone()

@@ -166,6 +166,13 @@ def test_a_pdf_opens_at_the_page_on_a_narrow_dark_screen(chat: Chat, browser: Br
     context.close()
 
 
+def test_a_citation_names_the_page_of_the_quote_where_its_chunk_began_on_an_earlier_one(chat: Chat) -> None:
+    with Client(chat.service.url) as client:
+        answer = client.ask("How high is the highest spring tide of the year at Orrin Bay?")
+        assert [citation.page for citation in answer.citations if "6.8 metres" in citation.quote] == [2]
+        assert client.search("How high is the highest spring tide?").hits[0].page == 1
+
+
 def test_a_conversation_goes_on_after_a_reload_is_renamed_rated_and_deleted(chat: Chat, page: Page) -> None:
     page.goto(chat.url)
     ask(page, "When was the fog horn added?")
