@@ -161,22 +161,23 @@ def score(query: Query, chunks: Stack | Sequence[Packed]) -> Floats:
     One matrix product for all chunks and one `np.maximum.reduceat`.
     """
     stack = chunks if isinstance(chunks, Stack) else Stack.of(chunks)
-    return _maxsim(query, _decoded(stack), stack.offsets)
+    return _maxsim(query, stack, _decoded(stack))
 
 
 def _decoded(stack: Stack) -> Floats:
-    """[tokens, DIMENSIONS]"""
-    vectors: Floats = _DECODED[stack.codes].reshape(-1, DIMENSIONS)
-    vectors *= stack.scales.astype(np.float32)[:, None]
-    return vectors
+    """[tokens, DIMENSIONS], still without the scales."""
+    # Four floats are fetched as one 16-byte number, which takes half the time.
+    return np.take(_DECODED.view(np.complex128).ravel(), stack.codes).view(np.float32)
 
 
-def _maxsim(query: Query, vectors: Floats, offsets: NDArray[np.int64]) -> Floats:
-    scores = np.zeros(len(offsets) - 1, np.float32)
-    filled = offsets[:-1] < offsets[1:]
+def _maxsim(query: Query, stack: Stack, decoded: Floats) -> Floats:
+    scores = np.zeros(len(stack), np.float32)
+    filled = stack.offsets[:-1] < stack.offsets[1:]
     if filled.any() and len(query.weights):
+        similarity = decoded @ query.vectors.T
+        similarity *= stack.scales.astype(np.float32)[:, None]
         # A chunk without tokens owns no row, so the others' starts are exactly where reduceat has to cut.
-        scores[filled] = np.maximum.reduceat(vectors @ query.vectors.T, offsets[:-1][filled], axis=0) @ query.weights
+        scores[filled] = np.maximum.reduceat(similarity, stack.offsets[:-1][filled], axis=0) @ query.weights
     return scores
 
 
@@ -202,22 +203,22 @@ def rerank(
         keyword: Each candidate's BM25 score, None where the keyword search did not return it.
     """
     stack = chunks if isinstance(chunks, Stack) else Stack.of(chunks)
-    vectors = _decoded(stack)
-    maxsim = _maxsim(query, vectors, stack.offsets)
+    decoded = _decoded(stack)
+    maxsim = _maxsim(query, stack, decoded)
     evidence = (maxsim, _filled(dense), _filled(keyword))
     own = np.asarray(sum(weight * _scaled(values) for weight, values in zip(WEIGHTS, evidence, strict=True)), np.float32)
-    alike = _likeness(vectors, stack.offsets)
+    alike = _likeness(stack, decoded)
     neighbours = alike @ own / alike.sum(axis=1)
     return Reranked(score=(1 - NEIGHBOURS) * own + NEIGHBOURS * neighbours, maxsim=maxsim)
 
 
-def _likeness(vectors: Floats, offsets: NDArray[np.int64]) -> Floats:
+def _likeness(stack: Stack, decoded: Floats) -> Floats:
     """[chunks, chunks]: the cosines of the chunks' mean token vectors to the power LIKENESS_POWER; 1 on the diagonal."""
-    means = np.zeros((len(offsets) - 1, DIMENSIONS), np.float32)
-    filled = offsets[:-1] < offsets[1:]
-    if filled.any():
-        sums = np.add.reduceat(vectors, offsets[:-1][filled], axis=0)
-        means[filled] = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), np.float32(1e-6))
+    # Summing by a matrix product is several times faster than np.add.reduceat.
+    owner = np.zeros((len(stack), len(decoded)), np.float32)
+    owner[np.repeat(np.arange(len(stack)), np.diff(stack.offsets)), np.arange(len(decoded))] = stack.scales
+    sums = owner @ decoded
+    means = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), np.float32(1e-6))
     alike: Floats = np.clip(means @ means.T, 0, 1) ** LIKENESS_POWER
     np.fill_diagonal(alike, 1)
     return alike
