@@ -1,5 +1,6 @@
-"""The chat page, driven in a real browser; what it looked like is kept in docs/."""
+"""The chat page, driven in a real browser; CITEWELL_TEST_PICTURES=docs keeps what it looked like in docs/."""
 
+import os
 import re
 import subprocess
 import sys
@@ -18,7 +19,6 @@ from citewell.client import Client
 from tests.service import LIBRARY, ROOT, Live, environment, free_port, ingest, running
 
 pytest.importorskip("streamlit")
-PICTURES = ROOT / "docs"
 TOWER = "How high is the tower of the lighthouse?"
 
 
@@ -90,6 +90,12 @@ class serving:
 
 
 @pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Where pictures of the page go: into docs/ with CITEWELL_TEST_PICTURES=docs, otherwise nowhere that stays."""
+    return ROOT / "docs" if os.environ.get("CITEWELL_TEST_PICTURES") == "docs" else tmp_path
+
+
+@pytest.fixture
 def slow_model() -> Iterator[dict[str, str]]:
     """Settings for a chat model that takes ten seconds for an answer."""
     port = free_port()
@@ -122,7 +128,7 @@ def ask(page: Page, question: str) -> Locator:
     return answer
 
 
-def test_an_answer_shows_the_passage_behind_each_sentence(chat: Chat, page: Page) -> None:
+def test_an_answer_shows_the_passage_behind_each_sentence(chat: Chat, page: Page, pictures: Path) -> None:
     page.goto(chat.url)
     answer = ask(page, TOWER)
     expect(answer).to_contain_text("42 metres")
@@ -134,17 +140,17 @@ def test_an_answer_shows_the_passage_behind_each_sentence(chat: Chat, page: Page
     expect(answer.locator("mark").first).to_contain_text("42 metres")
     expect(answer.locator(".cw-passage").first).to_contain_text("Agnes Tolland")
     expect(answer.locator(".cw-status").first).to_have_text("✓ Verified")
-    page.screenshot(path=PICTURES / "ui-answer.png")
+    page.screenshot(path=pictures / "ui-answer.png")
     page.get_by_text("Why this answer").click()
     why = page.locator(".cw-why")
     expect(why).to_contain_text("lighthouse.md")
     expect(why.get_by_role("table").first).to_contain_text("kept")
     expect(why).to_contain_text("rerank")
     why.scroll_into_view_if_needed()
-    page.screenshot(path=PICTURES / "ui-why.png")
+    page.screenshot(path=pictures / "ui-why.png")
 
 
-def test_a_pdf_opens_at_the_page_on_a_narrow_dark_screen(chat: Chat, browser: Browser) -> None:
+def test_a_pdf_opens_at_the_page_on_a_narrow_dark_screen(chat: Chat, browser: Browser, pictures: Path) -> None:
     context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme="dark")
     page = context.new_page()
     page.set_default_timeout(20_000)
@@ -162,7 +168,7 @@ def test_a_pdf_opens_at_the_page_on_a_narrow_dark_screen(chat: Chat, browser: Br
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), (
         "the page is wider than the screen"
     )
-    page.screenshot(path=PICTURES / "ui-narrow-dark.png")
+    page.screenshot(path=pictures / "ui-narrow-dark.png")
     context.close()
 
 
@@ -219,7 +225,7 @@ def test_a_document_is_added_and_asked(chat: Chat, page: Page) -> None:
 
 
 def test_an_answer_can_be_stopped_and_a_fault_says_what_to_do(
-    documents: Path, page: Page, slow_model: dict[str, str]
+    documents: Path, page: Page, slow_model: dict[str, str], pictures: Path
 ) -> None:
     with running(documents, **slow_model) as service, serving(service.url, documents) as url:
         page.goto(url)
@@ -238,4 +244,4 @@ def test_an_answer_can_be_stopped_and_a_fault_says_what_to_do(
         page.get_by_role("button", name="Ask again").click()
         expect(page.get_by_text("cannot be reached").last).to_be_visible()
         expect(page.get_by_text("make run").last).to_be_visible()
-        page.screenshot(path=PICTURES / "ui-fault.png")
+        page.screenshot(path=pictures / "ui-fault.png")
