@@ -102,13 +102,18 @@ def negate(tree: Filter) -> Filter:
 
 def holds(tree: Filter, source: Source | Chunk) -> bool:
     """Whether a source, or one of its chunks, passes: what every store's translation has to agree with."""
+    return passes(tree, lambda field: field_value(source, field))
+
+
+def passes(tree: Filter, value_of: Callable[[Field], object]) -> bool:
+    """The same for values from elsewhere, in the form of `field_value`."""
     match tree:
         case All(parts):
-            return all(holds(part, source) for part in parts)
+            return all(passes(part, value_of) for part in parts)
         case Either(parts):
-            return any(holds(part, source) for part in parts)
+            return any(passes(part, value_of) for part in parts)
         case Test(field, operator, value):
-            return _COMPARE[operator](field_value(source, field), value)
+            return _COMPARE[operator](value_of(field), value)
 
 
 def field_value(source: Source | Chunk, field: Field) -> str | int | tuple[str, ...]:
