@@ -13,6 +13,8 @@ from langchain_core.messages import AIMessage, HumanMessage
 
 from citewell.settings import Settings
 from citewell.threads import RedisSaver, Threads, open_threads
+from citewell.wiring import open_service
+from tests.service import LIBRARY, ingest
 from tests.threads.talk import ask, config, contents, talk
 
 WORDS = "the keeper wrote down the wind and the weather " * 11
@@ -74,3 +76,29 @@ async def test_a_thousand_turns_one_by_one(redis_url: str, tmp_path: Any) -> Non
     async with RedisSaver.from_conn_string(redis_url) as cold:
         state = await talk().compile(checkpointer=cold).aget_state(config("t"))
     assert contents(state.values) == [said for number in range(1000) for said in (f"{number} {WORDS}", f"re: {number} {WORDS}")]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+async def test_the_service_is_not_slower_by_half_after_a_thousand_turns(redis_url: str, tmp_path: Any) -> None:
+    """The whole turn, without a chat model: the built-in answerer quotes."""
+    ingest(tmp_path / "data", LIBRARY)
+    async with open_service(Settings(data_dir=tmp_path / "data", redis_url=redis_url)) as service:
+
+        async def seconds(number: int) -> float:
+            began = time.perf_counter()
+            await service.ask(service.prepare(question=f"How tall is lighthouse {number}?", thread_id="t"))
+            return time.perf_counter() - began
+
+        early = statistics.median([await seconds(number) for number in range(20)][5:15])
+        for start in range(0, 980, 98):
+            said = [
+                message
+                for number in range(start, start + 98)
+                for message in (HumanMessage(f"{number} {WORDS}", id=f"h{number}"), AIMessage(f"re: {number} {WORDS}", id=f"i{number}"))
+            ]  # fmt: skip
+            update = {"messages": said, "summary": "so far", "summarized": 2 * (start + 98)}
+            await service.graph.aupdate_state(config("t"), update, as_node="verify")
+        late = statistics.median([await seconds(number) for number in range(20, 35)])
+        print(f"a turn of the service, ms: {early * 1000:.1f} at 10, {late * 1000:.1f} after 1,000")
+    assert late < 1.5 * early
