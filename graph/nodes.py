@@ -4,6 +4,7 @@ A node owns no retry loop, never mutates the state and can be called with a plai
 as it happens goes through `graph.events`.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager, suppress
@@ -73,7 +74,7 @@ class Nodes:
         with _stage(runtime, "condense"):
             *history, asked = _talk(state)
             recent = self._recent(history)
-            standalone = condense_rule(asked.text, recent)
+            standalone = await asyncio.to_thread(condense_rule, asked.text, recent)  # reads its word list at first use
             # The rule leaves a question alone that needs no context; then there is nothing to ask a model either.
             if standalone != asked.text and self._calls.name(_context(runtime)):
                 given = CondenseInput(question=asked.text, history=recent)

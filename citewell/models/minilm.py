@@ -191,6 +191,7 @@ def _saturates() -> bool:
 
 
 def _open(graph: bytes) -> ort.InferenceSession:
+    ort.disable_telemetry_events()  # nothing here reports to anybody
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1  # batches run side by side instead, which needs no barriers
     options.inter_op_num_threads = 1
