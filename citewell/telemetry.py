@@ -53,11 +53,13 @@ def turn(thread_id: str) -> Iterator[TurnRecord]:
     """Count and log a turn, however it ends."""
     record = TurnRecord()
     RUNNING.inc()
-    outcome, code = "left", None
+    outcome, code, cause = "left", None, None
     try:
         yield record
     except CitewellError as exc:
         outcome, code = "failed", exc.code
+        if exc.__cause__ is not None:  # what a dependency said, for the operator; callers never see it
+            cause = f"{type(exc.__cause__).__name__}: {exc.__cause__}"
         raise
     except Exception:
         outcome, code = "failed", "internal"
@@ -77,7 +79,7 @@ def turn(thread_id: str) -> Iterator[TurnRecord]:
         if code:
             ERRORS.labels(code).inc()
         log.info(
-            "turn.finished", outcome=outcome, code=code, thread_id=thread_id, ms=round(took * 1000),
+            "turn.finished", outcome=outcome, code=code, cause=cause, thread_id=thread_id, ms=round(took * 1000),
             first_token_ms=None if record.first_token_s is None else round(record.first_token_s * 1000),
             model=record.metadata.get("model"), retrieved=record.metadata.get("retrieved"),
             kept=record.metadata.get("kept"), **record.usage,

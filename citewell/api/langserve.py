@@ -6,11 +6,12 @@ the first byte is a problem response and one after it an `error` event with the 
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_core.runnables import ConfigurableFieldSpec, RunnableConfig, RunnableLambda
 from langchain_core.runnables.utils import AddableDict
@@ -95,6 +96,8 @@ class Door(RunnableLambda[Any, Any]):
         self, inputs: list[Any], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
     ) -> list[Any]:
         """Run the inputs side by side; those of one thread in their order."""
+        if not inputs:
+            return []
         configs: list[Any] = config if isinstance(config, list) else [config or {}] * len(inputs)
         lanes: dict[Any, list[int]] = {}
         for i, each in enumerate(configs):
@@ -192,14 +195,20 @@ class Handler(APIHandler):
     """LangServe's handler, with faults that say what they are."""
 
     async def _get_config_and_input(self, request: Request, config_hash: str, **kwargs: Any) -> tuple[Any, Any]:
-        config, value = await super()._get_config_and_input(request, config_hash, **kwargs)
+        with _readable():
+            config, value = await super()._get_config_and_input(request, config_hash, **kwargs)
         self._runnable.turn(value, config)  # here, because a log stream has begun before the runnable sees its input
         return config, value
 
     async def batch(self, request: Request, **kwargs: Any) -> Response:
         inputs = (await _json(request)).get("inputs")
-        if isinstance(inputs, list) and len(inputs) > MOST_IN_BATCH:
+        if not isinstance(inputs, list):
+            raise InvalidRequest("inputs must be a list.")
+        if len(inputs) > MOST_IN_BATCH:
             raise InvalidRequest(f"The batch has {len(inputs):,} inputs; at most {MOST_IN_BATCH} are accepted.")
+        with _readable():
+            for value in inputs:
+                self._runnable.get_input_schema().model_validate(value)
         return await super().batch(request, **kwargs)
 
     async def invoke(self, request: Request, **kwargs: Any) -> Response:
@@ -217,6 +226,15 @@ class Handler(APIHandler):
     async def astream_events(self, request: Request, **kwargs: Any) -> EventSourceResponse:
         await _json(request)
         return await _honest(await super().astream_events(request, **kwargs))
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """LangChain's messages answer some malformed input with a TypeError of their own."""
+    try:
+        yield
+    except TypeError:
+        raise InvalidRequest("The input cannot be read as what the schema describes.") from None
 
 
 async def _honest(response: EventSourceResponse) -> EventSourceResponse:
@@ -254,14 +272,19 @@ async def _json(request: Request) -> dict[str, Any]:
         InvalidRequest: It is no JSON object, or `config` holds what cannot be set.
     """
     try:
-        body = await request.json()
-    except (ValueError, RecursionError):  # ValueError: no JSON, no UTF-8, a number with thousands of digits
+        body = json.loads(await request.body(), parse_int=_int)
+    except (ValueError, RecursionError):  # ValueError: no JSON, no UTF-8, a number that is too large
         raise InvalidRequest("The body is not valid JSON.") from None
+    request._json = body  # noqa: SLF001  # where Starlette keeps it too
     if not isinstance(body, dict):
         raise InvalidRequest("The body must be a JSON object.")
-    configs = body.get("config") or {}
+    if body.get("config") is None:
+        body["config"] = {}  # LangServe takes an absent config, but not one that is null
+    configs = body["config"]
     for config in configs if isinstance(configs, list) else [configs]:
-        chosen = config.get("configurable") if isinstance(config, dict) else None
+        if not isinstance(config, dict):
+            raise InvalidRequest("config must be an object, or for a batch a list of objects.")
+        chosen = config.get("configurable")
         if chosen is not None and not isinstance(chosen, dict):
             raise InvalidRequest("config.configurable must be an object.")
         for key in chosen or ():
@@ -270,9 +293,25 @@ async def _json(request: Request) -> dict[str, Any]:
     return body
 
 
+def _int(digits: str) -> int:
+    value = int(digits)
+    if not -(2**63) <= value < 2**63:
+        raise ValueError("an integer of more than 64 bits, which no JSON writer here could send back")
+    return value
+
+
 CONFIGURABLE = (
     "thread_id", "chat_model", "temperature", "max_tokens", "top_k", "filter", "thread_policy", "trace",
 )  # fmt: skip
+
+
+_EVENT = {"type": "object", "properties": {"event": {"type": "string"}, "data": {"type": "string"}}}
+
+
+class Events(Response):
+    """Server-sent events, for the OpenAPI document."""
+
+    media_type = "text/event-stream"
 
 
 def install(app: FastAPI, settings: Settings) -> None:
@@ -323,19 +362,20 @@ def _lay(app: FastAPI, path: str, handler: Handler) -> None:
 def _document(app: FastAPI, path: str, tag: str, handler: Handler) -> None:
     """Put the doors into the OpenAPI document. These routes are never reached: the ones above stand first."""
 
-    def describe(name: str, body: Any, answer: Any) -> None:
+    def describe(name: str, body: Any, answer: Any, kind: type[Response] = JSONResponse) -> None:
         async def never(request: Annotated[Any, body]) -> Any:
             raise AssertionError("reached a route that only documents")
 
         never.__annotations__["request"] = body
         app.add_api_route(
-            f"{path}/{name}", never, methods=["POST"], response_model=answer, tags=[tag], name=f"{tag} {name}"
+            f"{path}/{name}", never, methods=["POST"], response_model=answer, response_class=kind, tags=[tag],
+            name=f"{tag} {name}", responses={200: {"content": {kind.media_type: {"schema": _EVENT}}}} if kind is Events else {},
         )  # fmt: skip
 
     describe("invoke", handler.InvokeRequest, handler.InvokeResponse)
     describe("batch", handler.BatchRequest, handler.BatchResponse)
-    describe("stream", handler.StreamRequest, None)
-    describe("stream_events", handler.StreamEventsRequest, None)
+    describe("stream", handler.StreamRequest, None, Events)
+    describe("stream_events", handler.StreamEventsRequest, None, Events)
 
 
 def _as_json(call: Callable[..., Any]) -> Callable[..., Any]:

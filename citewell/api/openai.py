@@ -118,7 +118,16 @@ class OpenAIRoute(APIRoute):
         return in_their_words
 
 
-router = APIRouter(prefix="/v1", tags=["openai"], route_class=OpenAIRoute)
+_FAULT = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {"error": {"type": "object", "required": ["message", "type", "code"]}},
+}
+_FAULTS: dict[int | str, dict[str, Any]] = {
+    status: {"description": "OpenAI's shape of an error.", "content": {"application/json": {"schema": _FAULT}}}
+    for status in ("4XX", 422, "5XX")
+}
+router = APIRouter(prefix="/v1", tags=["openai"], route_class=OpenAIRoute, responses=_FAULTS)
 
 
 @router.get("/models")

@@ -40,8 +40,16 @@ class Problem(BaseModel):
     retry_after_s: float | None = None
 
 
+def _schema() -> dict[str, Any]:
+    """The problem's JSON schema in one piece: references inside a response do not resolve from the document's root."""
+    whole = Problem.model_json_schema()
+    fault = whole.pop("$defs")["Fault"]
+    whole["properties"]["errors"]["anyOf"][0]["items"] = fault
+    return whole
+
+
 DOCUMENTED: dict[int | str, dict[str, Any]] = {
-    status: {"description": text, "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}}
+    status: {"description": text, "content": {MEDIA_TYPE: {"schema": _schema()}}}
     for status, text in (
         ("4XX", "The request cannot be used, or not now."),
         (422, "The request cannot be used."),

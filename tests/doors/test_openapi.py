@@ -1,24 +1,22 @@
 """Every documented door under generated requests: no server error, nothing the document does not name."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
-import schemathesis
-from hypothesis import HealthCheck, settings
 
 from tests.service import Live
 
-EXAMPLES = 12  # requests per operation
+CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
+EXAMPLES = 12  # requests per operation and phase
 
 
-@pytest.fixture(scope="session")
-def api(live: Live) -> schemathesis.BaseSchema:
-    return schemathesis.openapi.from_url(f"{live.url}/openapi.json")
-
-
-schema = schemathesis.pytest.from_fixture("api")
-
-
-@schema.parametrize()
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @pytest.mark.timeout(300)
-def test_generated_requests_get_the_documented_answers(case: schemathesis.Case) -> None:
-    case.call_and_validate(timeout=30)
+def test_generated_requests_get_the_documented_answers(live: Live, tmp_path: Path) -> None:
+    command = [
+        str(Path(sys.executable).with_name("schemathesis")), "run", f"{live.url}/openapi.json", "--checks", CHECKS,
+        "--max-examples", str(EXAMPLES), "--request-timeout", "30", "--no-color",
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
