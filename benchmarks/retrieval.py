@@ -52,9 +52,7 @@ class Synthetic(Embedder):
         noise = self._random.standard_normal((len(texts), self.dimension)).astype(np.float32)
         vectors = unit(self._centres[self._random.integers(0, CLUSTERS, len(texts))] + 0.8 * noise)
         chosen = self._random.integers(0, len(self._tokens), len(texts))
-        return Encoded(
-            vectors=vectors, tokens=[self._tokens[n] for n in chosen], token_ids=[self._ids for _ in texts]
-        )
+        return Encoded(vectors=vectors, tokens=[self._tokens[n] for n in chosen], token_ids=[self._ids for _ in texts])
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -87,9 +85,14 @@ async def build(index: Index, chunks: int) -> float:
         for start in range(before, chunks, 2000):
             count = min(2000, chunks - start)
             texts = Texts(seed=start).passages(count)
-            await index.replace_sources([_source(start + n, texts[n : n + PER_SOURCE]) for n in range(0, count, PER_SOURCE)])
+            await index.replace_sources(
+                [_source(start + n, texts[n : n + PER_SOURCE]) for n in range(0, count, PER_SOURCE)]
+            )
             if start % 20_000 == 0:
-                print(f"  {start + count:,} chunks, {(start + count - before) / (time.perf_counter() - began):,.0f}/s", flush=True)
+                print(
+                    f"  {start + count:,} chunks, {(start + count - before) / (time.perf_counter() - began):,.0f}/s",
+                    flush=True,
+                )
     return (chunks - before) / (time.perf_counter() - began) if chunks > before else 0.0
 
 
@@ -97,12 +100,26 @@ def _source(first: int, texts: Sequence[str]) -> NewSource:
     uri, text = f"synthetic/{first}.txt", "\n".join(texts)
     cut, start = [], 0
     for position, each in enumerate(texts):
-        cut.append(Chunk(id=f"c{first + position}", source=uri, title=uri, text=each, start=start, end=start + len(each), index=position))
+        cut.append(
+            Chunk(
+                id=f"c{first + position}",
+                source=uri,
+                title=uri,
+                text=each,
+                start=start,
+                end=start + len(each),
+                index=position,
+            )
+        )
         start += len(each) + 1
-    return NewSource(source=Source(uri=uri, title=uri, type="txt", sha256="0" * 64, size_bytes=len(text)), text=text, chunks=cut)
+    return NewSource(
+        source=Source(uri=uri, title=uri, type="txt", sha256="0" * 64, size_bytes=len(text)), text=text, chunks=cut
+    )
 
 
-async def ask(index: Index, questions: Sequence[str], *, access: frozenset[str] | None = None) -> dict[str, list[float]]:
+async def ask(
+    index: Index, questions: Sequence[str], *, access: frozenset[str] | None = None
+) -> dict[str, list[float]]:
     """Milliseconds per stage and in all, one question after the other."""
     spent: dict[str, list[float]] = {}
     for question in questions:
@@ -140,13 +157,17 @@ def full_text_search(folder: Path, chunks: int, questions: Sequence[str]) -> tup
     connection.execute("CREATE VIRTUAL TABLE t USING fts5(text, content='', tokenize='porter unicode61')")
     for start in range(0, chunks, 2000):
         rows = Texts(seed=start).passages(min(2000, chunks - start))
-        connection.executemany("INSERT INTO t(rowid, text) VALUES (?, ?)", ((start + n, row) for n, row in enumerate(rows)))
+        connection.executemany(
+            "INSERT INTO t(rowid, text) VALUES (?, ?)", ((start + n, row) for n, row in enumerate(rows))
+        )
         connection.commit()
     spent = []
     for question in questions:
         began = time.perf_counter()
         query = " OR ".join(f'"{word}"' for word in question.split())
-        connection.execute("SELECT rowid, bm25(t) FROM t WHERE t MATCH ? ORDER BY bm25(t) LIMIT 50", (query,)).fetchall()
+        connection.execute(
+            "SELECT rowid, bm25(t) FROM t WHERE t MATCH ? ORDER BY bm25(t) LIMIT 50", (query,)
+        ).fetchall()
         spent.append((time.perf_counter() - began) * 1000)
     connection.close()
     size = path.stat().st_size
@@ -188,7 +209,11 @@ async def measure(folder: Path, chunks: int, count: int, *, alone: bool) -> dict
         resident = process.memory_full_info().uss - resident
         stats = await index.stats()
         name = index.generation.partition(".")[0]
-    figures: dict[str, object] = {"chunks": stats["chunks"], "added, chunks/s": round(rate), "index opens, s": round(opened, 2)}
+    figures: dict[str, object] = {
+        "chunks": stats["chunks"],
+        "added, chunks/s": round(rate),
+        "index opens, s": round(opened, 2),
+    }
     for stage, ms in spent.items():
         figures[f"{stage}, ms p50 / p95"] = f"{statistics.median(ms):.2f} / {statistics.quantiles(ms, n=20)[-1]:.2f}"
     figures["in all for a caller with labels, ms p50"] = round(statistics.median(public["in all"]), 2)
@@ -201,7 +226,9 @@ async def measure(folder: Path, chunks: int, count: int, *, alone: bool) -> dict
     figures["memory for an open index, bytes a chunk"] = round(resident / chunks)
     if not alone:
         fts, size = await asyncio.to_thread(full_text_search, folder, chunks, questions)
-        figures["SQLite FTS5 instead of tantivy, ms p50 / p95"] = f"{statistics.median(fts):.2f} / {statistics.quantiles(fts, n=20)[-1]:.2f}"
+        figures["SQLite FTS5 instead of tantivy, ms p50 / p95"] = (
+            f"{statistics.median(fts):.2f} / {statistics.quantiles(fts, n=20)[-1]:.2f}"
+        )
         figures["SQLite FTS5, bytes a chunk"] = round(size / chunks)
         run = cross_encoder(50)
         await asyncio.to_thread(run)

@@ -96,14 +96,23 @@ def check(rows: list[Row]) -> bool:
         ("CPU beside InMemorySaver at 200 turns, sync", sync["cpu_ms"] / table["InMemorySaver", "sync", 200]["cpu_ms"], 1.15, True),
         ("CPU beside InMemorySaver at 200 turns, exit", exits["cpu_ms"] / table["InMemorySaver", "exit", 200]["cpu_ms"], 1.15, True),
     ]  # fmt: skip
-    for saver, times in (("ValkeySaver", 40), ("AsyncSqliteSaver", 28), ("langgraph-checkpoint-redis", 15), ("plainredis", 13)):
-        aims.append((f"{saver}'s bytes over ours, sync, 200", table[saver, "sync", 200]["bytes"] / sync["bytes"], times, False))
+    for saver, times in (
+        ("ValkeySaver", 40),
+        ("AsyncSqliteSaver", 28),
+        ("langgraph-checkpoint-redis", 15),
+        ("plainredis", 13),
+    ):
+        aims.append(
+            (f"{saver}'s bytes over ours, sync, 200", table[saver, "sync", 200]["bytes"] / sync["bytes"], times, False)
+        )
     print("\n| | measured | aim |\n|---|---|---|")
     met = True
     for name, measured, bound, is_most in aims:
         good = measured <= bound if is_most else measured >= bound
         met = met and good
-        print(f"| {name} | {measured:.2f} | {'at most' if is_most else 'at least'} {bound:g}{'' if good else ' **missed**'} |")
+        print(
+            f"| {name} | {measured:.2f} | {'at most' if is_most else 'at least'} {bound:g}{'' if good else ' **missed**'} |"
+        )
     return met
 
 
@@ -122,7 +131,9 @@ def plot(rows: list[Row], path: Path) -> None:
             axes[0].plot(turns, [row["bytes"] / 1e6 for row in own], label=saver, **style)
         axes[1].plot(turns, [row["cpu_ms"] for row in own], label=saver, **style)
     axes[0].set(title="Stored", ylabel="MB (log)", xlabel="turns in the conversation", xscale="log", yscale="log")
-    axes[1].set(title="CPU of a turn", ylabel="ms (log)", xlabel="turns in the conversation", xscale="log", yscale="log")
+    axes[1].set(
+        title="CPU of a turn", ylabel="ms (log)", xlabel="turns in the conversation", xscale="log", yscale="log"
+    )
     for axis in axes:
         axis.set_xticks(TURNS, [str(turn) for turn in TURNS])
         axis.grid(alpha=0.25)

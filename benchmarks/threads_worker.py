@@ -136,7 +136,9 @@ async def opened(name: str, url: str, folder: Path) -> AsyncIterator[BaseCheckpo
 def stored_bytes(name: str, saver: Any, url: str, folder: Path) -> int:
     if name == "InMemorySaver":
         blobs = sum(len(data) for _, data in saver.blobs.values())
-        points = sum(len(row[0][1]) + len(row[1][1]) for ns in saver.storage.values() for c in ns.values() for row in c.values())
+        points = sum(
+            len(row[0][1]) + len(row[1][1]) for ns in saver.storage.values() for c in ns.values() for row in c.values()
+        )
         return blobs + points + sum(len(row[2][1]) for task in saver.writes.values() for row in task.values())
     if name == "AsyncSqliteSaver":
         return sum(file.stat().st_size for file in folder.iterdir())

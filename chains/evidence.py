@@ -94,7 +94,9 @@ def signs(question: str, chunks: Sequence[ScoredChunk]) -> dict[str, float]:
     known = {(term.key, term.unit) for term in asked.terms}
     texts = [read(scored.chunk.text) for scored in chunks]
     titles = [read(" ".join((scored.chunk.title, *scored.chunk.headings))) for scored in chunks]
-    shares = [overlap(asked, Statement(text.terms + title.terms, ())) for text, title in zip(texts, titles, strict=True)]
+    shares = [
+        overlap(asked, Statement(text.terms + title.terms, ())) for text, title in zip(texts, titles, strict=True)
+    ]
     fullest = max(range(len(chunks)), key=shares.__getitem__)
     held = {term.key for term in texts[fullest].terms + titles[fullest].terms}
     telling = [term for term in asked.terms if term.kind != "word"]

@@ -53,7 +53,9 @@ def _is_title(raw: str) -> bool:
     """A heading, by its sign or because it is short, says no figure and ends like none; list items are not."""
     if raw.startswith("#"):
         return True
-    return len(raw) < 60 and raw[:1].isupper() and not ends(raw) and not any(char.isdigit() or char == ":" for char in raw)
+    return (
+        len(raw) < 60 and raw[:1].isupper() and not ends(raw) and not any(char.isdigit() or char == ":" for char in raw)
+    )
 
 
 def _is_told(one: Candidate, place: int, found: Sequence[Candidate]) -> bool:
@@ -185,7 +187,12 @@ _WEIGHT = {"number": 2.0, "name": 1.5, "word": 1.0}
 def cue(kind: Wanted, new: Sequence[Term], text: str) -> float:
     """Whether the sentence holds something of the kind that is asked for and that the question does not hold."""
     if kind == "date":
-        return float(any((t.kind == "number" and re.fullmatch(r"1\d{3}|20\d\d|\d{3,4}s|#\d+", t.key)) or t.key in _MONTHS for t in new))
+        return float(
+            any(
+                (t.kind == "number" and re.fullmatch(r"1\d{3}|20\d\d|\d{3,4}s|#\d+", t.key)) or t.key in _MONTHS
+                for t in new
+            )
+        )
     if kind == "number":
         return float(any(term.kind == "number" for term in new))
     if kind == "person":

@@ -27,7 +27,9 @@ _BLOCK = re.compile(
     r"|(?:\r?\n|\r)(?=[ \t]*(?:[-*+\u2022\u2023\u25aa\u25cf\u25e6]\s|\d{1,3}[.)]\s|\#{1,6}\s|>|\||```))"  # list, heading, table
 )
 _HEADING = re.compile(r"[ \t]*#{1,6}[ \t][^\n\r]*")
-_TERMINATOR = re.compile(r"[.!?\u2026\u061f\u06d4\u0964\u0965]+[\"'\u2019\u201d\u00bb)\]*_]*(?=\s)|[\u3002\uff01\uff1f]+[\u300d\u300f\u201d\uff09]*")
+_TERMINATOR = re.compile(
+    r"[.!?\u2026\u061f\u06d4\u0964\u0965]+[\"'\u2019\u201d\u00bb)\]*_]*(?=\s)|[\u3002\uff01\uff1f]+[\u300d\u300f\u201d\uff09]*"
+)
 _WORD_BEFORE = re.compile(r"(?:[^\W\d_]\.)*[^\W\d_]+$")
 
 
@@ -79,7 +81,9 @@ def _title_line(text: str, start: int, end: int) -> re.Match[str] | None:
     return None if match["line"].split()[-1].lower() in _UNFINISHED else match
 
 
-_UNFINISHED = frozenset("the a an of in on at by for from to with and or but as is are was were be that which who its".split())
+_UNFINISHED = frozenset(
+    "the a an of in on at by for from to with and or but as is are was were be that which who its".split()
+)
 
 
 def _ends_sentence(text: str, match: re.Match[str], limit: int, sentence_start: int) -> bool:

@@ -137,7 +137,8 @@ class Settings(BaseSettings):
         None, description="A cheaper model that is used when the chosen one no longer fits the day's budget."
     )
     prices: dict[str, tuple[float, float]] = Field(
-        {}, description="Dollars per million tokens, `{\"provider:model\": [input, output]}` (JSON), beside the list that ships."
+        {},
+        description='Dollars per million tokens, `{"provider:model": [input, output]}` (JSON), beside the list that ships.',
     )
 
     # --- guards -------------------------------------------------------------------------------
@@ -180,7 +181,9 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _fit_together(self) -> Settings:
         if self.chunk_overlap >= self.chunk_size:
-            raise ValueError(f"chunk_overlap ({self.chunk_overlap}) must be smaller than chunk_size ({self.chunk_size})")
+            raise ValueError(
+                f"chunk_overlap ({self.chunk_overlap}) must be smaller than chunk_size ({self.chunk_size})"
+            )
         if self.top_n > self.top_k:
             raise ValueError(f"top_n ({self.top_n}) must not exceed top_k ({self.top_k})")
         if self.workers > 1 and self.vector_store == "chroma":
@@ -200,7 +203,11 @@ class Settings(BaseSettings):
         known = {PREFIX + name.upper() for name in cls.model_fields}
         names = set(os.environ) | _names_in(Path(".env"))
         for name in sorted(names):
-            if name.upper().startswith(PREFIX) and name.upper() not in known and not name.startswith(("CITEWELL_TEST_", "CITEWELL_EVAL_")):
+            if (
+                name.upper().startswith(PREFIX)
+                and name.upper() not in known
+                and not name.startswith(("CITEWELL_TEST_", "CITEWELL_EVAL_"))
+            ):
                 near = difflib.get_close_matches(name.upper(), known, n=1)
                 hint = f"; did you mean {near[0]}?" if near else ""
                 raise ConfigurationError(f"{name} is not a setting{hint}")

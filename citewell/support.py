@@ -78,7 +78,8 @@ class Passages:
         if not statement.terms or not spans:
             return nothing
         where: list[set[int]] = [
-            {self._unit_of[i] for i, other in enumerate(self._whole.terms) if _same(term, other)} for term in statement.terms
+            {self._unit_of[i] for i, other in enumerate(self._whole.terms) if _same(term, other)}
+            for term in statement.terms
         ]
         best: Support | None = None
         best_rank: tuple[int, float, int] = (-1, -1.0, 0)
@@ -109,7 +110,11 @@ class Passages:
         if not missing and not _changed_places(statement.terms, terms):
             return Support("verified", 1.0, span)
         score = min(score, 0.95)
-        return Support("partial", score, span) if score >= _PARTIAL_FROM else Support("unsupported", min(0.49, score), span)
+        return (
+            Support("partial", score, span)
+            if score >= _PARTIAL_FROM
+            else Support("unsupported", min(0.49, score), span)
+        )
 
 
 def clauses(text: str, span: Span) -> list[Span]:

@@ -260,7 +260,9 @@ def _joined(
     place: list[int] = []  # where each term went
     for term in terms:
         last = joined[-1] if joined else None
-        near = last is not None and term.start - last.end <= 2 and not re.search(r"[.;:,()]", text[last.end : term.start])
+        near = (
+            last is not None and term.start - last.end <= 2 and not re.search(r"[.;:,()]", text[last.end : term.start])
+        )
         merged = _merge(last, term, text) if near and last is not None and last.kind == "number" else None
         if merged is not None:
             joined[-1] = merged

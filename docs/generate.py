@@ -68,7 +68,7 @@ def errors_page() -> str:
         "|---|---|---|---|",
     ]
     lines += [
-        f"| <a id=\"{error.code}\"></a>`{error.code}` | {error.status} | {error.title} | {'yes' if error.retryable else ''} |"
+        f'| <a id="{error.code}"></a>`{error.code}` | {error.status} | {error.title} | {"yes" if error.retryable else ""} |'
         for error in _all(CitewellError)
     ]
     return "\n".join(lines) + "\n"

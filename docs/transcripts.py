@@ -76,7 +76,12 @@ async def websocket(url: str, _: str) -> list[tuple[Any, Any]]:
 
 
 async def write(url: str) -> None:
-    lines = ["# One conversation, every door", "", "Written by `python -m docs.transcripts`; the samples of `make run`.", ""]
+    lines = [
+        "# One conversation, every door",
+        "",
+        "Written by `python -m docs.transcripts`; the samples of `make run`.",
+        "",
+    ]
     for title, door in (
         ("`RemoteRunnable(…/rag).invoke`", invoke), ("`RemoteRunnable(…/rag).stream`", stream),
         ("`RemoteRunnable(…/chat).invoke`", chat), ("`POST /chat`", post), ("`WS /ws/chat`", websocket),
@@ -85,7 +90,13 @@ async def write(url: str) -> None:
         for given, got in await door(url, str(uuid4())):
             sent = given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
             shown = got if isinstance(got, list) else [got]
-            lines += ["```text", f"→ {sent}", *(f"← {json.dumps(each, ensure_ascii=False)}" for each in shown), "```", ""]
+            lines += [
+                "```text",
+                f"→ {sent}",
+                *(f"← {json.dumps(each, ensure_ascii=False)}" for each in shown),
+                "```",
+                "",
+            ]
     PAGE.write_text("\n".join(lines), encoding="utf-8")
 
 

@@ -124,7 +124,9 @@ async def fill_rows(index: Index, rows: Sequence[dict[str, Any]], settings: Sett
 class Turn:
     """Answers one question as the graph does, without the thread around it."""
 
-    def __init__(self, index: Index, evidence: Evidence, answerer: Runnable[AnswerInput, Any], settings: Settings) -> None:
+    def __init__(
+        self, index: Index, evidence: Evidence, answerer: Runnable[AnswerInput, Any], settings: Settings
+    ) -> None:
         self._index = index
         self._evidence = evidence
         self._answerer = answerer
@@ -199,7 +201,8 @@ def judge(outcomes: Sequence[Outcome]) -> dict[str, float]:
     if any(one.asked.pages for one in outcomes):
         result["gold_page_cited"] = fmean(bool(one.asked.pages & _pages(one)) for one in outcomes)
         result["gold_page_retrieved"] = fmean(
-            bool(one.asked.pages & {(Path(c.chunk.source).name, c.chunk.page or 0) for c in one.retrieved}) for one in outcomes
+            bool(one.asked.pages & {(Path(c.chunk.source).name, c.chunk.page or 0) for c in one.retrieved})
+            for one in outcomes
         )
     return {name: round(float(value), 4) for name, value in result.items()}
 
@@ -295,7 +298,9 @@ async def run(args: argparse.Namespace) -> dict[str, Any]:
         evidence = Evidence(embedder)
         async with open_index(settings, embedder) as index, open_chat_models(settings) as models:
             await fill(index, args.corpus, settings)
-            answerer = extractive_answerer(embedder) if args.model == "extractive" else answer_chain(models.get(args.model))
+            answerer = (
+                extractive_answerer(embedder) if args.model == "extractive" else answer_chain(models.get(args.model))
+            )
             turn = Turn(index, evidence, answerer, settings)
             outcomes = [await turn(asked) for asked in questions if asked.answerable and (asked.sources or asked.pages)]
             others = {}
@@ -304,7 +309,9 @@ async def run(args: argparse.Namespace) -> dict[str, Any]:
                 others["unanswerable"] = [await turn(asked, answer=False) for asked in negatives]
             if any(asked.article for asked in questions):
                 others["absent"] = [
-                    await turn(one.asked, without=one.asked.article, answer=False) for one in outcomes if one.asked.article
+                    await turn(one.asked, without=one.asked.article, answer=False)
+                    for one in outcomes
+                    if one.asked.article
                 ]
         embedder.close()
     result: dict[str, Any] = {"model": args.model, "answerable": judge(outcomes)}
@@ -337,7 +344,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", default="extractive", help="`extractive` or `provider:model`")
     parser.add_argument("--sample", type=int, default=0, help="this many questions, drawn at random; 0 takes all")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--top-n", type=int, default=Settings.model_fields["top_n"].default, help="chunks answered from")
+    parser.add_argument(
+        "--top-n", type=int, default=Settings.model_fields["top_n"].default, help="chunks answered from"
+    )
     parser.add_argument("--index", type=Path, help="keep the index in this folder and use it again")
     parser.add_argument("--plot", type=Path, help="draw trade-off and calibration into this PNG")
     parser.add_argument("--details", type=Path, help="write every answer into this JSON lines file")

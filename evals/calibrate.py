@@ -131,7 +131,11 @@ def figures(cases: Sequence[Case], confidence: NDArray[np.float64], threshold: f
     result: dict[str, Any] = {}
     for pack in sorted({case.pack for case in cases}):
         by_kind = {
-            kind: [float(value) for case, value in zip(cases, confidence, strict=True) if (case.pack, case.kind) == (pack, kind)]
+            kind: [
+                float(value)
+                for case, value in zip(cases, confidence, strict=True)
+                if (case.pack, case.kind) == (pack, kind)
+            ]
             for kind in ("answerable", "unanswerable", "absent")
         }
         result[pack] = {
@@ -153,7 +157,10 @@ def calibration_error(cases: Sequence[Case], confidence: NDArray[np.float64]) ->
     for one in range(10):
         inside = bins == one
         if weights[inside].sum():
-            gap = abs(np.average(confidence[inside], weights=weights[inside]) - np.average(right[inside], weights=weights[inside]))
+            gap = abs(
+                np.average(confidence[inside], weights=weights[inside])
+                - np.average(right[inside], weights=weights[inside])
+            )
             total += gap * weights[inside].sum()
     return float(total / weights.sum())
 
@@ -197,7 +204,12 @@ def main() -> None:
                 for kind in ("answerable", "unanswerable", "absent")
             }
             others: dict[str, Sequence[float]] = {kind: by_kind[kind] for kind in ("unanswerable", "absent")}
-            draw(args.plot, "In the documents or not: public halves of SQuAD 2, ClapNQ and MTRAG, cross-validated", by_kind["answerable"], others)
+            draw(
+                args.plot,
+                "In the documents or not: public halves of SQuAD 2, ClapNQ and MTRAG, cross-validated",
+                by_kind["answerable"],
+                others,
+            )
     np.savez(Path(evidence.__file__).with_name("evidence.npz"), **saved)
     if args.json:
         print(json.dumps(report, indent=2))
@@ -206,7 +218,9 @@ def main() -> None:
         print(f"\n{name}: supported from {part['supported_from']}, calibration error {part['calibration_error']}")
         for pack in PACKS:
             for kind, row in part[pack].items():
-                print(f"  {pack:<12}{kind:<14}{row['n']:>6} questions  refused {row['refused']:.3f}  AUC {row['auc'] or '-'}")
+                print(
+                    f"  {pack:<12}{kind:<14}{row['n']:>6} questions  refused {row['refused']:.3f}  AUC {row['auc'] or '-'}"
+                )
 
 
 if __name__ == "__main__":

@@ -79,7 +79,9 @@ def scifact(folder: Path, most: int = 400) -> Iterator[Item]:
 def changed(item: Item, rng: random.Random) -> Iterator[tuple[str, str]]:
     """(kind of change, sentence) for every change the sentence allows."""
     statement = read(item.sentence)
-    numbers = [term for term in statement.terms if term.kind == "number" and re.search(r"\d", _surface(item.sentence, term))]
+    numbers = [
+        term for term in statement.terms if term.kind == "number" and re.search(r"\d", _surface(item.sentence, term))
+    ]
     if numbers:
         term = rng.choice(numbers)
         yield "number, near", _replaced(item.sentence, term, _near_number(_surface(item.sentence, term), rng))
@@ -125,7 +127,9 @@ def _near_number(surface: str, rng: random.Random) -> str:
     return surface[:at] + digit + surface[at + 1 :]
 
 
-_AUXILIARY = re.compile(r"\b(is|are|was|were|has|have|had|can|could|will|would|may|might|must|should|does|do|did)\b(?!\s+not\b|n't)")
+_AUXILIARY = re.compile(
+    r"\b(is|are|was|were|has|have|had|can|could|will|would|may|might|must|should|does|do|did)\b(?!\s+not\b|n't)"
+)
 _NEGATION = re.compile(r"\b(?:(do|does|did) not|(?<=[a-z] )not|never|(can)not)\b(?! only)")
 
 
@@ -150,7 +154,9 @@ def status(sentence: str, evidence: str, distractor: str) -> str:
 
 
 def _chunk(name: str, text: str) -> ScoredChunk:
-    return ScoredChunk(chunk=Chunk(id=name, source=name, title="", text=text, start=0, end=len(text), index=0), score=1.0)
+    return ScoredChunk(
+        chunk=Chunk(id=name, source=name, title="", text=text, start=0, end=len(text), index=0), score=1.0
+    )
 
 
 def measure(items: Sequence[Item], seed: int = 0) -> dict[str, Any]:
@@ -203,7 +209,9 @@ def data_folder() -> Path:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m evals.citations", description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = argparse.ArgumentParser(
+        prog="python -m evals.citations", description=__doc__.splitlines()[0] if __doc__ else ""
+    )
     parser.add_argument("--data", type=Path, default=None, help="folder with clapnq/ and scifact/")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args(argv)

@@ -69,7 +69,9 @@ def main() -> None:
     print(f"{'kind':26}{'n':>6}  rate      flagged")
     for kind, figures in result["kinds"].items():
         print(f"{kind:26}{figures['n']:6}  {'TPR' if figures['label'] else 'FPR'}  {figures['flagged']:12.3f}")
-    print(f"FPR on all benign kinds together {result['fpr_all_benign']}, NotInject accuracy {result['notinject_accuracy']}")
+    print(
+        f"FPR on all benign kinds together {result['fpr_all_benign']}, NotInject accuracy {result['notinject_accuracy']}"
+    )
     print(f"ms per question: {result['question_ms']}")
 
 

@@ -44,13 +44,21 @@ def measure(rows: Sequence[dict[str, Any]], detector: Detector) -> dict[str, Any
             negatives += 1
             false += any(hit.kind not in NAMED.values() for hit in hits)
         for hit in hits:
-            if hit.kind not in NAMED.values() and not any(hit.start < span["end"] and span["start"] < hit.end for span in wanted):
+            if hit.kind not in NAMED.values() and not any(
+                hit.start < span["end"] and span["start"] < hit.end for span in wanted
+            ):
                 spurious[hit.kind] += 1
     patterned = [kind for kind in total if kind in KINDS]
     all_found, all_total = sum(found[kind] for kind in patterned), sum(total[kind] for kind in patterned)
     return {
-        "patterned": {kind: {"n": total[kind], "recall": round(found[kind] / total[kind], 4)} for kind in sorted(patterned)},
-        "named": {kind: {"n": total[kind], "recall": round(found[kind] / total[kind], 4)} for kind in sorted(NAMED) if total[kind]},
+        "patterned": {
+            kind: {"n": total[kind], "recall": round(found[kind] / total[kind], 4)} for kind in sorted(patterned)
+        },
+        "named": {
+            kind: {"n": total[kind], "recall": round(found[kind] / total[kind], 4)}
+            for kind in sorted(NAMED)
+            if total[kind]
+        },
         "recall_patterned": round(all_found / all_total, 4) if all_total else None,
         "negatives": negatives,
         "fpr_negatives": round(false / negatives, 4) if negatives else None,
@@ -70,14 +78,18 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     detector = Detector(open_names(args.names) if args.names else None)
-    result = measure([json.loads(line) for line in args.file.read_text(encoding="utf-8").splitlines() if line], detector)
+    result = measure(
+        [json.loads(line) for line in args.file.read_text(encoding="utf-8").splitlines() if line], detector
+    )
     if args.json:
         print(json.dumps(result))
         return
     for kind, figures in (result["patterned"] | (result["named"] if args.names else {})).items():
         print(f"{kind:16}{figures['n']:6}  recall {figures['recall']:.3f}")
     print(f"all patterned kinds: recall {result['recall_patterned']}")
-    print(f"negatives {result['negatives']}, FPR {result['fpr_negatives']}; hits outside spans {result['hits_outside_spans']}")
+    print(
+        f"negatives {result['negatives']}, FPR {result['fpr_negatives']}; hits outside spans {result['hits_outside_spans']}"
+    )
     print(f"spans of other kinds, not looked for: {result['other_spans']}")
 
 

@@ -201,7 +201,10 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         pack = packs.read_pack(
-            arguments.corpus.resolve().parent.name, [arguments.corpus, *arguments.more], arguments.queries, arguments.qrels
+            arguments.corpus.resolve().parent.name,
+            [arguments.corpus, *arguments.more],
+            arguments.queries,
+            arguments.qrels,
         )
     except (OSError, ValueError, KeyError) as error:
         parser.error(f"the data cannot be read: {error}")

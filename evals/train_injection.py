@@ -222,7 +222,10 @@ def report(items: Sequence[Item], logits: NDArray[np.float64], threshold: float,
     for item, logit in zip(items, logits, strict=True):
         if item.is_scored:
             shares[item.kind].append(bool(logit >= threshold))
-    print(f"  {name}: " + ", ".join(f"{kind} {np.mean(flags):.3f} of {len(flags)}" for kind, flags in sorted(shares.items())))
+    print(
+        f"  {name}: "
+        + ", ".join(f"{kind} {np.mean(flags):.3f} of {len(flags)}" for kind, flags in sorted(shares.items()))
+    )
 
 
 def main() -> None:
@@ -249,10 +252,15 @@ def main() -> None:
         logits = cross_validate(items, bags, [item.wording for item in items], args.folds)
         benign = (bags.labels == 0) & np.array([item.is_scored for item in items])
         threshold = DOCUMENT_LOGIT if form == "document" else float(np.quantile(logits[benign], 1 - FALSE_POSITIVES))
-        print(f"{form}: {len(items)} texts, {bags.matrix.shape[0]} windows, threshold {threshold:.3f}; flagged out of fold", flush=True)
+        print(
+            f"{form}: {len(items)} texts, {bags.matrix.shape[0]} windows, threshold {threshold:.3f}; flagged out of fold",
+            flush=True,
+        )
         report(items, logits, threshold, "unseen wording")
         placed = [replace(item, place=item.place or item.wording) for item in items]
-        report(items, cross_validate(items, bags, [item.place for item in placed], args.folds), threshold, "unseen text")
+        report(
+            items, cross_validate(items, bags, [item.place for item in placed], args.folds), threshold, "unseen text"
+        )
         model = fit(bags, np.arange(len(items)), STRENGTH[form])
         weights, split = model.coef_[0], bags.matrix.shape[1] - BUCKETS
         arrays |= {

@@ -35,7 +35,9 @@ _RIDGE = 200.0
 Between 1 and 300 it makes no difference on other articles of SQuAD."""
 
 
-def choose(data: Path, questions: int, paragraphs: int, seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
+def choose(
+    data: Path, questions: int, paragraphs: int, seed: int
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
     """Paragraphs of whole articles, and the questions on them: (paragraphs, training, validation)."""
     rng = random.Random(seed)
     train = list(read_jsonl(data / "ce_train" / "squad_train.jsonl"))
@@ -61,7 +63,9 @@ def choose(data: Path, questions: int, paragraphs: int, seed: int) -> tuple[list
     return [documents[id_] for id_ in kept], chosen[0], chosen[1]
 
 
-async def describe(index: Index, embedder: Any, rows: Sequence[dict[str, Any]], top_n: int) -> list[tuple[Floats, NDArray[np.bool_]]]:
+async def describe(
+    index: Index, embedder: Any, rows: Sequence[dict[str, Any]], top_n: int
+) -> list[tuple[Floats, NDArray[np.bool_]]]:
     """Per question the features of its candidate sentences, and which are right."""
     described = []
     for row in rows:
@@ -128,12 +132,16 @@ async def run(args: argparse.Namespace) -> None:
             described = await describe(index, embedder, train, settings.top_n)
             validation = await describe(index, embedder, held, settings.top_n)
         embedder.close()
-    weights, bias = fit(np.concatenate([t for t, _ in described]), np.concatenate([r for _, r in described]), ridge=_RIDGE)
+    weights, bias = fit(
+        np.concatenate([t for t, _ in described]), np.concatenate([r for _, r in described]), ridge=_RIDGE
+    )
     report("training", described, weights, bias)
     report("validation", validation, weights, bias)
     for name, weight in sorted(zip(FEATURES, weights, strict=True), key=lambda pair: -abs(pair[1])):
         print(f"  {name:<20}{weight:>9.3f}")
-    np.savez(Path(judge.__file__).with_name("judge.npz"), names=np.array(FEATURES), weights=weights, bias=np.float32(bias))
+    np.savez(
+        Path(judge.__file__).with_name("judge.npz"), names=np.array(FEATURES), weights=weights, bias=np.float32(bias)
+    )
 
 
 def main() -> None:

@@ -51,7 +51,9 @@ class Calls:
             with map_model_errors():
                 yield Call(model, reservation)
 
-    async def text(self, context: RunContext, chain: Callable[[BaseChatModel], Runnable[Given, str]], given: Given) -> str:
+    async def text(
+        self, context: RunContext, chain: Callable[[BaseChatModel], Runnable[Given, str]], given: Given
+    ) -> str:
         """Run prompt | model | text to its end."""
         async with self._paid(context, str(given)) as call:
             with get_usage_metadata_callback() as used:
@@ -60,7 +62,9 @@ class Calls:
                 call.reservation.settle(usage)
             return written
 
-    async def stream(self, context: RunContext, messages: Sequence[BaseMessage]) -> AsyncGenerator[AIMessageChunk, None]:
+    async def stream(
+        self, context: RunContext, messages: Sequence[BaseMessage]
+    ) -> AsyncGenerator[AIMessageChunk, None]:
         """The model's pieces as they come.
 
         The model is asked directly: between a prompt and a model, a RunnableSequence adds up all pieces so far at

@@ -193,7 +193,9 @@ class Nodes:
             "finish_reason": finish,
             "truncated": finish in ("length", "max_tokens"),
         }
-        counts = {key: usage[key] for key in ("input_tokens", "output_tokens", "total_tokens")} if usage else _no_usage()
+        counts = (
+            {key: usage[key] for key in ("input_tokens", "output_tokens", "total_tokens")} if usage else _no_usage()
+        )
         return {"answer": "".join(shown), "usage": counts, "metadata": metadata}
 
     async def verify(self, state: State, runtime: Runtime[RunContext]) -> dict[str, Any]:

@@ -209,7 +209,8 @@ def redis_cluster() -> Iterator[Cluster]:
             wait_for(lambda node=node: _peers(node) == len(nodes), "the nodes to meet")
         for number, node in enumerate(nodes[3:]):
             wait_for(
-                lambda node=node, number=number: node.client.execute_command("CLUSTER", "REPLICATE", ids[number]), "a replica"
+                lambda node=node, number=number: node.client.execute_command("CLUSTER", "REPLICATE", ids[number]),
+                "a replica",
             )
         for node in nodes:
             wait_for(lambda node=node: _info(node).get("cluster_state") == "ok", "the cluster")

@@ -34,7 +34,9 @@ class Live:
 
 def environment(data_dir: Path, **settings: str) -> dict[str, str]:
     """The environment of a service that knows nothing of this machine's own settings and keys."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("CITEWELL_", "OPENAI_", "REDIS_"))}
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("CITEWELL_", "OPENAI_", "REDIS_"))
+    }
     return kept | {"CITEWELL_DATA_DIR": str(data_dir), "PYTHONPATH": str(ROOT)} | settings
 
 
@@ -118,7 +120,9 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Live]]:
 
 def problem(response: httpx.Response, code: str, status: int) -> Mapping[str, object]:
     """Assert that a response is a problem of this kind, and return its body."""
-    assert (response.status_code, response.headers["content-type"]) == (status, "application/problem+json"), response.text
+    assert (response.status_code, response.headers["content-type"]) == (status, "application/problem+json"), (
+        response.text
+    )
     body: Mapping[str, object] = response.json()
     assert body["code"] == code
     return body

@@ -8,7 +8,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
@@ -71,11 +71,12 @@ class Door(RunnableLambda[Any, Any]):
         self._service = service
         self._settings = settings
 
-    async def answer(self, value: Any, config: RunnableConfig) -> AsyncIterator[Any]:
-        """Run one turn; the pieces add up to what `ainvoke` returns."""
-        for never in ():  # an asynchronous generator, which is how RunnableLambda knows that it streams
-            yield never
+    def answer(self, value: Any, config: RunnableConfig) -> AsyncIterator[Any]:
+        """Run one turn; the pieces add up to what `ainvoke` returns. An asynchronous generator in each door."""
         raise NotImplementedError
+
+    def get_input_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
+        return cast("type[BaseModel]", self.InputType)
 
     @property
     def config_specs(self) -> list[ConfigurableFieldSpec]:
@@ -159,9 +160,6 @@ class Rag(Door):
                 else:
                     yield event if as_text else AddableDict({"answer": event})
 
-    def get_input_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
-        return Question
-
 
 class Chat(Door):
     """`{"messages": [...]}` in, the answer's text out: what the chat playground speaks.
@@ -187,17 +185,18 @@ class Chat(Door):
                 if isinstance(event, str):
                     yield event
 
-    def get_input_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
-        return Conversation
-
 
 class Handler(APIHandler):
     """LangServe's handler, with faults that say what they are."""
 
+    def __init__(self, door: Door, **options: Any) -> None:
+        super().__init__(door, **options)
+        self._door = door
+
     async def _get_config_and_input(self, request: Request, config_hash: str, **kwargs: Any) -> tuple[Any, Any]:
         with _readable():
             config, value = await super()._get_config_and_input(request, config_hash, **kwargs)
-        self._runnable.turn(value, config)  # here, because a log stream has begun before the runnable sees its input
+        self._door.turn(value, config)  # here, because a log stream has begun before the runnable sees its input
         return config, value
 
     async def batch(self, request: Request, **kwargs: Any) -> Response:
@@ -208,7 +207,7 @@ class Handler(APIHandler):
             raise InvalidRequest(f"The batch has {len(inputs):,} inputs; at most {MOST_IN_BATCH} are accepted.")
         with _readable():
             for value in inputs:
-                self._runnable.get_input_schema().model_validate(value)
+                self._door.get_input_schema().model_validate(value)
         return await super().batch(request, **kwargs)
 
     async def invoke(self, request: Request, **kwargs: Any) -> Response:
@@ -275,7 +274,7 @@ async def _json(request: Request) -> dict[str, Any]:
         body = json.loads(await request.body(), parse_int=_int)
     except (ValueError, RecursionError):  # ValueError: no JSON, no UTF-8, a number that is too large
         raise InvalidRequest("The body is not valid JSON.") from None
-    request._json = body  # noqa: SLF001  # where Starlette keeps it too
+    request._json = body  # where Starlette keeps it too
     if not isinstance(body, dict):
         raise InvalidRequest("The body must be a JSON object.")
     if body.get("config") is None:
@@ -355,7 +354,9 @@ def _lay(app: FastAPI, path: str, handler: Handler) -> None:
 
     for suffix in ("/playground", "/playground/{file_path:path}"):
         app.add_api_route(f"{path}{suffix}", playground, methods=["GET"], include_in_schema=False)
-        app.add_api_route(f"{path}/c/{{config_hash}}{suffix}", shared_playground, methods=["GET"], include_in_schema=False)
+        app.add_api_route(
+            f"{path}/c/{{config_hash}}{suffix}", shared_playground, methods=["GET"], include_in_schema=False
+        )
     _document(app, path, tag, handler)
 
 

@@ -32,7 +32,7 @@ class ChatRequest(BaseModel):
 class ChatResponse(BaseModel):
     response: str
     conversation_id: str
-    sources: list[Citation] | None = Field(None, description="The citations; only with `include_sources`.")
+    sources: list[Citation] | None = Field(default=None, description="The citations; only with `include_sources`.")
     metadata: dict[str, Any]
 
 

@@ -136,9 +136,18 @@ def load_heads() -> tuple[dict[Form, Head], str]:
         ConfigurationError: The weights are missing or not what this version reads.
     """
     try:
-        with resources.files(__package__).joinpath(WEIGHTS).open("rb") as file, np.load(file, allow_pickle=False) as data:
+        with (
+            resources.files(__package__).joinpath(WEIGHTS).open("rb") as file,
+            np.load(file, allow_pickle=False) as data,
+        ):
             question, document = _head(data, "question"), _head(data, "document")
-            whole = Head("question", _floats(data["whole_dense"]), _floats(data["whole_ngrams"]), float(data["whole_bias"][0]), 0.5)
+            whole = Head(
+                "question",
+                _floats(data["whole_dense"]),
+                _floats(data["whole_ngrams"]),
+                float(data["whole_bias"][0]),
+                0.5,
+            )
             direct = replace(question, threshold=float(data["direct_threshold"]))
             heads: dict[Form, Head] = {
                 "question": replace(question, whole=whole), "document": replace(document, direct=direct)

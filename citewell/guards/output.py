@@ -185,7 +185,9 @@ class PersonalData:
                 if hit.start < cut < hit.end:
                     cut = max(begin, hit.start)
         # a hit that begins in what has been shown was weighed then, with what was known
-        done = [Hit(hit.start - begin, hit.end - begin, hit.kind) for hit in hits if begin <= hit.start and hit.end <= cut]
+        done = [
+            Hit(hit.start - begin, hit.end - begin, hit.kind) for hit in hits if begin <= hit.start and hit.end <= cut
+        ]
         self.found = self.found or bool(done)
         if done and self._policy == "refuse":
             return ""

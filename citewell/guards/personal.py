@@ -18,9 +18,7 @@ from stdnum import iban, luhn
 
 from citewell.guards.national_ids import find_national_ids
 
-Kind = Literal[
-    "email", "phone", "card", "iban", "ip", "national_id", "url_credentials", "secret", "name", "place"
-]
+Kind = Literal["email", "phone", "card", "iban", "ip", "national_id", "url_credentials", "secret", "name", "place"]
 
 CUE_WINDOW: Final = 48
 """Characters before a number in which a cue word ("card", "phone") counts."""
@@ -51,9 +49,13 @@ _SECRETS = (
 _IPV4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w]|\.\d)")
 _IPV6 = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}(?:[0-9A-Fa-f]{1,4}|(?:\d{1,3}\.){3}\d{1,3})?(?![\w:])")
 _NOT_IP = re.compile(r"(?i)\b(?:version|ver|v|release|section|chapter|§)\.?\s*$")
-_IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}(?:[ -]?[A-Za-z0-9]{4}){2,7}(?:[ -]?[A-Za-z0-9]{1,3})?(?![A-Za-z0-9])")
+_IBAN = re.compile(
+    r"(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}(?:[ -]?[A-Za-z0-9]{4}){2,7}(?:[ -]?[A-Za-z0-9]{1,3})?(?![A-Za-z0-9])"
+)
 _CARD = re.compile(r"(?<![\w.,-])\d(?:[ -]?\d){11,18}(?![\w]|[.,-]\d)")
-_CARD_CUE = re.compile(r"(?i)card|credit|debit|\bcc\b|visa|master|maestro|amex|american express|diners|discover|karte|carte|tarjeta|carta|kort")
+_CARD_CUE = re.compile(
+    r"(?i)card|credit|debit|\bcc\b|visa|master|maestro|amex|american express|diners|discover|karte|carte|tarjeta|carta|kort"
+)
 _CARD_PREFIX = re.compile(
     r"4(?:\d{12}|\d{15}|\d{18})$|5[1-5]\d{14}$|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)\d{12}$"  # Visa, Mastercard
     r"|3[47]\d{13}$|3(?:0[0-5]|[689]\d)\d{11}$|35\d{14}$|(?:1800|2131)\d{11}$"  # American Express, Diners, JCB
@@ -66,12 +68,16 @@ _PHONE_CUE = re.compile(
     r"(?i)phone|\btel\b|\btel[.:]|telefon|téléphone|teléfono|mobile|mobil|\bcell|\bcall\b|\bcall me|\bring\b|\bfax\b|whatsapp"
     r"|\bsms\b|\boffice\b|\bdirect line|\btext (?:me|us)|hotline|extension|reach (?:me|us)|contact|\bregistered$|\bdial\b|电话|手机|電話|номер|тел"
 )
-_PHONE_CUE_AFTER = re.compile(r"(?i)[\s(-]{0,3}(?:phone|fax|tel|mobile|cell|office|is my (?:phone|mobile|cell|number))\b")
+_PHONE_CUE_AFTER = re.compile(
+    r"(?i)[\s(-]{0,3}(?:phone|fax|tel|mobile|cell|office|is my (?:phone|mobile|cell|number))\b"
+)
 _DATE = re.compile(
     r"(?:(?:1\d|20)\d\d([-./ ])[01]?\d\1[0-3]?\d|[0-3]?\d([-./ ])[0-3]?\d\2(?:1\d|20)\d\d)(?:[ T]\d{1,2}(?::\d\d){0,2})?$"
 )
 _YEARS = re.compile(r"(?:1\d|20)\d\d[ -](?:1\d|20)\d\d$")
-_PHONE_SHAPE = re.compile(r"(?:\(\d{2,5}\) ?|0\d{1,4}[ .\-/])\d{2,5}(?:[ .-]\d{2,5}){0,4}$|\d{2,5}(?:([ .-])\d{2,5})(?:\1\d{2,5}){1,4}$")
+_PHONE_SHAPE = re.compile(
+    r"(?:\(\d{2,5}\) ?|0\d{1,4}[ .\-/])\d{2,5}(?:[ .-]\d{2,5}){0,4}$|\d{2,5}(?:([ .-])\d{2,5})(?:\1\d{2,5}){1,4}$"
+)
 """Groups as people write them: a bracketed or zero-led prefix, or three groups and more with one separator."""
 _THOUSANDS = re.compile(r"\d{1,3}(?:[ .]\d{3})+$")
 PHONE_REGIONS: Final = (
@@ -202,13 +208,16 @@ def _phones(text: str) -> Iterator[Hit]:
     for match in _PHONE.finditer(text):
         written = match.group()
         digits = re.sub(r"\D", "", written)
-        if not 7 <= len(digits) <= 15 or _DATE.match(written.replace(" - ", "-")) or _YEARS.match(written) or len(set(digits)) < 2:
+        if (
+            not 7 <= len(digits) <= 15
+            or _DATE.match(written.replace(" - ", "-"))
+            or _YEARS.match(written)
+            or len(set(digits)) < 2
+        ):
             continue
         if written.count("(") != written.count(")"):
             continue
-        has_cue = bool(
-            _PHONE_CUE.search(_before(text, match.start())) or _PHONE_CUE_AFTER.match(text, match.end())
-        )
+        has_cue = bool(_PHONE_CUE.search(_before(text, match.start())) or _PHONE_CUE_AFTER.match(text, match.end()))
         if written.startswith(("+", "00")):
             number = "+" + digits.removeprefix("00" if written.startswith("00") else "")
             found = has_cue or _valid(number, None)

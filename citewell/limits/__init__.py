@@ -116,7 +116,9 @@ class Limits:
             yield Reservation(model=model, ask=None, outcome=None, share=0.0)
             return
         models = [model] + ([self._cheaper] if self._cheaper and self._cheaper != model else [])
-        asks = [Ask(cost=self._cost(name, prompt_tokens, max_tokens), tokens=prompt_tokens + max_tokens) for name in models]
+        asks = [
+            Ask(cost=self._cost(name, prompt_tokens, max_tokens), tokens=prompt_tokens + max_tokens) for name in models
+        ]
         outcome = await self._ledger.reserve(caller, asks, self._max_cost, self._max_tokens)
         if outcome.choice is None:
             raise self._refusal(outcome, asks[-1])
@@ -207,9 +209,13 @@ async def open_limits(settings: Settings) -> AsyncIterator[Limits]:
             await remote.ping()
         except LimitsUnavailable as exc:
             await remote.close()
-            raise ConfigurationError("CITEWELL_REDIS_URL: the server that is to keep the limits does not answer") from exc
+            raise ConfigurationError(
+                "CITEWELL_REDIS_URL: the server that is to keep the limits does not answer"
+            ) from exc
     elif is_on and settings.workers > 1:
-        raise ConfigurationError("Limits over several workers need Redis: set CITEWELL_REDIS_URL, or CITEWELL_WORKERS to 1")
+        raise ConfigurationError(
+            "Limits over several workers need Redis: set CITEWELL_REDIS_URL, or CITEWELL_WORKERS to 1"
+        )
     try:
         yield Limits(settings, ledger, prices)
     finally:

@@ -155,7 +155,9 @@ local function keep()
 end
 """
 
-_RESERVE = _TODAY + """
+_RESERVE = (
+    _TODAY
+    + """
 local max_cost, max_tokens = tonumber(ARGV[1]), tonumber(ARGV[2])
 local choice = -1
 for i = 3, #ARGV, 2 do
@@ -168,14 +170,18 @@ for i = 3, #ARGV, 2 do
 end
 return {choice, day, string.format('%.0f', cost), string.format('%.0f', tokens), (day + 1) * 86400 - t[1]}
 """
+)
 
-_ADJUST = _TODAY + """
+_ADJUST = (
+    _TODAY
+    + """
 if day == tonumber(ARGV[1]) then
   cost, tokens = math.max(0, cost + tonumber(ARGV[2])), math.max(0, tokens + tonumber(ARGV[3]))
   keep()
 end
 return 0
 """
+)
 
 _SPENT = _TODAY + "return {string.format('%.0f', cost), string.format('%.0f', tokens)}"
 

@@ -58,7 +58,7 @@ async def _ask(question: str, where: str) -> tuple[Trace, list[ScoredChunk]]:
     try:
         filter_ = json.loads(where)
     except ValueError:
-        raise InvalidFilter("--where is not JSON, such as {\"source\": \"a.md\"}.") from None
+        raise InvalidFilter('--where is not JSON, such as {"source": "a.md"}.') from None
     settings, trace = Settings.load(), Trace()
     embedder = await asyncio.to_thread(open_embedder, settings)
     try:
@@ -71,7 +71,9 @@ async def _ask(question: str, where: str) -> tuple[Trace, list[ScoredChunk]]:
 
 
 def _table(trace: Trace, chunks: dict[str, ScoredChunk], rows: int) -> Table:
-    table = Table("", "source", "text", title=f"{len(trace.candidates)} candidates, figure (rank)", title_justify="left")
+    table = Table(
+        "", "source", "text", title=f"{len(trace.candidates)} candidates, figure (rank)", title_justify="left"
+    )
     shown = [(name, rank) for name, rank in COLUMNS if any(name in row for row in trace.candidates)]
     for name, _ in shown:
         table.add_column(name, justify="right")

@@ -43,6 +43,7 @@ CREATE TABLE reserved (first INTEGER PRIMARY KEY, count INTEGER NOT NULL);
 CREATE TABLE garbage (key INTEGER PRIMARY KEY);
 """
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replacement:
     """One source's new state, ready to become visible."""

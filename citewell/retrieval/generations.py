@@ -1,10 +1,10 @@
 """Generations: each a whole index in a folder of its own, one of them current, named by a one-line file.
 
-    index/<namespace>/current            the name of the generation that readers use, replaced atomically
-    index/<namespace>/building           the name of one that a rebuild is filling, if any
-    index/<namespace>/writer.lock        held (flock) by the one ingestion that may write
-    index/<namespace>/<name>/            catalog.sqlite, keywords/, vectors/, tokens.bin
-    index/<namespace>/<name>/in-use.lock held shared by every process that has the generation open
+index/<namespace>/current            the name of the generation that readers use, replaced atomically
+index/<namespace>/building           the name of one that a rebuild is filling, if any
+index/<namespace>/writer.lock        held (flock) by the one ingestion that may write
+index/<namespace>/<name>/            catalog.sqlite, keywords/, vectors/, tokens.bin
+index/<namespace>/<name>/in-use.lock held shared by every process that has the generation open
 """
 
 from __future__ import annotations

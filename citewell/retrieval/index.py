@@ -61,9 +61,7 @@ class Index:
         self._embedder = embedder
         self._cross_encoder = cross_encoder
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="index")
-        self._current = Current(
-            settings, self.fingerprint, dimension=embedder.dimension, run=self._run, pinned=pinned
-        )
+        self._current = Current(settings, self.fingerprint, dimension=embedder.dimension, run=self._run, pinned=pinned)
         self._questions: OrderedDict[str, asyncio.Task[Encoded]] = OrderedDict()
 
     @property
@@ -222,7 +220,9 @@ class Index:
         """Embed a source's chunks and make its new state visible, whole, in place of what was there."""
         await self.replace_sources([NewSource(source=source, text=text, chunks=chunks, page_starts=page_starts)])
 
-    async def replace_sources(self, new: Sequence[NewSource], *, progress: Callable[[int, int], None] | None = None) -> None:
+    async def replace_sources(
+        self, new: Sequence[NewSource], *, progress: Callable[[int, int], None] | None = None
+    ) -> None:
         """The same for several sources at once: one embedding pass and one commit, so much faster for small ones.
 
         A few hundred chunks a call is a good size. `progress` is told (chunks embedded, chunks in all).

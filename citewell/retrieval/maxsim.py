@@ -206,7 +206,9 @@ def rerank(
     decoded = _decoded(stack)
     maxsim = _maxsim(query, stack, decoded)
     evidence = (maxsim, _filled(dense), _filled(keyword))
-    own = np.asarray(sum(weight * _scaled(values) for weight, values in zip(WEIGHTS, evidence, strict=True)), np.float32)
+    own = np.asarray(
+        sum(weight * _scaled(values) for weight, values in zip(WEIGHTS, evidence, strict=True)), np.float32
+    )
     alike = _likeness(stack, decoded)
     neighbours = alike @ own / alike.sum(axis=1)
     return Reranked(score=(1 - NEIGHBOURS) * own + NEIGHBOURS * neighbours, maxsim=maxsim)

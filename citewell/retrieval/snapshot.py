@@ -144,7 +144,25 @@ def _in(connection: sqlite3.Connection, sql: str, values: Sequence[object]) -> I
 
 
 def _entry(row: tuple) -> Entry:  # type: ignore[type-arg]  # a row of _CHUNK
-    (key, id_, uri, title, text, start, end, position, page, headings, type_, date, tags, access, mark, first, count) = row
+    (
+        key,
+        id_,
+        uri,
+        title,
+        text,
+        start,
+        end,
+        position,
+        page,
+        headings,
+        type_,
+        date,
+        tags,
+        access,
+        mark,
+        first,
+        count,
+    ) = row
     chunk = Chunk(
         id=id_, source=uri, title=title, text=text, start=start, end=end, index=position, page=page,
         headings=_words(headings), type=type_, date=date, tags=_words(tags), access=_words(access),

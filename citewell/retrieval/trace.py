@@ -42,7 +42,9 @@ class Trace:
         asked = {one.chunk.id for one in given}
         rest = [row for row in self.candidates if row["id"] not in asked]
         gone = [_row(one, "replaced meanwhile") for one in given if one.chunk.id not in still]
-        self.candidates = [_row(one, None if n < top_k else "below top_k") for n, one in enumerate(ranked)] + gone + rest
+        self.candidates = (
+            [_row(one, None if n < top_k else "below top_k") for n, one in enumerate(ranked)] + gone + rest
+        )
 
     def as_dict(self) -> dict[str, object]:
         return {"stages_ms": self.stages, "candidates": self.candidates, "dropped": self.dropped}

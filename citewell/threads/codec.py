@@ -81,9 +81,7 @@ class Transcript:
     def is_unchanged(self, position: int) -> bool:
         """Whether a message still holds what is stored."""
         message = self.messages[position]
-        return bool(
-            message.__dict__ == self.fields[position] and message.__pydantic_extra__ == self.extras[position]
-        )
+        return bool(message.__dict__ == self.fields[position] and message.__pydantic_extra__ == self.extras[position])
 
     def are_unchanged(self, count: int) -> bool:
         """Whether the first `count` messages do."""

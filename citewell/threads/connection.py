@@ -165,7 +165,9 @@ class Connection:
                     raise CheckpointError("Redis refuses the credentials it was given.") from exc
                 except TRANSIENT as exc:
                     if time.monotonic() + pause_s > deadline:
-                        raise CheckpointError("The Redis server that keeps the conversations cannot be reached.") from exc
+                        raise CheckpointError(
+                            "The Redis server that keeps the conversations cannot be reached."
+                        ) from exc
                 except redis.exceptions.OutOfMemoryError as exc:
                     raise CheckpointError("The Redis server that keeps the conversations is out of memory.") from exc
                 except redis.exceptions.RedisError as exc:

@@ -329,14 +329,20 @@ class RedisSaver(BlockingSaver):
         if not channels:
             return result
         ancestors = await self._read(
-            "delta", str(conf["thread_id"]), conf.get("checkpoint_id") or "", conf.get("checkpoint_ns", ""), more=channels
+            "delta",
+            str(conf["thread_id"]),
+            conf.get("checkpoint_id") or "",
+            conf.get("checkpoint_ns", ""),
+            more=channels,
         )
         for found in ancestors:  # nearest first
             values = found.checkpoint["channel_values"]
             for channel, entry in result.items():
                 if "seed" in entry:
                     continue
-                entry["writes"] = [write for write in found.pending_writes or () if write[1] == channel] + entry["writes"]
+                entry["writes"] = [write for write in found.pending_writes or () if write[1] == channel] + entry[
+                    "writes"
+                ]
                 if channel in values:
                     entry["seed"] = values[channel]
         return result
@@ -407,9 +413,6 @@ class RedisSaver(BlockingSaver):
 def fresh_generation() -> bytes:
     """A name no other incarnation of a thread has."""
     return secrets.token_bytes(8)
-
-
-
 
 
 def _rows(rows: Sequence[Sequence[bytes]]) -> list[bytes | int]:

@@ -70,6 +70,24 @@ def sqlite_errors() -> Iterator[None]:
         raise CheckpointError("The thread database cannot be read or written.") from exc
 
 
+async def begin(db: aiosqlite.Connection) -> None:
+    """Begin a transaction that writes.
+
+    SQLite waits by itself for another writer, but refuses at once where the connection still reads from an older state:
+    a reader in another task, or a statement whose task was cancelled. Either is over in a moment.
+    """
+    deadline = time.monotonic() + BUSY_S
+    while True:
+        try:
+            await db.execute("BEGIN IMMEDIATE")
+            return
+        except sqlite3.OperationalError as exc:
+            if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        await db.rollback()  # lets go of the statement of a cancelled task; there is nothing else to roll back
+        await asyncio.sleep(0.005)
+
+
 class SqliteSaver(AsyncSqliteSaver):
     """LangGraph's SQLite saver with a strict serializer, a fencing token, and the newer methods of the base class."""
 
@@ -91,7 +109,7 @@ class SqliteSaver(AsyncSqliteSaver):
         with sqlite_errors():
             async with self._writing:
                 try:
-                    await self.conn.execute("BEGIN IMMEDIATE")
+                    await begin(self.conn)
                     await self._check_turn(config)
                     yield
                     await self.conn.commit()
@@ -162,7 +180,8 @@ class SqliteSaver(AsyncSqliteSaver):
             for run_id in run_ids:
                 for table in ("writes", "checkpoints"):
                     await self.conn.execute(
-                        f"DELETE FROM {table} WHERE (thread_id, checkpoint_ns, checkpoint_id) IN ({gone})", (str(run_id),)
+                        f"DELETE FROM {table} WHERE (thread_id, checkpoint_ns, checkpoint_id) IN ({gone})",
+                        (str(run_id),),
                     )
 
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
@@ -231,7 +250,7 @@ class SqlitePlace:
         with sqlite_errors():
             async with self._lock:
                 try:
-                    await self._db.execute("BEGIN IMMEDIATE")
+                    await begin(self._db)
                     yield self._db
                     await self._db.commit()
                 except BaseException:  # also a cancellation: the file must not stay locked
@@ -260,7 +279,9 @@ class SqlitePlace:
             await self.delete(thread_id)
         async with self._transaction() as db:
             await db.execute("DELETE FROM queue WHERE thread_id = ? AND expires < ?", (thread_id, now))
-            async with db.execute("SELECT ticket FROM runs WHERE thread_id = ? AND expires > ?", (thread_id, now)) as rows:
+            async with db.execute(
+                "SELECT ticket FROM runs WHERE thread_id = ? AND expires > ?", (thread_id, now)
+            ) as rows:
                 busy = await rows.fetchone() is not None
             async with db.execute(
                 "SELECT ticket FROM queue WHERE thread_id = ? ORDER BY seq LIMIT 1", (thread_id,)
@@ -282,7 +303,8 @@ class SqlitePlace:
     async def renew(self, thread_id: str, ticket: str, lease_s: float) -> bool:
         async with self._transaction() as db:
             done = await db.execute(
-                "UPDATE runs SET expires = ? WHERE thread_id = ? AND ticket = ?", (time.time() + lease_s, thread_id, ticket)
+                "UPDATE runs SET expires = ? WHERE thread_id = ? AND ticket = ?",
+                (time.time() + lease_s, thread_id, ticket),
             )
             return done.rowcount == 1
 

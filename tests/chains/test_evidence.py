@@ -40,8 +40,16 @@ async def found(index: Index, question: str) -> list[ScoredChunk]:
 
 async def test_what_is_there_is_told_from_what_is_not(index: Index) -> None:
     evidence = Evidence(MiniLM(threads=1))
-    there = ["When did the oil crisis begin?", "How many ships are in the harbour of Norfolk?", "How many days of paid leave are there?"]
-    absent = ["Who painted the Sistine Chapel ceiling?", "What is the boiling point of mercury?", "Which team won the 1998 World Cup?"]
+    there = [
+        "When did the oil crisis begin?",
+        "How many ships are in the harbour of Norfolk?",
+        "How many days of paid leave are there?",
+    ]
+    absent = [
+        "Who painted the Sistine Chapel ceiling?",
+        "What is the boiling point of mercury?",
+        "Which team won the 1998 World Cup?",
+    ]
     yes = [await evidence.confidence(question, await found(index, question)) for question in there]
     no = [await evidence.confidence(question, await found(index, question)) for question in absent]
     assert all(map(evidence.is_supported, yes)), yes

@@ -88,7 +88,10 @@ async def test_nothing_that_answers_is_said_plainly_with_the_nearest_sources(emb
 
 async def test_rows_of_a_table_can_be_quoted(embedder: MiniLM) -> None:
     rows = "\n".join(f"Item number {i} of the balance sheet {i * 1017:,} {i * 911:,}" for i in range(1, 9))
-    inputs = asked("What were the customer deposits?", f"Liabilities\nCustomer deposits of all kinds, in total 110,239 84,382\n{rows}")
+    inputs = asked(
+        "What were the customer deposits?",
+        f"Liabilities\nCustomer deposits of all kinds, in total 110,239 84,382\n{rows}",
+    )
     answer = await extractive_answerer(embedder).ainvoke(inputs)
     assert "Customer deposits of all kinds, in total 110,239 84,382" in answer.text
     assert {citation["status"] for citation in verify(answer.text, inputs["chunks"])} == {"verified"}
@@ -111,7 +114,9 @@ async def test_the_event_loop_goes_on_while_it_reads(embedder: MiniLM) -> None:
             longest = max(longest, loop.time() - before)
 
     watcher = asyncio.create_task(watch())
-    task = asyncio.create_task(extractive_answerer(embedder).ainvoke(asked("What?", *(OIL.replace("19", f"{i}") for i in range(10, 40)))))
+    task = asyncio.create_task(
+        extractive_answerer(embedder).ainvoke(asked("What?", *(OIL.replace("19", f"{i}") for i in range(10, 40))))
+    )
     began = asyncio.get_running_loop().time()
     await task
     took = asyncio.get_running_loop().time() - began
@@ -120,7 +125,8 @@ async def test_the_event_loop_goes_on_while_it_reads(embedder: MiniLM) -> None:
 
 
 NOISE = st.lists(
-    st.sampled_from([*"#*-|>`[]()1.!?\n", "the", "not", "12%", "[1]", "\u65e5\u672c", "\ud800", "Paris", "word"]), max_size=60
+    st.sampled_from([*"#*-|>`[]()1.!?\n", "the", "not", "12%", "[1]", "\u65e5\u672c", "\ud800", "Paris", "word"]),
+    max_size=60,
 ).map(" ".join)
 
 

@@ -10,7 +10,9 @@ from chains.prompts import NO_SOURCES, answer_messages
 from citewell.documents import Chunk, ScoredChunk
 
 
-def scored(text: str, source: str = "handbook.pdf", page: int | None = 3, headings: tuple[str, ...] = ()) -> ScoredChunk:
+def scored(
+    text: str, source: str = "handbook.pdf", page: int | None = 3, headings: tuple[str, ...] = ()
+) -> ScoredChunk:
     chunk = Chunk(id=source, source=source, title="Handbook", text=text, start=0, end=len(text), index=0, page=page, headings=headings)  # fmt: skip
     return ScoredChunk(chunk=chunk, score=0.5)
 
@@ -27,7 +29,9 @@ def system(messages: list) -> str:
 
 
 def test_sources_keep_name_page_and_heading_and_are_numbered_as_the_markers() -> None:
-    text = system(answer_messages(given(scored("Leave is 30 days."), scored("None.", "b.md", None, ("Rules", "Leave")))))
+    text = system(
+        answer_messages(given(scored("Leave is 30 days."), scored("None.", "b.md", None, ("Rules", "Leave"))))
+    )
     assert re.search(r"\[1\] Handbook \(handbook\.pdf\), page 3\nLeave is 30 days\.\n", text)
     assert re.search(r"\[2\] Handbook \(b\.md\), Rules > Leave\nNone\.\n", text)
 
@@ -39,7 +43,9 @@ def test_the_question_comes_last_after_the_history() -> None:
 
 
 def test_each_request_draws_its_own_fence() -> None:
-    fences = {re.search(r"=====SOURCE-[0-9a-f]{16}", system(answer_messages(given(scored("x"))))).group() for _ in range(5)}
+    fences = {
+        re.search(r"=====SOURCE-[0-9a-f]{16}", system(answer_messages(given(scored("x"))))).group() for _ in range(5)
+    }
     assert len(fences) == 5
 
 

@@ -26,7 +26,10 @@ def split(text: str) -> list[str]:
             "Looking at the Sun\nNo telescope is pointed within 20 degrees of the Sun. Visitors wait.",
             ["Looking at the Sun", "No telescope is pointed within 20 degrees of the Sun.", "Visitors wait."],
         ),
-        ("It was founded by the\nMembers of a society that had met.", ["It was founded by the\nMembers of a society that had met."]),
+        (
+            "It was founded by the\nMembers of a society that had met.",
+            ["It was founded by the\nMembers of a society that had met."],
+        ),
         ("Points:\n- first\n- second\n\nAfter.", ["Points:", "- first", "- second", "After."]),
         ("1. Open it.\n2. Close it.", ["1. Open it.", "2. Close it."]),
         ("\u4e00\u4e8c\u3002\u4e09\u56db\u3002", ["\u4e00\u4e8c\u3002", "\u4e09\u56db\u3002"]),

@@ -89,7 +89,12 @@ def test_reading_never_fails_and_terms_lie_in_the_text(text: str) -> None:
     assert statement == read(text)
 
 
-@given(st.lists(st.sampled_from([*"0123456789.,:-/%$ \n", "one", "twenty", "million", "km", "st", "not", "FY", "\u0662"]), max_size=30))
+@given(
+    st.lists(
+        st.sampled_from([*"0123456789.,:-/%$ \n", "one", "twenty", "million", "km", "st", "not", "FY", "\u0662"]),
+        max_size=30,
+    )
+)
 def test_reading_survives_every_mixture_of_digits_and_units(parts: list[str]) -> None:
     text = "".join(parts)
     assert read(text) == read(text)

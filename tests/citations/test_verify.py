@@ -98,17 +98,24 @@ def test_numbers_and_names_next_to_other_words_need_not_stand_in_order() -> None
 def test_a_marker_for_the_wrong_chunk_is_repaired() -> None:
     answer = "The fleet has 1,204 ships [1]. The oil crisis began in October 1973 [9]."
     citations = verify(answer, CHUNKS)
-    assert [
-        (c["marker"], c["status"], c["source"]) for c in citations
-    ] == [(2, "verified", "s2.txt"), (1, "verified", "s1.txt")]
+    assert [(c["marker"], c["status"], c["source"]) for c in citations] == [
+        (2, "verified", "s2.txt"),
+        (1, "verified", "s1.txt"),
+    ]
     assert repair(answer, citations) == "The fleet has 1,204 ships [2]. The oil crisis began in October 1973 [1]."
 
 
 def test_a_marker_without_a_chunk_is_marked_and_points_nowhere() -> None:
     citation = only("Bananas are yellow [7].")
-    assert tuple(
-        citation[key] for key in ("marker", "status", "quote", "source", "page", "start", "end")
-    ) == (7, "unsupported", "", "", None, 0, 0)
+    assert tuple(citation[key] for key in ("marker", "status", "quote", "source", "page", "start", "end")) == (
+        7,
+        "unsupported",
+        "",
+        "",
+        None,
+        0,
+        0,
+    )
 
 
 def test_each_of_several_markers_is_judged_by_its_own_chunk() -> None:
@@ -119,7 +126,11 @@ def test_each_of_several_markers_is_judged_by_its_own_chunk() -> None:
 
 def test_markers_within_a_sentence_stand_by_the_words_before_them() -> None:
     found = claims("The price rose to $12 [1] and growth was 7% in 2020 [2]. As [1] says, it ended.")
-    assert found == [("The price rose to $12", (1,)), ("and growth was 7% in 2020.", (2,)), ("As says, it ended.", (1,))]
+    assert found == [
+        ("The price rose to $12", (1,)),
+        ("and growth was 7% in 2020.", (2,)),
+        ("As says, it ended.", (1,)),
+    ]
 
 
 def test_a_marker_belongs_to_the_sentence_before_it_or_at_a_lines_head_to_the_one_after() -> None:

@@ -43,13 +43,19 @@ async def test_the_pieces_of_a_stream_add_up_to_what_invoke_returns(rag: RemoteR
     async for piece in rag.astream(TOWER):
         total = piece if total is None else total + piece
     assert set(total) == set(whole) == {"answer", "citations", "thread_id", "usage", "metadata"}
-    assert (total["answer"], total["citations"], total["usage"]) == (whole["answer"], whole["citations"], whole["usage"])
+    assert (total["answer"], total["citations"], total["usage"]) == (
+        whole["answer"],
+        whole["citations"],
+        whole["usage"],
+    )
 
 
 def test_missing_null_and_empty_thread_ids_make_fresh_random_threads(live: Live) -> None:
     configs: list[Any] = [{}, {"configurable": {}}, {"configurable": {"thread_id": ""}}]
     bodies = [{"input": TOWER, "config": config} for config in configs] + [{"input": TOWER}] * 2
-    seen = {httpx.post(f"{live.url}/rag/invoke", json=body, timeout=60).json()["output"]["thread_id"] for body in bodies}
+    seen = {
+        httpx.post(f"{live.url}/rag/invoke", json=body, timeout=60).json()["output"]["thread_id"] for body in bodies
+    }
     assert len(seen) == len(bodies)
 
 

@@ -40,7 +40,9 @@ def test_logistic_regression_finds_the_weights_that_made_the_data() -> None:
 
 
 def test_a_changed_number_is_counted_against_precision_only_when_still_verified() -> None:
-    item = Item("made", "The fleet has 1,204 ships in Norfolk.", "The fleet has 1,204 ships in Norfolk.", "Paris is old.")
+    item = Item(
+        "made", "The fleet has 1,204 ships in Norfolk.", "The fleet has 1,204 ships in Norfolk.", "Paris is old."
+    )
     figures = measure([item])
     assert figures["supported"]["made"]["verified"] == 1.0
     assert figures["changed"]["number, near"] == {

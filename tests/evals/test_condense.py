@@ -21,7 +21,9 @@ def test_a_first_question_stays_as_it_is() -> None:
     assert condense_rule("And what about it?", []) == "And what about it?"
 
 
-@pytest.mark.parametrize("question", ["What is the capital city of France?", "Which tax forms must a sole trader file?"])
+@pytest.mark.parametrize(
+    "question", ["What is the capital city of France?", "Which tax forms must a sole trader file?"]
+)
 def test_a_question_that_refers_to_nothing_before_it_is_left_alone_unless_it_goes_on(question) -> None:
     expected_alone = question.startswith("What")  # "Which ..." usually chooses among what came before
     assert (condense_rule(question, TALK) == question) is expected_alone

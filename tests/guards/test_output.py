@@ -50,7 +50,9 @@ def test_plain_answers_pass_unchanged(answer: str) -> None:
     assert screen.verdict.text is None
 
 
-SIGNS = st.sampled_from(["<", ">", "script", "<img", "![", "]", "(", "javascript:", "`", "```", "\n", " ", "a", "1", "</b>"])
+SIGNS = st.sampled_from(
+    ["<", ">", "script", "<img", "![", "]", "(", "javascript:", "`", "```", "\n", " ", "a", "1", "</b>"]
+)
 
 
 @given(st.lists(SIGNS, max_size=30), st.data())

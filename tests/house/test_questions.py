@@ -10,13 +10,12 @@ from citewell.questions import check_question, check_thread_id
 
 @given(st.text())
 def test_any_text_is_taken_whole_or_refused_with_a_reason(text: str) -> None:
+    refusal = ""
     try:
         checked = check_question(text, limit=50)
     except InvalidRequest as exc:
-        assert exc.detail
-    else:
-        assert checked == text.strip()
-        assert checked
+        refusal = exc.detail
+    assert refusal or (checked and checked == text.strip())
 
 
 def test_line_breaks_and_tabs_stay() -> None:

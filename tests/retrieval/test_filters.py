@@ -85,7 +85,14 @@ def filled(tmp_path_factory: pytest.TempPathFactory):
     dates = [None, "2023", "2024-02", "2024-02-29", "2025-01-01T10:00:00Z", "2024-03-01"]
     entries = []
     for key in range(1, 31):
-        new = made(names[key % 5], ["evidence"], title=names[key % 3], type=["md", "pdf"][key % 2], date=dates[key % 6], tags=tags[key % 4])
+        new = made(
+            names[key % 5],
+            ["evidence"],
+            title=names[key % 3],
+            type=["md", "pdf"][key % 2],
+            date=dates[key % 6],
+            tags=tags[key % 4],
+        )
         known[key] = new.source
         entries.append(Entry(key, new.chunks[0], b"", 0, 0))
     keywords = KeywordIndex(folder / "keywords")

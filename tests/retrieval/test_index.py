@@ -121,7 +121,9 @@ async def test_the_same_text_in_two_files_is_shown_once_with_both_named(index: I
     found = [one for one in await index.search("dogs bark loudly") if "Dogs bark" in one.chunk.text]
     assert [(one.chunk.source, one.chunk.also_in) for one in found] == [("animals.md", ("secret.txt", "sky.txt"))]
     public = await index.search("dogs bark loudly", access=frozenset({"public"}))
-    assert [one.chunk.also_in for one in public if one.chunk.source == "animals.md" and one.chunk.text == DOGS] == [("sky.txt",)]
+    assert [one.chunk.also_in for one in public if one.chunk.source == "animals.md" and one.chunk.text == DOGS] == [
+        ("sky.txt",)
+    ]
 
 
 async def test_many_copies_of_one_text_leave_room_for_others(index: Index) -> None:
@@ -182,7 +184,9 @@ async def test_a_search_that_takes_too_long_ends_with_an_error(tmp_path: Path) -
             await index.search("anything")
 
 
-async def test_an_index_that_is_slow_to_open_opens_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_index_that_is_slow_to_open_opens_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     chosen = settings(tmp_path)
     async with open_index(chosen, HashedWords()) as index, index.writing():
         await index.replace_sources([made("a.txt", [CATS])])

@@ -306,13 +306,21 @@ def test_a_chroma_server_that_dies_later_is_unavailable(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("status", "ours"),
-    [(400, StoreError), (401, ConfigurationError), (403, ConfigurationError), (404, StoreError), (501, StoreUnavailable)],
+    [
+        (400, StoreError),
+        (401, ConfigurationError),
+        (403, ConfigurationError),
+        (404, StoreError),
+        (501, StoreUnavailable),
+    ],
 )
 def test_pinecone_refusals_become_our_errors_without_its_words(
     pinecone_stand_in: PineconeStandIn, tmp_path: Path, status: int, ours: type[Exception]
 ) -> None:
     chosen = settings(
-        tmp_path, vector_store=f"pinecone:documents@http://{pinecone_stand_in.address}", pinecone_api_key=pinecone_stand_in.api_key
+        tmp_path,
+        vector_store=f"pinecone:documents@http://{pinecone_stand_in.address}",
+        pinecone_api_key=pinecone_stand_in.api_key,
     )
     store = open_store(chosen, namespace="faults", folder=tmp_path, dimension=384)
     pinecone_stand_in.refuse_with = status
@@ -327,7 +335,9 @@ def test_pinecone_refusals_become_our_errors_without_its_words(
 
 def test_a_pinecone_index_of_another_dimension_is_refused(pinecone_stand_in: PineconeStandIn, tmp_path: Path) -> None:
     chosen = settings(
-        tmp_path, vector_store=f"pinecone:narrow@http://{pinecone_stand_in.address}", pinecone_api_key=pinecone_stand_in.api_key
+        tmp_path,
+        vector_store=f"pinecone:narrow@http://{pinecone_stand_in.address}",
+        pinecone_api_key=pinecone_stand_in.api_key,
     )
     open_store(chosen, namespace="narrow", folder=tmp_path, dimension=128)
     with pytest.raises(ConfigurationError, match="128 dimensions"):
@@ -336,7 +346,11 @@ def test_a_pinecone_index_of_another_dimension_is_refused(pinecone_stand_in: Pin
 
 @pytest.mark.parametrize(
     ("status", "ours"),
-    [(grpc.StatusCode.INTERNAL, StoreError), (grpc.StatusCode.PERMISSION_DENIED, ConfigurationError), (grpc.StatusCode.DEADLINE_EXCEEDED, StoreError)],
+    [
+        (grpc.StatusCode.INTERNAL, StoreError),
+        (grpc.StatusCode.PERMISSION_DENIED, ConfigurationError),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, StoreError),
+    ],
 )
 def test_weaviate_refusals_become_our_errors_without_its_words(
     weaviate_stand_in: WeaviateStandIn, tmp_path: Path, status: grpc.StatusCode, ours: type[Exception]
@@ -367,7 +381,11 @@ def test_vectors_that_weaviate_did_not_take_are_an_error(weaviate_stand_in: Weav
 
 @pytest.mark.parametrize(
     ("value", "words"),
-    [("faiss", "no vector store is called 'faiss'"), ("pinecone:x", "PINECONE_API_KEY"), ("chroma+http://", "host:port")],
+    [
+        ("faiss", "no vector store is called 'faiss'"),
+        ("pinecone:x", "PINECONE_API_KEY"),
+        ("chroma+http://", "host:port"),
+    ],
 )
 def test_a_store_that_cannot_be_used_stops_with_a_sentence(tmp_path: Path, value: str, words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):

@@ -80,8 +80,12 @@ async def test_every_checkpoint_equals_the_one_in_memory(saver: RedisSaver, dura
     memory = InMemorySaver()
     for number in range(8):
         for one in (memory, saver):
-            await wide().compile(checkpointer=one).ainvoke(
-                {"messages": [HumanMessage(f"q{number}", id=f"q{number}")]}, config("t"), durability=durability
+            await (
+                wide()
+                .compile(checkpointer=one)
+                .ainvoke(
+                    {"messages": [HumanMessage(f"q{number}", id=f"q{number}")]}, config("t"), durability=durability
+                )
             )
     assert await whole(saver) == await whole(memory)
     assert len(await whole(saver)) == (8 if durability == "exit" else 32)
@@ -110,10 +114,16 @@ async def test_a_fork_leaves_the_branch_it_came_from_as_it_was(saver: RedisSaver
     for text in ("a", "b", "c"):
         await app.ainvoke(ask(text), config("t"), durability="sync")
     history = [state async for state in app.aget_state_history(config("t"))]
-    before = {state.config["configurable"]["checkpoint_id"]: contents(state.values) for state in history if state.values}
-    after_a = next(state for state in history if state.values and contents(state.values) == ["a", "re: a"] and not state.next)
+    before = {
+        state.config["configurable"]["checkpoint_id"]: contents(state.values) for state in history if state.values
+    }
+    after_a = next(
+        state for state in history if state.values and contents(state.values) == ["a", "re: a"] and not state.next
+    )
 
-    forked = await app.aupdate_state(after_a.config, {"messages": [HumanMessage("fork", id="q-fork")]}, as_node="answer")
+    forked = await app.aupdate_state(
+        after_a.config, {"messages": [HumanMessage("fork", id="q-fork")]}, as_node="answer"
+    )
     await app.ainvoke(ask("d"), forked, durability="sync")
     await app.ainvoke(ask("e"), after_a.config, durability="sync")
 
@@ -281,7 +291,9 @@ names = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]
     st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.text() | st.binary(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=10,
 ))  # fmt: skip
-async def test_any_value_under_any_name_comes_back(saver: RedisSaver, thread: str, ns: str, channel: str, value: Any) -> None:
+async def test_any_value_under_any_name_comes_back(
+    saver: RedisSaver, thread: str, ns: str, channel: str, value: Any
+) -> None:
     version = saver.get_next_version(None, None)
     point = generate_checkpoint(channel_values={channel: value}, channel_versions={channel: version})
     stored = await saver.aput(config(thread, checkpoint_ns=ns), point, generate_metadata(), {channel: version})

@@ -175,7 +175,9 @@ async def test_the_maintenance_commands_show_and_trim(kept_in: dict[str, Any]) -
     assert "question 0" in shown
     trimmed = await _maintain(kept_in, "prune", "t", "--idle-days", "0")
     assert "1 threads trimmed" in trimmed
-    before, after = (int(text.replace(",", "")) for text in trimmed.split(":")[1].replace("bytes before,", " ").split()[:2])
+    before, after = (
+        int(text.replace(",", "")) for text in trimmed.split(":")[1].replace("bytes before,", " ").split()[:2]
+    )
     assert after < before / 2
     async with open_threads(Settings(**kept_in)) as threads:
         assert (await threads.history("t")).total == 24
@@ -186,7 +188,11 @@ async def test_the_maintenance_commands_show_and_trim(kept_in: dict[str, Any]) -
 
 
 async def _maintain(kept_in: dict[str, Any], *arguments: str) -> str:
-    environment = os.environ | {"CITEWELL_DATA_DIR": str(kept_in["data_dir"]), "PYTHONPATH": str(ROOT), "COLUMNS": "160"}
+    environment = os.environ | {
+        "CITEWELL_DATA_DIR": str(kept_in["data_dir"]),
+        "PYTHONPATH": str(ROOT),
+        "COLUMNS": "160",
+    }
     environment["CITEWELL_REDIS_URL"] = kept_in.get("redis_url", "")
     done = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "citewell.threads", *arguments,

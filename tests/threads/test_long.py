@@ -75,7 +75,9 @@ async def test_a_thousand_turns_one_by_one(redis_url: str, tmp_path: Any) -> Non
     assert info.size_bytes < 15_000_000
     async with RedisSaver.from_conn_string(redis_url) as cold:
         state = await talk().compile(checkpointer=cold).aget_state(config("t"))
-    assert contents(state.values) == [said for number in range(1000) for said in (f"{number} {WORDS}", f"re: {number} {WORDS}")]
+    assert contents(state.values) == [
+        said for number in range(1000) for said in (f"{number} {WORDS}", f"re: {number} {WORDS}")
+    ]
 
 
 @pytest.mark.slow

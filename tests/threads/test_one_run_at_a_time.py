@@ -116,16 +116,20 @@ async def test_a_holder_that_stopped_breathing_loses_its_thread_and_cannot_write
     settings = Settings(**kept_in)
     async with open_threads(settings, lease_s=1) as sleeper, open_threads(settings) as other:
         async with sleeper.turn("t") as stale:
-            await talk().compile(checkpointer=sleeper.checkpointer).ainvoke(
-                ask("a"), {"configurable": stale.config}, durability="sync"
+            await (
+                talk()
+                .compile(checkpointer=sleeper.checkpointer)
+                .ainvoke(ask("a"), {"configurable": stale.config}, durability="sync")
             )
             stop_heartbeats()
             began = time.monotonic()
             await turn(other, "t", "b")
             assert time.monotonic() - began < 4, "a silent holder frees its thread within seconds"
             with pytest.raises(RunReplaced):
-                await talk().compile(checkpointer=sleeper.checkpointer).ainvoke(
-                    ask("late"), {"configurable": stale.config}, durability="sync"
+                await (
+                    talk()
+                    .compile(checkpointer=sleeper.checkpointer)
+                    .ainvoke(ask("late"), {"configurable": stale.config}, durability="sync")
                 )
             with pytest.raises(RunReplaced):
                 await sleeper.checkpointer.aput_writes(
@@ -179,7 +183,9 @@ async def test_deleting_a_thread_stops_the_run_that_holds_it(threads: Threads) -
     assert not await threads.delete("t")
 
 
-async def test_a_killed_worker_leaves_its_question_and_frees_its_thread(kept_in: dict[str, Any], redis_url: str) -> None:
+async def test_a_killed_worker_leaves_its_question_and_frees_its_thread(
+    kept_in: dict[str, Any], redis_url: str
+) -> None:
     environment = os.environ | {"CITEWELL_DATA_DIR": str(kept_in["data_dir"]), "PYTHONPATH": str(ROOT)}
     environment.pop("CITEWELL_REDIS_URL", None)
     if "redis_url" in kept_in:

@@ -36,7 +36,9 @@ def poison(mark: Path) -> list[tuple[str, bytes]]:
         ormsgpack.packb(ormsgpack.Ext(2, ormsgpack.packb(("subprocess", "run", {"args": command, "shell": True})))),
         ormsgpack.packb(ormsgpack.Ext(3, ormsgpack.packb(("os", "path", command, "os.system")))),
         ormsgpack.packb(ormsgpack.Ext(4, ormsgpack.packb(("subprocess", "Popen", {"args": command, "shell": True})))),
-        ormsgpack.packb(ormsgpack.Ext(5, ormsgpack.packb(("subprocess", "Popen", {"args": command, "shell": True}, "x")))),
+        ormsgpack.packb(
+            ormsgpack.Ext(5, ormsgpack.packb(("subprocess", "Popen", {"args": command, "shell": True}, "x")))
+        ),
     ]
     constructor = {"lc": 2, "type": "constructor", "id": ["os", "system"], "args": [command]}
 
@@ -62,7 +64,9 @@ async def test_a_poisoned_value_in_redis_runs_nothing(saver: RedisSaver, tmp_pat
         if kind == "msgpack":
             found = await saver.aget_tuple(config("t"))
             assert found is not None
-            assert isinstance(found.checkpoint["channel_values"]["value"], str | list | dict), "plain data, nothing made of it"
+            assert isinstance(found.checkpoint["channel_values"]["value"], str | list | dict), (
+                "plain data, nothing made of it"
+            )
         else:
             with pytest.raises(CheckpointError, match="never read"):
                 await saver.aget_tuple(config("t"))
@@ -80,7 +84,9 @@ async def test_a_poisoned_message_and_a_poisoned_record_run_nothing(saver: Redis
                 for name, value in (await saver.connection.command("HGETALL", saver.key("t"))).items():
                     if name[:1] == place:
                         record = value[: value.rindex(b"msgpack\0")] if place == b"c" else b""
-                        await saver.connection.command("HSET", saver.key("t"), name, record + b"%b\0%b" % (kind.encode(), payload))
+                        await saver.connection.command(
+                            "HSET", saver.key("t"), name, record + b"%b\0%b" % (kind.encode(), payload)
+                        )
                 with contextlib.suppress(CheckpointError):
                     await reader.aget_tuple(config("t"))
                 assert not mark.exists()
@@ -166,7 +172,9 @@ async def test_no_command_of_a_turn_touches_more_than_its_own_thread(own_redis: 
 
 async def test_a_state_written_by_version_1_still_loads(saver: RedisSaver, redis_url: str) -> None:
     """`state_v1.json` holds a thread as the first version of the layout wrote it; see `write_fixture`."""
-    fields = {base64.b64decode(name): base64.b64decode(value) for name, value in json.loads(FIXTURE.read_text()).items()}
+    fields = {
+        base64.b64decode(name): base64.b64decode(value) for name, value in json.loads(FIXTURE.read_text()).items()
+    }
     with redis.Redis.from_url(redis_url) as client:
         client.hset(saver.key("t"), mapping=fields)  # type: ignore[arg-type]  # stubs know str only
     app = talk().compile(checkpointer=saver)

@@ -35,7 +35,13 @@ FAULTS: Faults = {
     OSError: StoreUnavailable,
     ValueError: StoreError,  # the client raises bare ones, also where a server cannot be reached
 }
-HNSW: CreateHNSWConfiguration = {"space": "cosine", "ef_construction": 100, "max_neighbors": 16, "ef_search": 100, "sync_threshold": 5000}
+HNSW: CreateHNSWConfiguration = {
+    "space": "cosine",
+    "ef_construction": 100,
+    "max_neighbors": 16,
+    "ef_search": 100,
+    "sync_threshold": 5000,
+}
 _WIDER = 4
 """How many times the hits asked for are looked through before Chroma's own filter is asked."""
 _BATCH = 1000

@@ -66,9 +66,7 @@ class WeaviateStore:
                 grpc_secure=secure, auth_credentials=Auth.api_key(api_key) if api_key else None,
                 additional_config=AdditionalConfig(timeout=Timeout(init=timeout_s, query=timeout_s, insert=timeout_s * 6)),
             )  # fmt: skip
-            self._store = WeaviateVectorStore(
-                self._client, self._name, "key", self._held, schema=_schema(self._name)
-            )
+            self._store = WeaviateVectorStore(self._client, self._name, "key", self._held, schema=_schema(self._name))
 
     def add(self, keys: Sequence[int], vectors: Vectors, chunks: Sequence[Chunk]) -> None:
         ids = [str(key) for key in keys]
@@ -95,7 +93,10 @@ class WeaviateStore:
                 return_metadata=MetadataQuery(distance=True),
             )  # fmt: skip
         # Weaviate's cosine distance is 1 - cosine, 0..2.
-        return [(int(str(o.properties["key"])), min(1.0, max(0.0, 1 - (o.metadata.distance or 0.0) / 2))) for o in found.objects]
+        return [
+            (int(str(o.properties["key"])), min(1.0, max(0.0, 1 - (o.metadata.distance or 0.0) / 2)))
+            for o in found.objects
+        ]
 
     def refresh(self) -> None:
         """Nothing to do: the server sees every write."""
@@ -141,7 +142,9 @@ def _translate(tree: Filter) -> Any:
         case Test(field, "in", tuple() as values):
             return reduce(lambda one, other: one | other, [Where.by_property(field).equal(value) for value in values])
         case Test(field, "nin", tuple() as values):
-            return reduce(lambda one, other: one & other, [Where.by_property(field).not_equal(value) for value in values])
+            return reduce(
+                lambda one, other: one & other, [Where.by_property(field).not_equal(value) for value in values]
+            )
         case Test(field, "has", value):
             return Where.by_property(field).contains_any([str(value)])
         case Test(field, "lacks", str() as value):

@@ -59,7 +59,9 @@ class WeaviateStandIn(weaviate_pb2_grpc.WeaviateServicer):
             self.objects.setdefault(each.collection, {})[each.uuid] = (np.frombuffer(raw, "<f4"), kept)
         return reply
 
-    def BatchDelete(self, request: batch_delete_pb2.BatchDeleteRequest, context: Any) -> batch_delete_pb2.BatchDeleteReply:
+    def BatchDelete(
+        self, request: batch_delete_pb2.BatchDeleteRequest, context: Any
+    ) -> batch_delete_pb2.BatchDeleteReply:
         self._refuse(context)
         held = self.objects.setdefault(request.collection, {})
         gone = [id_ for id_, (_, kept) in held.items() if passes(request.filters, {**kept, "_id": id_})]
@@ -98,14 +100,19 @@ class WeaviateStandIn(weaviate_pb2_grpc.WeaviateServicer):
             case "GET", ["meta"]:
                 return 200, {"hostname": "http://[::]:8080", "modules": {}, "version": "1.30.0"}
             case "GET", ["nodes"]:
-                return 200, {"nodes": [{"name": "one", "status": "HEALTHY", "batchStats": {"queueLength": 0, "ratePerSecond": 100}}]}
+                return 200, {
+                    "nodes": [
+                        {"name": "one", "status": "HEALTHY", "batchStats": {"queueLength": 0, "ratePerSecond": 100}}
+                    ]
+                }
             case "GET", [".well-known", "ready" | "live"]:
                 return 200, {}
             case "POST", ["schema"]:
                 described = {**_DEFAULTS, **body}
                 described["vectorIndexConfig"] = {**_DEFAULTS["vectorIndexConfig"], **body.get("vectorIndexConfig", {})}
                 described["properties"] = [
-                    {"indexFilterable": True, "indexSearchable": each["dataType"] == ["text"], **each} for each in body["properties"]
+                    {"indexFilterable": True, "indexSearchable": each["dataType"] == ["text"], **each}
+                    for each in body["properties"]
                 ]
                 self.schema[body["class"]] = described
                 return 200, described
