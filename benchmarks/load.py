@@ -86,14 +86,17 @@ def cpu_s(root: psutil.Process) -> float:
 
 
 async def client(url: str, name: str, turns: int, firsts: list[float], wholes: list[float]) -> int:
-    """Ask `turns` questions on one socket, a new thread for each client; return how many failed."""
+    """Ask `turns` questions on one socket, each in a new thread; return how many failed.
+
+    In one thread every question after the first would be rewritten by the upstream, whose words mean nothing.
+    """
     failed = 0
     async with websockets.connect(url, open_timeout=60) as socket:
         for turn in range(turns):
             question = QUESTIONS[(turn + int(name.rsplit(maxsplit=1)[-1])) % len(QUESTIONS)]
             begun = time.perf_counter()
             first = None
-            await socket.send(json.dumps({"message": question, "conversation_id": name}))
+            await socket.send(json.dumps({"message": question, "conversation_id": f"{name} {turn}"}))
             while True:
                 frame = json.loads(await socket.recv())
                 if "error" in frame:
