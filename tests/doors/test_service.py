@@ -10,8 +10,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+import redis
 
-from tests.service import LIBRARY, ROOT, Live, environment, free_port, ingest, running
+from tests.service import LIBRARY, ROOT, Live, environment, free_port, ingest, problem, running
 
 QUESTION = "How high is the tower of the lighthouse?"
 
@@ -89,6 +90,37 @@ def test_importing_a_module_does_nothing(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     made = {path.name for path in tmp_path.iterdir()} - {".cache"}  # ONNX Runtime makes itself a folder there
     assert not made
+
+
+def test_deleting_a_conversation_leaves_nothing_in_redis(start: Callable[..., Live], redis_url: str) -> None:
+    live = start(CITEWELL_REDIS_URL=redis_url)
+    for message in (QUESTION, "And when was it first lit?"):
+        httpx.post(f"{live.url}/chat", json={"message": message, "conversation_id": "t"}, timeout=60).raise_for_status()
+    with redis.Redis.from_url(redis_url) as server:
+        assert list(server.scan_iter())
+        assert httpx.delete(f"{live.url}/conversation/t").status_code == 204
+        assert not list(server.scan_iter())
+
+
+def test_a_busy_conversation_can_be_refused_or_taken_over(start: Callable[..., Live]) -> None:
+    port = free_port()
+    upstream = subprocess.Popen([sys.executable, "-m", "benchmarks.upstream", str(port)], cwd=ROOT)
+    try:
+        live = start(CITEWELL_CHAT_MODEL="openai:slow", OPENAI_BASE_URL=f"http://127.0.0.1:{port}/slow")
+        body = {"message": QUESTION, "conversation_id": "t"}
+        with ThreadPoolExecutor(1) as asking:
+            first = asking.submit(httpx.post, f"{live.url}/chat", json=body, timeout=60)
+            while httpx.get(f"http://127.0.0.1:{port}/stats").json()["started"] == 0:
+                time.sleep(0.05)
+            second = body | {"chat_model": "extractive"}
+            refused = httpx.post(f"{live.url}/chat", json=second | {"thread_policy": "reject"}, timeout=60)
+            problem(refused, "thread_busy", 409)
+            taken = httpx.post(f"{live.url}/chat", json=second | {"thread_policy": "replace"}, timeout=60)
+            assert "42 metres" in taken.raise_for_status().json()["response"]
+            problem(first.result(), "run_replaced", 409)
+    finally:
+        upstream.terminate()
+        upstream.wait()
 
 
 def test_what_people_write_does_not_reach_the_log(start: Callable[..., Live]) -> None:
