@@ -1,5 +1,6 @@
 """Every documented door under generated requests: no server error, nothing the document does not name."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,7 +21,11 @@ def test_generated_requests_get_the_documented_answers(start: Callable[..., Live
         str(Path(sys.executable).with_name("schemathesis")), "run", f"{live.url}/openapi.json", "--checks", CHECKS,
         "--max-examples", str(EXAMPLES), "--request-timeout", "30", "--no-color",
         "--exclude-path", "/v1/models/{name}",  # a line break in the name matches no route at all; tests/clients has it
-        "--suppress-health-check", "all",
+        "--seed", "1",
     ]  # fmt: skip
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+    # Not the exit code: it also tells of operations for which few requests could be generated.
+    tested = re.search(r"(\d+) generated, (\d+) passed(?:, (\d+) skipped)?", done.stdout)
+    assert tested, done.stdout[-8000:] + done.stderr[-2000:]
+    generated, passed, skipped = (int(number or 0) for number in tested.groups())
+    assert generated == passed + skipped > 500
