@@ -47,6 +47,9 @@ run: $(VENV)/.run  ## set up, ingest the sample documents and start the service
 test: $(VENV)/.test  ## set up, then run every test that needs no key (ARGS="-k name" for some)
 	$(BIN)/python -m pytest $(ARGS)
 
+soak: $(VENV)/.test  ## the tests that kill workers again and again, for minutes
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
 check: $(VENV)/.test  ## format, lint, types, imports, generated files
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -75,4 +78,4 @@ studio: $(VENV)/.test  ## the same graph, step by step, in langgraph dev
 clean:  ## remove the index, the threads and the environment
 	rm -rf .citewell .langgraph_api $(VENV)
 
-.PHONY: help setup lock run test check docs eval bench ui studio clean
+.PHONY: help setup lock run test soak check docs eval bench ui studio clean

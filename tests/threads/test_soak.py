@@ -94,6 +94,7 @@ async def soak(kept_in: dict[str, Any], workers: int, threads: int, turns: int, 
                 assert said.count(f"re: {number}") == 1
 
 
+@pytest.mark.slow
 async def test_workers_die_and_no_turn_is_lost_or_out_of_order(kept_in: dict[str, Any]) -> None:
     await soak(kept_in, workers=2, threads=4, turns=15, kills=1)
 
