@@ -41,7 +41,7 @@ lock: $(BIN)/uv  ## resolve the dependencies anew (add ARGS=--upgrade for newer 
 	UV=$(BIN)/uv sh requirements/lock.sh $(ARGS)
 
 run: $(VENV)/.run  ## set up, ingest the sample documents and start the service
-	$(BIN)/python ingest.py examples docs README.md
+	$(BIN)/python ingest.py examples docs
 	CITEWELL_HOST=$(HOST) CITEWELL_PORT=$(PORT) $(BIN)/citewell-server
 
 test: $(VENV)/.test  ## set up, then run every test that needs no key (ARGS="-k name" for some)
