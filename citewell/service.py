@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, cast
 from uuid import uuid4
 
@@ -18,14 +19,15 @@ from langgraph.graph.state import CompiledStateGraph
 from citewell import telemetry
 from citewell.citations import Citation
 from citewell.documents import ScoredChunk
-from citewell.errors import InvalidRequest, RunReplaced, TurnTimeout, UnknownModel
+from citewell.errors import InvalidRequest, RunReplaced, ThreadNotFound, TurnTimeout, UnknownModel
+from citewell.identity import bind, given_id
 from citewell.limits import Limits
 from citewell.models.chat import EXTRACTIVE
 from citewell.questions import check_question, check_thread_id
 from citewell.retrieval import filters
 from citewell.retrieval.index import Index
 from citewell.settings import Settings
-from citewell.threads import Policy, Threads
+from citewell.threads import Policy, ThreadInfo, Threads
 from graph.events import listener
 from graph.state import RunContext
 
@@ -36,10 +38,16 @@ class Turn:
 
     question: str
     thread_id: str
+    """As the caller knows it."""
     context: RunContext
     policy: Policy | None = None
     history: Sequence[BaseMessage] | None = None
     """Given by callers that keep their own transcript; such a turn is not remembered."""
+
+    @property
+    def stored_id(self) -> str:
+        """The thread as it is stored and locked: the caller's own, whatever id was given."""
+        return bind(self.context.caller, self.thread_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,22 +193,42 @@ class Service:
             raise TurnTimeout(f"The search took longer than {self.settings.turn_timeout_s:g} s.") from exc
         raise AssertionError("a search ends at the guards or at the reranker")
 
-    async def transcript(self, thread_id: str) -> Transcript | None:
-        """The whole conversation; None when there is none.
+    async def transcript(self, caller: str, thread_id: str) -> Transcript | None:
+        """The caller's whole conversation; None when there is none.
 
         Raises:
             CheckpointError: The threads cannot be read. Never mistaken for an empty conversation.
         """
-        thread_id = check_thread_id(thread_id) or ""
-        config: RunnableConfig = {"configurable": {"thread_id": thread_id}}
+        config: RunnableConfig = {"configurable": {"thread_id": _stored(caller, thread_id)}}
         values = (await self.graph.aget_state(config)).values
         if not values.get("messages"):
             return None
         return Transcript(messages=values["messages"], summary=values.get("summary", ""))
 
-    async def forget(self, thread_id: str) -> None:
-        """Delete every trace of a conversation."""
-        await self.threads.delete(check_thread_id(thread_id) or "")
+    async def conversations(self, caller: str, *, limit: int, before: datetime | None = None) -> list[ThreadInfo]:
+        """The caller's conversations, the one used last first."""
+        return [_as_given(info) for info in await self.threads.list(caller, limit=limit, before=before)]
+
+    async def conversation(self, caller: str, thread_id: str) -> ThreadInfo:
+        """One conversation of the caller's.
+
+        Raises:
+            ThreadNotFound: There is none, or it is another caller's, which is not told apart.
+        """
+        info = await self.threads.info(_stored(caller, thread_id))
+        if info is None or info.owner != caller:
+            raise ThreadNotFound("There is no such conversation, or it has expired.")
+        return _as_given(info)
+
+    async def rename(self, caller: str, thread_id: str, title: str) -> ThreadInfo:
+        """Give a conversation of the caller's another title. Raises ThreadNotFound as `conversation` does."""
+        await self.conversation(caller, thread_id)
+        await self.threads.rename(_stored(caller, thread_id), title)
+        return await self.conversation(caller, thread_id)
+
+    async def forget(self, caller: str, thread_id: str) -> None:
+        """Delete every trace of a conversation of the caller's."""
+        await self.threads.delete(_stored(caller, thread_id))
 
     def checks(self) -> dict[str, Callable[[], Awaitable[dict[str, Any]]]]:
         """What readiness looks at, by name; each call raises a CitewellError when its part cannot be used."""
@@ -221,8 +249,8 @@ class Service:
                     return await self._drive(
                         self._stateless, {"messages": list(turn.history)}, turn, config, {}, events
                     )
-                async with self.threads.turn(turn.thread_id, turn.policy) as held:
-                    await self.threads.record(turn.thread_id, turn.context.caller, turn.question)
+                async with self.threads.turn(turn.stored_id, turn.policy) as held:
+                    await self.threads.record(turn.stored_id, turn.context.caller, turn.question)
                     running = asyncio.create_task(self._drive(self.graph, {}, turn, config, held.config, events))
                     lost = asyncio.create_task(held.lost.wait())
                     try:
@@ -246,7 +274,9 @@ class Service:
         self, graph: CompiledStateGraph[Any, Any, Any, Any], state: dict[str, Any], turn: Turn,
         config: RunnableConfig, held: dict[str, Any], events: asyncio.Queue[Any],
     ) -> dict[str, Any]:  # fmt: skip
-        config = {**config, "configurable": {"thread_id": turn.thread_id, **held}}
+        # Whoever watches the run sees the thread's id as the caller knows it.
+        watched = {**(config.get("metadata") or {}), "thread_id": turn.thread_id}
+        config = {**config, "metadata": watched, "configurable": {"thread_id": turn.stored_id, **held}}
         listener.set(events.put_nowait)  # for this task and those the graph starts from it
         final = await graph.ainvoke(
             state | {"question": turn.question},
@@ -256,6 +286,14 @@ class Service:
             durability="async",
         )
         return cast("dict[str, Any]", final)
+
+
+def _stored(caller: str, thread_id: str) -> str:
+    return bind(caller, check_thread_id(thread_id) or "")
+
+
+def _as_given(info: ThreadInfo) -> ThreadInfo:
+    return replace(info, thread_id=given_id(info.thread_id))
 
 
 def _within(name: str, value: float | None, low: float, high: float) -> None:

@@ -10,6 +10,7 @@ from fastapi_offline import FastAPIOffline
 from citewell import __version__
 from citewell.api import feedback, langserve, openai, ops, problems, rest, sources, threads, websocket
 from citewell.api.edge import Edge
+from citewell.api.identity import Identification
 from citewell.errors import MissingExtra
 from citewell.feedback import open_feedback
 from citewell.settings import Settings
@@ -45,6 +46,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(ops.router)
     mcp = _mcp(app, settings)
     app.add_middleware(Edge, max_body_bytes=settings.max_body_bytes, unbounded=(sources.UPLOADS,))
+    app.add_middleware(Identification)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=list(settings.cors_origins), allow_methods=["GET", "POST", "PATCH", "DELETE"],

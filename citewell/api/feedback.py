@@ -7,10 +7,10 @@ from fastapi import APIRouter, Request
 from langchain_core.messages import AIMessage, HumanMessage
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, StringConstraints
 
-from citewell.api.threads import caller_of, own_thread
+from citewell.api.turns import identity_of
 from citewell.errors import InvalidRequest, ThreadNotFound
 from citewell.feedback import FeedbackStore, Rating, Reason, Row
-from citewell.questions import check_thread_id
+from citewell.identity import bind, given_id
 from citewell.service import Service
 
 router = APIRouter(tags=["feedback"])
@@ -45,9 +45,9 @@ async def rate(request: Request, body: FeedbackRequest) -> Feedback:
     """Rate an answer."""
     service: Service = request.app.state.service
     store: FeedbackStore = request.app.state.feedback
-    thread_id = check_thread_id(body.thread_id) or ""
-    await own_thread(request, thread_id)
-    thread = await service.transcript(thread_id)
+    caller = identity_of(request).caller
+    await service.conversation(caller, body.thread_id)
+    thread = await service.transcript(caller, body.thread_id)
     if thread is None:
         raise ThreadNotFound("There is no such conversation, or it has expired.")
     position = len(thread.messages) - 1 if body.message is None else body.message
@@ -58,9 +58,9 @@ async def rate(request: Request, body: FeedbackRequest) -> Feedback:
     question = asked.text if asked else ""
     metadata = answer.additional_kwargs.get("metadata", {})
     row = Row(
-        thread_id=thread_id,
+        thread_id=bind(caller, body.thread_id),
         message=position,
-        caller=caller_of(request),
+        caller=caller,
         rating=body.rating,
         reason=body.reason,
         comment=body.comment,
@@ -72,13 +72,18 @@ async def rate(request: Request, body: FeedbackRequest) -> Feedback:
         model=metadata.get("model") or metadata.get("answerer") or "",
     )
     await store.put(row)
-    return Feedback.model_validate(row)
+    return _shown(row)
 
 
 @router.get("/feedback")
 async def ratings(request: Request, thread_id: str) -> FeedbackList:
     """What was said about a conversation's answers."""
+    service: Service = request.app.state.service
     store: FeedbackStore = request.app.state.feedback
-    thread_id = check_thread_id(thread_id) or ""
-    await own_thread(request, thread_id)
-    return FeedbackList(feedback=[Feedback.model_validate(row) for row in await store.of_thread(thread_id)])
+    caller = identity_of(request).caller
+    await service.conversation(caller, thread_id)
+    return FeedbackList(feedback=[_shown(row) for row in await store.of_thread(bind(caller, thread_id))])
+
+
+def _shown(row: Row) -> Feedback:
+    return Feedback.model_validate({**row, "thread_id": given_id(row["thread_id"])})

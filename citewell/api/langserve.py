@@ -22,7 +22,7 @@ from sse_starlette import EventSourceResponse
 from typing_extensions import TypedDict
 
 from citewell.api.problems import to_problem
-from citewell.api.turns import run_context
+from citewell.api.turns import identity_of, run_context
 from citewell.citations import Citation
 from citewell.errors import InvalidRequest
 from citewell.service import Result, Service, Turn
@@ -32,6 +32,9 @@ MOST_IN_BATCH = 100
 """Inputs one `batch` call may have."""
 ABREAST = 8
 """Turns of one `batch` call that run at the same time."""
+_IDENTITY = "__citewell_identity"
+"""Where the door writes who asks into `configurable`, over whatever a client put there; the underscores keep it out of
+traces."""
 _FOREIGN = ("__", "checkpoint", "langgraph", "run_id", "assistant_id", "graph_id")
 """Configurable keys a LangGraph client adds by itself; they mean nothing here and are let by."""
 
@@ -129,7 +132,7 @@ class Door(RunnableLambda[Any, Any]):
         return self._service().prepare(
             question,
             thread_id=chosen.get("thread_id"),
-            context=run_context(chosen, chosen.get("citewell_caller")),
+            context=run_context(chosen, chosen[_IDENTITY]),
             policy=chosen.get("thread_policy") or None,
             history=history,
         )
@@ -190,7 +193,7 @@ class Handler(APIHandler):
     """LangServe's handler, with faults that say what they are."""
 
     def __init__(self, door: Door, **options: Any) -> None:
-        super().__init__(door, **options)
+        super().__init__(door, per_req_config_modifier=_with_identity, **options)
         self._door = door
 
     async def _get_config_and_input(self, request: Request, config_hash: str, **kwargs: Any) -> tuple[Any, Any]:
@@ -225,6 +228,11 @@ class Handler(APIHandler):
     async def astream_events(self, request: Request, **kwargs: Any) -> EventSourceResponse:
         await _json(request)
         return await _honest(await super().astream_events(request, **kwargs))
+
+
+def _with_identity(config: dict[str, Any], request: Request) -> dict[str, Any]:
+    """LangServe calls this last, for every call that runs something, each of a batch included."""
+    return {**config, "configurable": {**(config.get("configurable") or {}), _IDENTITY: identity_of(request)}}
 
 
 @contextmanager

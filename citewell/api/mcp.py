@@ -19,8 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from citewell import __version__
 from citewell.api.problems import to_problem
 from citewell.api.sources import SearchHit, may_read
-from citewell.api.threads import caller_of
-from citewell.api.turns import run_context
+from citewell.api.turns import identity_of, run_context
 from citewell.citations import Citation
 from citewell.errors import SourceNotFound
 from citewell.service import Service
@@ -98,7 +97,7 @@ class Door:
         turn = self._service.prepare(
             call.question,
             thread_id=call.thread_id,
-            context=run_context({"filter": call.filter}, caller_of(_request(context))),
+            context=run_context({"filter": call.filter}, identity_of(_request(context))),
         )
         result = await self._service.ask(turn)
         answered = Answered(answer=result.answer, citations=result.citations, thread_id=result.thread_id)
@@ -110,7 +109,7 @@ class Door:
         return _result("\n".join([result.answer, "", *sources]).strip(), answered)
 
     async def _search(self, context: Context, call: Search) -> types.CallToolResult:
-        chosen = run_context({"filter": call.filter, "top_k": call.limit}, caller_of(_request(context)))
+        chosen = run_context({"filter": call.filter, "top_k": call.limit}, identity_of(_request(context)))
         found = await self._service.search(self._service.prepare(call.query, context=chosen, history=()))
         if found.blocked:
             return _result(f"The question was refused by a guard: {found.blocked}.", None, is_error=True)

@@ -20,8 +20,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
 from citewell.api.problems import Problem, to_problem
-from citewell.api.threads import caller_of
-from citewell.api.turns import run_context
+from citewell.api.turns import identity_of, run_context
 from citewell.citations import Citation
 from citewell.errors import ContextOverflow, InvalidRequest, NotFound, UnknownModel
 from citewell.models.chat import EXTRACTIVE
@@ -180,7 +179,7 @@ def _turn(request: Request, body: CompletionRequest) -> Turn:
     return service.prepare(
         last.text,
         thread_id=thread_id,
-        context=run_context(chosen, caller_of(request)),
+        context=run_context(chosen, identity_of(request)),
         policy=body.thread_policy,
         history=None if thread_id else history,
     )

@@ -5,9 +5,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
 
-from citewell.api.turns import run_context
+from citewell.api.turns import identity_of, run_context
 from citewell.citations import Citation
 from citewell.errors import ThreadNotFound
+from citewell.identity import bind
 from citewell.service import Service
 
 router = APIRouter(tags=["chat"])
@@ -67,7 +68,7 @@ async def chat(body: ChatRequest, request: Request) -> ChatResponse:
     turn = service.prepare(
         body.message,
         thread_id=body.conversation_id,
-        context=run_context(body.model_dump()),
+        context=run_context(body.model_dump(), identity_of(request)),
         policy=body.thread_policy,
     )
     result = await service.ask(turn)
@@ -90,7 +91,7 @@ async def conversation(
 ) -> ConversationPage:
     """Read a conversation, newest page first."""
     service: Service = request.app.state.service
-    thread = await service.transcript(conversation_id)
+    thread = await service.transcript(identity_of(request).caller, conversation_id)
     if thread is None:
         raise ThreadNotFound("There is no such conversation, or it has expired.")
     messages = [
@@ -125,6 +126,7 @@ async def conversation(
 async def forget(request: Request, conversation_id: str) -> Response:
     """Delete every trace of a conversation. Deleting what is not there is no fault."""
     service: Service = request.app.state.service
-    await service.forget(conversation_id)
-    await request.app.state.feedback.forget(conversation_id)
+    caller = identity_of(request).caller
+    await service.forget(caller, conversation_id)
+    await request.app.state.feedback.forget(bind(caller, conversation_id))
     return Response(status_code=204)

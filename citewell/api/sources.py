@@ -16,8 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
 from sse_starlette import EventSourceResponse
 
 from citewell.api.problems import to_problem
-from citewell.api.threads import caller_of
-from citewell.api.turns import run_context
+from citewell.api.turns import identity_of, run_context
 from citewell.documents import ScoredChunk, Source
 from citewell.errors import BodyTooLarge, InvalidRequest, NotAuthorized, SourceNotFound
 from citewell.ingestion.manifest import Manifest
@@ -120,7 +119,7 @@ async def sources(request: Request) -> SourceList:
 async def search(request: Request, body: SearchRequest) -> SearchResult:
     """Find passages as a turn would, without an answer."""
     service: Service = request.app.state.service
-    context = run_context(body.model_dump(), caller_of(request))
+    context = run_context(body.model_dump(), identity_of(request))
     found = await service.search(service.prepare(body.question, context=context, history=()))
     hits = [SearchHit.of(one) for one in found.chunks]
     return SearchResult(hits=hits, trace=found.trace, blocked=found.blocked)
@@ -288,7 +287,7 @@ async def _readable(request: Request, uri: str) -> Source:
 
 
 def may_read(request: Request, source: Source) -> bool:
-    access: frozenset[str] | None = request.scope.get("citewell_access")
+    access = identity_of(request).access
     return access is None or not access.isdisjoint(source.access)
 
 

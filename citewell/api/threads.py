@@ -6,8 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from citewell.errors import ThreadNotFound
-from citewell.questions import check_thread_id
+from citewell.api.turns import identity_of
 from citewell.service import Service
 from citewell.threads import ThreadInfo
 
@@ -32,12 +31,6 @@ class Renaming(BaseModel):
     title: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 
 
-def caller_of(request: Request) -> str:
-    """Whose conversations these are; everyone who may ask at all is `local` where callers are not told apart."""
-    caller: str = request.scope.get("citewell_caller") or "local"
-    return caller
-
-
 @router.get("/threads")
 async def threads(
     request: Request,
@@ -46,7 +39,7 @@ async def threads(
 ) -> ThreadPage:
     """List the caller's conversations, the one used last first."""
     service: Service = request.app.state.service
-    found = await service.threads.list(caller_of(request), limit=limit, before=before)
+    found = await service.conversations(identity_of(request).caller, limit=limit, before=before)
     return ThreadPage(
         threads=[_entry(info) for info in found], before=found[-1].updated if len(found) == limit else None
     )
@@ -56,24 +49,7 @@ async def threads(
 async def rename(request: Request, thread_id: str, body: Renaming) -> ThreadEntry:
     """Give a conversation another title."""
     service: Service = request.app.state.service
-    thread_id = check_thread_id(thread_id) or ""
-    info = await own_thread(request, thread_id)
-    if not await service.threads.rename(thread_id, body.title):
-        raise ThreadNotFound("There is no such conversation, or it has expired.")
-    return _entry(await service.threads.info(thread_id) or info)
-
-
-async def own_thread(request: Request, thread_id: str) -> ThreadInfo:
-    """The caller's own conversation.
-
-    Raises:
-        ThreadNotFound: There is none, or it is another caller's, which is not told apart.
-    """
-    service: Service = request.app.state.service
-    info = await service.threads.info(thread_id)
-    if info is None or info.owner != caller_of(request):
-        raise ThreadNotFound("There is no such conversation, or it has expired.")
-    return info
+    return _entry(await service.rename(identity_of(request).caller, thread_id, body.title))
 
 
 def _entry(info: ThreadInfo) -> ThreadEntry:

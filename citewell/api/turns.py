@@ -3,11 +3,20 @@
 from collections.abc import Mapping
 from typing import Any
 
+from starlette.requests import HTTPConnection
+
 from citewell.errors import InvalidRequest
+from citewell.identity import Identity
 from graph.state import RunContext
 
 
-def run_context(chosen: Mapping[str, Any], caller: str | None = None) -> RunContext:
+def identity_of(connection: HTTPConnection) -> Identity:
+    """Who a request or a socket comes from, as the middleware found out before any route saw it."""
+    identity: Identity = connection.scope["citewell_identity"]
+    return identity
+
+
+def run_context(chosen: Mapping[str, Any], identity: Identity) -> RunContext:
     """Read the per-call options; absent, null and empty mean "as the settings say".
 
     Raises:
@@ -29,5 +38,6 @@ def run_context(chosen: Mapping[str, Any], caller: str | None = None) -> RunCont
         top_k=pick("top_k", int),
         filter=pick("filter", dict),
         trace=bool(pick("trace", bool)),
-        caller=caller or "local",
+        caller=identity.caller,
+        access=None if identity.access is None else tuple(sorted(identity.access)),
     )

@@ -10,7 +10,7 @@ from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
 from citewell.api.problems import to_problem
 from citewell.api.rest import ChatRequest
-from citewell.api.turns import run_context
+from citewell.api.turns import identity_of, run_context
 from citewell.errors import InvalidRequest
 from citewell.service import Result, Service
 
@@ -62,7 +62,7 @@ async def _answer(socket: WebSocket, service: Service, inbox: asyncio.Queue[str]
             turn = service.prepare(
                 request.message,
                 thread_id=request.conversation_id or own_thread,
-                context=run_context(request.model_dump()),
+                context=run_context(request.model_dump(), identity_of(socket)),
                 policy=request.thread_policy,
             )
             own_thread = own_thread or turn.thread_id

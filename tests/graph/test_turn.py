@@ -55,7 +55,7 @@ async def test_a_first_question_skips_condensing_and_a_follow_up_does_not(servic
 async def test_a_long_thread_is_summarized_and_its_transcript_stays_whole(service: Service) -> None:
     for question in ("How high is the tower of the lighthouse?", "What does a return ticket of the ferry cost?") * 4:
         last = await ask(service, question, "long")
-    transcript = await service.transcript("long")
+    transcript = await service.transcript("local", "long")
     assert transcript is not None
     assert len(transcript.messages) == 16
     assert "Asked: How high is the tower" in transcript.summary
