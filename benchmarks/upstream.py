@@ -62,8 +62,8 @@ async def completions(request: Request) -> Response:
 
 
 async def slow_completions(request: Request) -> Response:
-    """The same, so slow that a client can leave in the middle."""
-    request.scope["headers"].append((b"x-pace", b"30"))
+    """The same, so many times slower that a client can leave in the middle."""
+    request.scope["headers"].append((b"x-pace", str(request.path_params.get("pace", 30)).encode()))
     return await completions(request)
 
 
@@ -74,6 +74,7 @@ async def stats(_: Request) -> Response:
 app = Starlette(
     routes=[
         Route("/v1/chat/completions", completions, methods=["POST"]),
+        Route("/pace/{pace:float}/chat/completions", slow_completions, methods=["POST"]),
         Route("/slow/chat/completions", slow_completions, methods=["POST"]),
         Route("/stats", stats),
     ]

@@ -265,10 +265,13 @@ class TurnTimeout(CitewellError):
 
 
 class Draining(CitewellError):
+    """`retry_after_s` is in seconds: another process answers, or soon will."""
+
     code = "draining"
     title = "The service is shutting down"
     status = 503
     retryable = True
+    retry_after_s = 1.0
 
 
 class IngestError(CitewellError):

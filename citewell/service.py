@@ -17,7 +17,6 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.graph.state import CompiledStateGraph
 
 from citewell import telemetry
-from citewell.citations import Citation
 from citewell.documents import ScoredChunk
 from citewell.errors import InvalidRequest, RunReplaced, ThreadNotFound, TurnTimeout, UnknownModel
 from citewell.identity import bind, given_id
@@ -26,10 +25,13 @@ from citewell.models.chat import EXTRACTIVE
 from citewell.questions import check_question, check_thread_id
 from citewell.retrieval import filters
 from citewell.retrieval.index import Index
+from citewell.runs import Result, Run, Runs
 from citewell.settings import Settings
 from citewell.threads import Policy, ThreadInfo, Threads
-from graph.events import listener
+from graph.events import Event, listener
 from graph.state import RunContext
+
+__all__ = ["Found", "Result", "Service", "Transcript", "Turn"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,17 +50,6 @@ class Turn:
     def stored_id(self) -> str:
         """The thread as it is stored and locked: the caller's own, whatever id was given."""
         return bind(self.context.caller, self.thread_id)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """How a turn ended."""
-
-    answer: str
-    citations: list[Citation]
-    thread_id: str
-    usage: dict[str, int]
-    metadata: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +83,7 @@ class Service:
         self.threads = threads
         self.index = index
         self.limits = limits
+        self.runs = Runs()
         self._stateless = stateless
 
     def prepare(
@@ -107,7 +99,9 @@ class Service:
 
         Raises:
             InvalidRequest: The question, the id or an option cannot be used; the message names it.
+            Draining: The process is shutting down.
         """
+        self.runs.check_open()
         context = context or RunContext()
         text = check_question(question, limit=self.settings.max_question_chars)
         given = check_thread_id(thread_id)
@@ -138,31 +132,11 @@ class Service:
         Raises:
             CitewellError: What stopped the turn; the question is in the thread all the same.
         """
-        events: asyncio.Queue[Any] = asyncio.Queue()
-        with telemetry.turn(turn.thread_id) as record:
-            run = asyncio.create_task(self._run(turn, config or {}, events))
-            stages: dict[str, float] = {}
-            try:
-                while (event := await events.get()) is not None:
-                    if "token" in event:
-                        record.token()
-                        yield event["token"]
-                    elif "stage" in event:
-                        stages[event["stage"]] = event["ms"]
-                final = await run
-            finally:
-                if not run.done():
-                    run.cancel()
-                    await asyncio.wait([run])
-            metadata = final["metadata"] | {"stages_ms": stages}
-            record.end(metadata, final["usage"])
-        yield Result(
-            answer=final["answer"],
-            citations=final["citations"],
-            thread_id=turn.thread_id,
-            usage=final["usage"],
-            metadata=metadata,
-        )
+        run = Run(uuid4().hex, turn.thread_id, turn.context.caller, is_kept=False)
+        self.runs.start(run, self._answer(turn, config or {}, run))
+        async with self.runs.following(run) as events:
+            async for event in events:
+                yield event
 
     async def ask(self, turn: Turn, config: RunnableConfig | None = None) -> Result:
         """Run a turn to its end."""
@@ -241,17 +215,37 @@ class Service:
     async def _check_model(self) -> dict[str, Any]:
         return {"name": self.settings.chat_model}
 
-    async def _run(self, turn: Turn, config: RunnableConfig, events: asyncio.Queue[Any]) -> dict[str, Any]:
+    async def _answer(self, turn: Turn, config: RunnableConfig, run: Run) -> Result:
+        stages: dict[str, float | str] = {}
+        with telemetry.turn(turn.thread_id) as record:
+
+            def hear(event: Event) -> None:
+                if "token" in event:
+                    record.token()
+                    run.say(str(event["token"]))
+                elif "stage" in event:
+                    stages[str(event["stage"])] = event["ms"]
+
+            final = await self._run(turn, config, hear)
+            metadata = final["metadata"] | {"stages_ms": stages}
+            record.end(metadata, final["usage"])
+        return Result(
+            answer=final["answer"],
+            citations=final["citations"],
+            thread_id=turn.thread_id,
+            usage=final["usage"],
+            metadata=metadata,
+        )
+
+    async def _run(self, turn: Turn, config: RunnableConfig, hear: Callable[[Event], None]) -> dict[str, Any]:
         try:
             async with asyncio.timeout(self.settings.turn_timeout_s) as deadline:
                 await self.limits.admit(turn.context.caller)
                 if turn.history is not None:
-                    return await self._drive(
-                        self._stateless, {"messages": list(turn.history)}, turn, config, {}, events
-                    )
+                    return await self._drive(self._stateless, {"messages": list(turn.history)}, turn, config, {}, hear)
                 async with self.threads.turn(turn.stored_id, turn.policy) as held:
                     await self.threads.record(turn.stored_id, turn.context.caller, turn.question)
-                    running = asyncio.create_task(self._drive(self.graph, {}, turn, config, held.config, events))
+                    running = asyncio.create_task(self._drive(self.graph, {}, turn, config, held.config, hear))
                     lost = asyncio.create_task(held.lost.wait())
                     try:
                         await asyncio.wait({running, lost}, return_when=asyncio.FIRST_COMPLETED)
@@ -267,17 +261,15 @@ class Service:
             if deadline.expired():
                 raise TurnTimeout(f"The answer took longer than {self.settings.turn_timeout_s:g} s.") from exc
             raise
-        finally:
-            events.put_nowait(None)
 
     async def _drive(
         self, graph: CompiledStateGraph[Any, Any, Any, Any], state: dict[str, Any], turn: Turn,
-        config: RunnableConfig, held: dict[str, Any], events: asyncio.Queue[Any],
+        config: RunnableConfig, held: dict[str, Any], hear: Callable[[Event], None],
     ) -> dict[str, Any]:  # fmt: skip
         # Whoever watches the run sees the thread's id as the caller knows it.
         watched = {**(config.get("metadata") or {}), "thread_id": turn.thread_id}
         config = {**config, "metadata": watched, "configurable": {"thread_id": turn.stored_id, **held}}
-        listener.set(events.put_nowait)  # for this task and those the graph starts from it
+        listener.set(hear)  # for this task and those the graph starts from it
         final = await graph.ainvoke(
             state | {"question": turn.question},
             config,

@@ -160,6 +160,15 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address the service listens on.")
     port: int = Field(8000, ge=0, le=65_535, description="Port the service listens on; 0 takes a free one.")
     workers: int = Field(1, ge=1, le=64, description="Worker processes. More than one needs a vector store server.")
+    drain_notice_s: float = Field(
+        2,
+        ge=0,
+        le=300,
+        description="After SIGTERM, readiness fails this long before new turns are refused, in seconds.",
+    )
+    drain_s: float = Field(
+        20, ge=0, le=3600, description="Longest that turns under way may then go on before they are cut, in seconds."
+    )
     uploads: Literal["on", "off"] = Field(
         "on", description="Whether callers may add documents through the service (`POST /uploads`)."
     )

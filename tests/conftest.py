@@ -4,6 +4,12 @@ import importlib.util
 
 pytest_plugins = [
     name
-    for name in ("tests.service", "tests.redis_servers", "tests.models.openai_server", "tests.browser")
+    for name in (
+        "tests.service",
+        "tests.redis_servers",
+        "tests.models.openai_server",
+        "tests.models.paced_server",
+        "tests.browser",
+    )
     if importlib.util.find_spec(name)
 ]

@@ -37,7 +37,9 @@ def environment(data_dir: Path, **settings: str) -> dict[str, str]:
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith(("CITEWELL_", "OPENAI_", "REDIS_"))
     }
-    return kept | {"CITEWELL_DATA_DIR": str(data_dir), "PYTHONPATH": str(ROOT)} | settings
+    return (
+        kept | {"CITEWELL_DATA_DIR": str(data_dir), "CITEWELL_DRAIN_NOTICE_S": "0", "PYTHONPATH": str(ROOT)} | settings
+    )
 
 
 def ingest(data_dir: Path, *paths: Path, **settings: str) -> None:

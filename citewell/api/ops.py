@@ -9,7 +9,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from citewell import __version__
-from citewell.errors import CitewellError
+from citewell.errors import CitewellError, Draining
 from citewell.service import Service
 
 router = APIRouter(tags=["operations"])
@@ -33,9 +33,12 @@ async def alive() -> dict[str, str]:
 
 @router.get("/readyz", response_model=None)
 async def ready(request: Request) -> Response:
-    """Readiness: the index, the threads and the chat model can be used."""
+    """Readiness: the index, the threads and the chat model can be used, and the process is not about to go."""
     service: Service = request.app.state.service
     checks: dict[str, Any] = {}
+    if service.runs.is_leaving:  # said without looking further: whoever balances the load must know soon
+        checks["drain"] = {"error": Draining.code, "detail": Draining.title}
+        return JSONResponse({"status": "not ready", "checks": checks}, 503)
     for name, check in service.checks().items():
         try:
             async with asyncio.timeout(READY_WITHIN_S):

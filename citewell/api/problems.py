@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 
-from citewell.errors import CitewellError, RateLimited
+from citewell.errors import CitewellError, Draining, RateLimited
 
 MEDIA_TYPE = "application/problem+json"
 log = structlog.get_logger()
@@ -63,7 +63,7 @@ def to_problem(exc: BaseException) -> Problem:
     """Turn any exception into a problem. What is not ours becomes a 500 that says nothing of its insides."""
     match exc:
         case CitewellError():
-            retry_after = exc.retry_after_s if isinstance(exc, RateLimited) else None
+            retry_after = exc.retry_after_s if isinstance(exc, RateLimited | Draining) else None
             return _problem(exc.code, exc.title, exc.status, exc.detail, exc.retryable, retry_after_s=retry_after)
         case RequestValidationError() | ValidationError():
             faults = [_fault(error) for error in exc.errors()]

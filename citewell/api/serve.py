@@ -1,23 +1,32 @@
 """Start the service: read the settings, say where it listens, run until told to stop."""
 
+import signal
 import sys
 from contextlib import suppress
 
 import uvicorn
+from fastapi import FastAPI
 from rich.console import Console
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from citewell.api.app import create_app
+from citewell.api.drain import Drain
 from citewell.errors import CitewellError, ConfigurationError
+from citewell.service import Service
 from citewell.settings import Settings
 from citewell.telemetry import configure_logging
 
+CLOSE_WITHIN_S = 5
+"""Time for connections to close once no turn is under way, in seconds."""
 
-class Plainly:
-    """Says in one sentence why the service could not start, where a traceback would say it in fifty lines."""
 
-    def __init__(self, app: ASGIApp) -> None:
+class Process:
+    """The application as a process of its own: it shuts down in good order, and says in one sentence why it could not
+    start, where a traceback would say it in fifty lines."""
+
+    def __init__(self, app: FastAPI, settings: Settings) -> None:
         self._app = app
+        self._settings = settings
         self.fault: CitewellError | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -27,6 +36,9 @@ class Plainly:
 
         async def say(message: Message) -> None:
             cause = sys.exc_info()[1]  # the framework reports from inside its except clause
+            if message["type"] == "lifespan.startup.complete":
+                service: Service = self._app.state.service
+                Drain(service.runs, self._settings).listen()
             if message["type"] == "lifespan.startup.failed" and isinstance(cause, CitewellError):
                 self.fault = cause
                 message = {**message, "message": cause.detail}
@@ -35,11 +47,11 @@ class Plainly:
         await self._app(scope, receive, say)
 
 
-def app() -> Plainly:
+def app() -> Process:
     """What each worker process runs."""
     settings = Settings.load()
     configure_logging(settings)
-    return Plainly(create_app(settings))
+    return Process(create_app(settings), settings)
 
 
 def main() -> None:
@@ -54,13 +66,15 @@ def main() -> None:
     _announce(settings)
     options = {
         "host": settings.host, "port": settings.port, "ws_max_size": settings.max_body_bytes,
-        "log_config": None, "access_log": False, "server_header": False,
+        "log_config": None, "access_log": False, "server_header": False, "timeout_graceful_shutdown": CLOSE_WITHIN_S,
     }  # fmt: skip
     if settings.workers > 1:
         uvicorn.run("citewell.api.serve:app", factory=True, workers=settings.workers, **options)  # type: ignore[arg-type]  # its options are of many types
         return
     server = uvicorn.Server(uvicorn.Config(first, **options))  # type: ignore[arg-type]  # as above
-    with suppress(SystemExit):  # its own exit code for a start that failed
+    # The server raises the signal that ended it once more when it is done; by then all is in order.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with suppress(SystemExit, KeyboardInterrupt):  # its own exit code for a start that failed
         server.run()
     if first.fault:
         print(f"citewell: {first.fault.detail}", file=sys.stderr)

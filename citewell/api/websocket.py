@@ -11,12 +11,14 @@ from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from citewell.api.problems import to_problem
 from citewell.api.rest import ChatRequest
 from citewell.api.turns import identity_of, run_context
-from citewell.errors import InvalidRequest
+from citewell.errors import Draining, InvalidRequest
 from citewell.service import Result, Service
 
 router = APIRouter()
 WAITING = 16
 """Messages a client may send ahead while one is being answered."""
+RESTARTING, TRY_AGAIN = 1012, 1013
+"""Close codes (IANA's WebSocket registry) of a socket that must move to another process, and of one that came late."""
 
 
 @router.websocket("/ws/chat")
@@ -31,6 +33,9 @@ async def chat(socket: WebSocket) -> None:
         await socket.close(1008, "origin not allowed")
         return
     await socket.accept()
+    if service.runs.is_closed:
+        await socket.close(TRY_AGAIN, Draining.title)
+        return
     inbox: asyncio.Queue[str] = asyncio.Queue(WAITING)
     reader = asyncio.create_task(_read(socket, inbox))
     writer = asyncio.create_task(_answer(socket, service, inbox))
@@ -74,6 +79,9 @@ async def _answer(socket: WebSocket, service: Service, inbox: asyncio.Queue[str]
         except Exception as exc:  # noqa: BLE001  # an open socket has no status: the frame is the only way to say it
             problem = to_problem(exc)
             await _send(socket, {"error": problem.model_dump(exclude_none=True)})
+            if isinstance(exc, Draining):
+                await socket.close(RESTARTING, exc.title)
+                return
             if problem.status == 500:
                 await socket.close(1011)
                 return

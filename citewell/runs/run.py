@@ -1,0 +1,89 @@
+"""One turn under way: a task of its own, and what it has said so far, for whoever listens."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from citewell.citations import Citation
+from citewell.errors import CitewellError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """How a turn ended."""
+
+    answer: str
+    citations: list[Citation]
+    thread_id: str
+    usage: dict[str, int]
+    metadata: dict[str, Any]
+
+
+class Run:
+    """A turn that is answered whether somebody listens or not.
+
+    Its events are numbered from 1: the answer's pieces, then the result.
+
+    Args:
+        run_id: Names it, in all workers.
+        thread_id: The conversation it belongs to.
+        caller: Whose it is.
+        is_kept: Whether it goes on when whoever listens leaves.
+    """
+
+    def __init__(self, run_id: str, thread_id: str, caller: str, *, is_kept: bool) -> None:
+        self.run_id = run_id
+        self.thread_id = thread_id
+        self.caller = caller
+        self.is_kept = is_kept
+        self.said: list[str] = []
+        self.task: asyncio.Task[Result]
+        self._listeners: set[asyncio.Event] = set()
+        self._cause: CitewellError | None = None
+
+    def start(self, work: Coroutine[Any, Any, Result]) -> None:
+        self.task = asyncio.create_task(work)
+        self.task.add_done_callback(lambda _: self._tell())
+
+    def say(self, piece: str) -> None:
+        """Add a piece of the answer."""
+        self.said.append(piece)
+        self._tell()
+
+    async def follow(self, after: int = 0) -> AsyncGenerator[str | Result, None]:
+        """The events after number `after`: those that have been, then the rest as they come.
+
+        Raises:
+            CitewellError: What stopped the turn.
+        """
+        news = asyncio.Event()
+        self._listeners.add(news)
+        try:
+            while True:
+                while after < len(self.said):
+                    after += 1
+                    yield self.said[after - 1]
+                if self.task.done():
+                    break
+                news.clear()
+                await news.wait()
+        finally:
+            self._listeners.discard(news)
+        if self._cause is not None and self.task.cancelled():
+            raise self._cause
+        if after == len(self.said):
+            yield self.task.result()
+
+    async def end(self, cause: CitewellError | None = None) -> None:
+        """Cancel it and wait until it has let go of everything; listeners get the cause."""
+        if not self.task.done():
+            self._cause = cause
+            self.task.cancel()
+            await asyncio.wait([self.task])
+
+    def _tell(self) -> None:
+        for news in self._listeners:
+            news.set()

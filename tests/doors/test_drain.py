@@ -1,0 +1,189 @@
+"""SIGTERM: readiness falls first, new turns are refused, those under way end, the process exits with 0."""
+
+import asyncio
+import json
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import websockets
+
+from tests.models.paced_server import Paced
+from tests.service import Live, problem, running
+
+QUESTION = "How high is the tower of the lighthouse?"
+
+
+@pytest.fixture
+def service(indexed: Path, tmp_path: Path) -> Iterator[Callable[..., Live]]:
+    """Start services over copies of the one index."""
+    with ExitStack() as stack:
+
+        def begin(name: str = "data", **settings: str) -> Live:
+            return stack.enter_context(over_a_copy(indexed, tmp_path / name, **settings))
+
+        yield begin
+
+
+@contextmanager
+def over_a_copy(indexed: Path, data_dir: Path, **settings: str) -> Iterator[Live]:
+    if not data_dir.exists():
+        shutil.copytree(indexed, data_dir)
+    with running(data_dir, **settings) as live:
+        yield live
+
+
+async def until_the_model_is_asked(paced: Paced, before: int) -> None:
+    for _ in range(200):
+        if (await asyncio.to_thread(paced.calls))["started"] > before:
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("no call reached the model")
+
+
+async def test_a_turn_under_way_ends_and_a_new_one_is_refused(service: Callable[..., Live], paced: Paced) -> None:
+    live = service(**paced.model(6))
+    before = paced.calls()["started"]
+    async with httpx.AsyncClient(base_url=live.url, timeout=30) as client, websockets.connect(live.ws) as idle:
+        turn = asyncio.create_task(client.post("/chat", json={"message": QUESTION, "conversation_id": "t"}))
+        await until_the_model_is_asked(paced, before)
+        live.process.send_signal(signal.SIGTERM)
+        await asyncio.sleep(0.3)
+        ready = await client.get("/readyz")
+        assert (ready.status_code, ready.json()["checks"]) == (
+            503, {"drain": {"error": "draining", "detail": "The service is shutting down"}},
+        )  # fmt: skip
+        for path, body in (
+            ("/chat", {"message": QUESTION}),
+            ("/rag/invoke", {"input": {"question": QUESTION}}),
+            ("/rag/stream", {"input": {"question": QUESTION}}),
+        ):
+            refused = await client.post(path, json=body)
+            assert problem(refused, "draining", 503)["retryable"]
+            assert refused.headers["retry-after"] == "1"
+        openai = await client.post(
+            "/v1/chat/completions", json={"model": "citewell", "messages": [{"role": "user", "content": QUESTION}]}
+        )
+        assert (openai.status_code, openai.headers["retry-after"]) == (503, "1")
+        await idle.send(json.dumps({"message": QUESTION}))
+        assert json.loads(await idle.recv())["error"]["code"] == "draining"
+        with pytest.raises(websockets.ConnectionClosed):
+            await idle.recv()
+        assert idle.close_code == 1012
+        async with websockets.connect(live.ws) as late:
+            with pytest.raises(websockets.ConnectionClosed):
+                await late.recv()
+        assert late.close_code == 1013
+        assert "42 metres" in (await turn).raise_for_status().json()["response"]
+    assert await asyncio.to_thread(live.process.wait, 10) == 0
+
+
+async def test_a_socket_hears_the_end_of_its_turn(service: Callable[..., Live], paced: Paced) -> None:
+    live = service(**paced.model(3))
+    async with websockets.connect(live.ws) as socket:
+        await socket.send(json.dumps({"message": QUESTION}))
+        await socket.recv()
+        live.process.send_signal(signal.SIGTERM)
+        frame = {}
+        while not frame.get("done"):
+            frame = json.loads(await socket.recv())
+        with pytest.raises(websockets.ConnectionClosed):
+            await socket.recv()
+    assert socket.close_code == 1012
+    assert await asyncio.to_thread(live.process.wait, 10) == 0
+
+
+async def test_readiness_fails_before_turns_are_refused(service: Callable[..., Live]) -> None:
+    live = service(CITEWELL_DRAIN_NOTICE_S="2")
+    live.process.send_signal(signal.SIGTERM)
+    async with httpx.AsyncClient(base_url=live.url, timeout=30) as client:
+        for _ in range(50):
+            if (await client.get("/readyz")).status_code == 503:
+                break
+            await asyncio.sleep(0.02)
+        reply = await client.post("/chat", json={"message": QUESTION})
+    assert "42 metres" in reply.raise_for_status().json()["response"]
+    assert await asyncio.to_thread(live.process.wait, 10) == 0
+
+
+async def test_a_turn_that_outlasts_the_deadline_is_cut_and_told_so(service: Callable[..., Live], paced: Paced) -> None:
+    live = service(CITEWELL_DRAIN_S="0.5", **paced.model(30))
+    async with websockets.connect(live.ws) as socket:
+        await socket.send(json.dumps({"message": QUESTION}))
+        await socket.recv()
+        live.process.send_signal(signal.SIGTERM)
+        frame = {}
+        while "error" not in frame:
+            frame = json.loads(await socket.recv())
+    assert (frame["error"]["code"], frame["error"]["retryable"]) == ("draining", True)
+    assert await asyncio.to_thread(live.process.wait, 10) == 0
+
+
+def test_ctrl_c_ends_it_at_once_and_without_a_traceback(service: Callable[..., Live]) -> None:
+    live = service(CITEWELL_DRAIN_NOTICE_S="60")
+    live.process.send_signal(signal.SIGINT)
+    assert live.process.wait(10) == 0
+    assert "Traceback" not in live.log.read_text()
+
+
+async def test_a_rolling_restart_under_load_loses_no_turn(
+    indexed: Path, tmp_path: Path, paced: Paced, redis_url: str
+) -> None:
+    settings = paced.model(1) | {"CITEWELL_REDIS_URL": redis_url, "CITEWELL_DRAIN_NOTICE_S": "0.5"}
+    workers: list[Live | None] = [None, None]
+    asked: dict[str, list[str]] = {f"talk {n}": [] for n in range(6)}
+    restarted = asyncio.Event()
+
+    async def ready(client: httpx.AsyncClient) -> str:
+        while True:
+            for live in workers:
+                if live is None:
+                    continue
+                try:
+                    if (await client.get(f"{live.url}/readyz")).status_code == 200:
+                        return live.url
+                except httpx.ConnectError:
+                    continue
+            await asyncio.sleep(0.02)
+
+    async def talk(thread: str) -> None:
+        async with httpx.AsyncClient(timeout=30) as client:
+            while not restarted.is_set():
+                question = f"How high is the tower, for the {len(asked[thread]) + 1}. time?"
+                asked[thread].append(question)
+                body = {"message": question, "conversation_id": thread}
+                (await client.post(f"{await ready(client)}/chat", json=body)).raise_for_status()
+
+    stacks = [ExitStack(), ExitStack()]
+
+    def start(n: int) -> Live:
+        return stacks[n].enter_context(over_a_copy(indexed, tmp_path / f"data {n}", **settings))
+
+    try:
+        workers[:] = await asyncio.gather(*(asyncio.to_thread(start, n) for n in range(2)))
+        talks = [asyncio.create_task(talk(thread)) for thread in asked]
+        for n, old in enumerate(list(workers)):
+            await asyncio.sleep(0.5)
+            assert old is not None
+            old.process.send_signal(signal.SIGTERM)
+            assert await asyncio.to_thread(old.process.wait, 30) == 0
+            workers[n] = await asyncio.to_thread(start, n)
+        await asyncio.sleep(0.5)
+        restarted.set()
+        await asyncio.gather(*talks)
+        one = workers[0]
+        assert one is not None
+        async with httpx.AsyncClient(base_url=one.url) as client:
+            for thread, questions in asked.items():
+                history = (await client.get(f"/conversation/{thread}?limit=1000")).raise_for_status().json()["history"]
+                assert [message["content"] for message in history if message["role"] == "user"] == questions
+                assert [message["role"] for message in history] == ["user", "assistant"] * len(questions)
+                assert all("42 metres" in message["content"] for message in history[1::2])
+        assert sum(map(len, asked.values())) > 24, "there was no load to speak of"
+    finally:
+        for stack in stacks:
+            await asyncio.to_thread(stack.close)
