@@ -130,8 +130,11 @@ def test_ctrl_c_ends_it_at_once_and_without_a_traceback(service: Callable[..., L
     assert "Traceback" not in live.log.read_text()
 
 
+@pytest.mark.parametrize(
+    ("rounds", "comes_back"), [(1, False), pytest.param(4, True, marks=pytest.mark.slow)], ids=["one goes", "rolling"]
+)
 async def test_a_rolling_restart_under_load_loses_no_turn(
-    indexed: Path, tmp_path: Path, paced: Paced, redis_url: str
+    indexed: Path, tmp_path: Path, paced: Paced, redis_url: str, rounds: int, comes_back: bool
 ) -> None:
     settings = paced.model(1) | {"CITEWELL_REDIS_URL": redis_url, "CITEWELL_DRAIN_NOTICE_S": "0.5"}
     workers: list[Live | None] = [None, None]
@@ -166,24 +169,26 @@ async def test_a_rolling_restart_under_load_loses_no_turn(
     try:
         workers[:] = await asyncio.gather(*(asyncio.to_thread(start, n) for n in range(2)))
         talks = [asyncio.create_task(talk(thread)) for thread in asked]
-        for n, old in enumerate(list(workers)):
+        for n in range(rounds):
             await asyncio.sleep(0.5)
+            old = workers[n % 2]
             assert old is not None
             old.process.send_signal(signal.SIGTERM)
             assert await asyncio.to_thread(old.process.wait, 30) == 0
-            workers[n] = await asyncio.to_thread(start, n)
+            if comes_back:
+                workers[n % 2] = await asyncio.to_thread(start, n % 2)
         await asyncio.sleep(0.5)
         restarted.set()
         await asyncio.gather(*talks)
-        one = workers[0]
+        one = workers[1]
         assert one is not None
         async with httpx.AsyncClient(base_url=one.url) as client:
             for thread, questions in asked.items():
                 history = (await client.get(f"/conversation/{thread}?limit=1000")).raise_for_status().json()["history"]
                 assert [message["content"] for message in history if message["role"] == "user"] == questions
                 assert [message["role"] for message in history] == ["user", "assistant"] * len(questions)
-                assert all("42 metres" in message["content"] for message in history[1::2])
-        assert sum(map(len, asked.values())) > 24, "there was no load to speak of"
+                assert all(message["content"] for message in history)
+        assert sum(map(len, asked.values())) > 12, "there was no load to speak of"
     finally:
         for stack in stacks:
             await asyncio.to_thread(stack.close)

@@ -2,47 +2,31 @@
 
 import asyncio
 import json
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
 import websockets
 
-from tests.service import ROOT, Live, free_port
+from tests.models.paced_server import Paced
+from tests.service import Live
 
 QUESTION = "How high is the tower of the lighthouse?"
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[str]:
-    """A model server so slow that there is time to leave; it counts who left."""
-    port = free_port()
-    process = subprocess.Popen([sys.executable, "-m", "benchmarks.upstream", str(port)], cwd=ROOT)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(200):
-            try:
-                httpx.get(f"{url}/stats").raise_for_status()
-                break
-            except httpx.TransportError:
-                time.sleep(0.05)
-        yield url
-    finally:
-        process.terminate()
-        process.wait()
+def upstream(paced: Paced) -> str:
+    return paced.url
 
 
 @pytest.fixture(scope="module")
-def slow(upstream: str, indexed: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+def slow(paced: Paced, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     from tests.service import LIBRARY, ingest, running
 
     data_dir = tmp_path_factory.mktemp("slow") / "data"
     data_dir.mkdir()
     ingest(data_dir, LIBRARY)
-    with running(data_dir, CITEWELL_CHAT_MODEL="openai:slow", OPENAI_API_KEY="none", OPENAI_BASE_URL=f"{upstream}/slow") as live:  # fmt: skip
+    with running(data_dir, **paced.model(30)) as live:
         yield live
 
 
