@@ -15,7 +15,7 @@ from citewell.api import serve as server
 from citewell.errors import CitewellError, ConfigurationError
 from citewell.service import Result
 from citewell.settings import Settings
-from citewell.telemetry import configure_logging
+from citewell.telemetry.logs import configure_logging
 from citewell.wiring import open_service
 from graph.state import RunContext
 

@@ -177,6 +177,9 @@ class Settings(BaseSettings):
     )
     cors_origins: tuple[str, ...] = Field((), description="Origins a browser page may call from (JSON list). None by default.")  # fmt: skip
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe level logged.")
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="Log lines as JSON or as text; `auto` is text on a terminal and JSON elsewhere."
+    )
 
     # --- the chat page ------------------------------------------------------------------------
     ui_service_url: str = Field(

@@ -10,6 +10,7 @@ pytest_plugins = [
         "tests.models.openai_server",
         "tests.models.paced_server",
         "tests.browser",
+        "tests.chroma_server",
     )
     if importlib.util.find_spec(name)
 ]

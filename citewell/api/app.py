@@ -9,6 +9,7 @@ from fastapi_offline import FastAPIOffline
 
 from citewell import __version__
 from citewell.api import feedback, langserve, openai, ops, problems, rest, sources, threads, websocket
+from citewell.api.arrivals import Arrivals
 from citewell.api.edge import Edge
 from citewell.api.identity import Identification
 from citewell.errors import MissingExtra
@@ -50,9 +51,10 @@ def create_app(settings: Settings) -> FastAPI:
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=list(settings.cors_origins), allow_methods=["GET", "POST", "PATCH", "DELETE"],
-            allow_headers=["authorization", "content-type", "x-thread-id"],
+            allow_headers=["authorization", "content-type", "x-request-id", "x-thread-id"],
             expose_headers=["x-request-id", "retry-after", "x-thread-id"],
         )  # fmt: skip
+    app.add_middleware(Arrivals)  # the last one added is the first that sees a request
     return app
 
 

@@ -1,10 +1,7 @@
-"""What happens to every HTTP request before a route sees it: an id, a bound on the body, and a watch on the client."""
+"""What happens to every HTTP request before a route sees it: a bound on the body, and a watch on the client."""
 
 import asyncio
-from uuid import uuid4
 
-import structlog
-from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -29,25 +26,16 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        scope["request_id"] = request_id = str(uuid4())
-        structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=request_id)
-
-        async def send_with_id(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["x-request-id"] = request_id
-            await send(message)
-
         if scope["path"] in self._unbounded:
-            await self._app(scope, receive, send_with_id)
+            await self._app(scope, receive, send)
             return
         try:
             body = await self._body(scope, receive)
         except BodyTooLarge as exc:
-            await problems.response(exc, Request(scope))(scope, receive, send_with_id)
+            await problems.response(exc, Request(scope))(scope, receive, send)
             return
         if body is not None:
-            await self._watched(scope, receive, send_with_id, body)
+            await self._watched(scope, receive, send, body)
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes | None:
         """The whole body; None when the client left while sending it."""

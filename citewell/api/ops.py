@@ -1,16 +1,19 @@
 """What operators and browsers look at: the front page, liveness, readiness, metrics."""
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from citewell import __version__
 from citewell.errors import CitewellError, Draining
 from citewell.service import Service
+from citewell.telemetry import metrics as dials
+from citewell.telemetry.workers import exposition
 
 router = APIRouter(tags=["operations"])
 READY_WITHIN_S = 3.0
@@ -52,6 +55,10 @@ async def ready(request: Request) -> Response:
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
-async def metrics() -> PlainTextResponse:
-    """Prometheus text format."""
-    return PlainTextResponse(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+async def metrics(request: Request) -> PlainTextResponse:
+    """Prometheus text format; of several workers any answers for all."""
+    service: Service = request.app.state.service
+    with suppress(CitewellError, TimeoutError):  # readiness says so; the last figures stay
+        async with asyncio.timeout(READY_WITHIN_S):
+            dials.index_size(await service.index.stats())
+    return PlainTextResponse(await asyncio.to_thread(exposition), media_type=CONTENT_TYPE_LATEST)

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 
 from citewell.errors import CitewellError, Draining, RateLimited
+from citewell.telemetry import arrival
 
 MEDIA_TYPE = "application/problem+json"
 log = structlog.get_logger()
@@ -78,7 +79,8 @@ def to_problem(exc: BaseException) -> Problem:
 
 def _problem(code: str, title: str, status: int, detail: str, retryable: bool = False, **more: Any) -> Problem:
     return Problem(
-        type=f"/docs/errors#{code}", title=title, status=status, detail=detail, code=code, retryable=retryable, **more
+        type=f"/docs/errors#{code}", title=title, status=status, detail=detail, code=code, retryable=retryable,
+        request_id=arrival.current.get().request_id or None, **more
     )  # fmt: skip
 
 
@@ -93,8 +95,9 @@ def _fault(error: Any) -> Fault:
 def response(exc: BaseException, request: Request) -> JSONResponse:
     problem = to_problem(exc)
     problem.instance = request.url.path
-    problem.request_id = request.scope.get("request_id")
     headers = dict(getattr(exc, "headers", None) or {})
+    if problem.request_id:  # an unforeseen fault leaves by a way that sets no headers
+        headers["X-Request-ID"] = problem.request_id
     if problem.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, round(problem.retry_after_s)))
     if problem.status == 401:

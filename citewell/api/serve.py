@@ -14,7 +14,11 @@ from citewell.api.drain import Drain
 from citewell.errors import CitewellError, ConfigurationError
 from citewell.service import Service
 from citewell.settings import Settings
-from citewell.telemetry import configure_logging
+from citewell.telemetry.logs import configure_logging
+from citewell.telemetry.workers import shared_metrics
+
+WORKER_STARTS_WITHIN_S = 60
+"""A worker answers its parent once it has imported everything: on a busy machine later than uvicorn's 5 seconds."""
 
 CLOSE_WITHIN_S = 5
 """Time for connections to close once no turn is under way, in seconds."""
@@ -69,7 +73,11 @@ def main() -> None:
         "log_config": None, "access_log": False, "server_header": False, "timeout_graceful_shutdown": CLOSE_WITHIN_S,
     }  # fmt: skip
     if settings.workers > 1:
-        uvicorn.run("citewell.api.serve:app", factory=True, workers=settings.workers, **options)  # type: ignore[arg-type]  # its options are of many types
+        with shared_metrics():
+            uvicorn.run(
+                "citewell.api.serve:app", factory=True, workers=settings.workers,
+                timeout_worker_healthcheck=WORKER_STARTS_WITHIN_S, **options,  # type: ignore[arg-type]  # its options are of many types
+            )  # fmt: skip
         return
     server = uvicorn.Server(uvicorn.Config(first, **options))  # type: ignore[arg-type]  # as above
     # The server raises the signal that ended it once more when it is done; by then all is in order.

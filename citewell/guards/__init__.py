@@ -28,6 +28,7 @@ from citewell.guards.verdict import (
 from citewell.models.embedder import Embedder
 from citewell.models.minilm import MiniLM
 from citewell.settings import Settings
+from citewell.telemetry import metrics
 
 __all__ = [
     "ACTIVE_MARKUP",
@@ -61,6 +62,11 @@ class Guards:
         Returns:
             A verdict; where the policy is `redact`, its `text` is the question to go on with.
         """
+        verdict = await self._judge(question)
+        metrics.judged("question", verdict)
+        return verdict
+
+    async def _judge(self, question: str) -> Verdict:
         if self._scanner is not None:
             try:
                 async with asyncio.timeout(GUARD_TIMEOUT_S):
@@ -81,6 +87,16 @@ class Guards:
         Returns:
             Kept chunks in their order, and the others each with its verdict.
         """
+        kept, quarantined = await self._divide(chunks)
+        if kept:
+            metrics.judged("chunk", allow(), times=len(kept))
+        for _, verdict in quarantined:
+            metrics.judged("chunk", verdict)
+        return kept, quarantined
+
+    async def _divide(
+        self, chunks: Sequence[ScoredChunk]
+    ) -> tuple[list[ScoredChunk], list[tuple[ScoredChunk, Verdict]]]:
         if self._scanner is None or not chunks:
             return list(chunks), []
         try:

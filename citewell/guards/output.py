@@ -10,6 +10,7 @@ from typing import Final, Literal
 
 from citewell.guards.personal import CUE_WINDOW, Detector, Hit, replace
 from citewell.guards.verdict import ACTIVE_MARKUP, PERSONAL_DATA, PROMPT_LEAK, Verdict, allow, block, change
+from citewell.telemetry import metrics
 
 Policy = Literal["allow", "redact", "refuse"]
 
@@ -218,7 +219,9 @@ class AnswerScreen:
 
     def finish(self) -> str:
         """The rest of what may be shown."""
-        return self._pass("", last=True)
+        rest = self._pass("", last=True)
+        metrics.judged("answer", self.verdict)
+        return rest
 
     @property
     def is_blocked(self) -> bool:

@@ -17,6 +17,7 @@ from citewell.ingestion.manifest import Manifest
 from citewell.ingestion.report import FileReport
 from citewell.ingestion.sync import WritableIndex, open_parser_for, report_of
 from citewell.settings import Settings
+from citewell.telemetry import metrics
 
 _MOST_NAME_BYTES = 200
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"|?*]|[\ud800-\udfff]')
@@ -47,7 +48,16 @@ async def ingest_upload(
         SourceUnsupported, SourceUnreadable: No text can be had from it; nothing was changed.
         IngestBusy: Another ingestion holds the index.
     """
-    name = safe_name(name)
+    with metrics.ingestion():
+        report = await _ingest(index, settings, safe_name(name), data, embedded)
+    metrics.INGESTED.labels(report.status).inc()
+    metrics.INGESTED_CHUNKS.inc(report.chunks)
+    return report
+
+
+async def _ingest(
+    index: WritableIndex, settings: Settings, name: str, data: bytes, embedded: Callable[[int, int], None] | None
+) -> FileReport:
     folder = (settings.data_dir / "uploads").absolute()
     temporary = await asyncio.to_thread(_save, folder, data)
     try:

@@ -24,6 +24,7 @@ from citewell.errors import (
 from citewell.limits.ledger import Ask, Ledger, Outcome, ProcessLedger, RedisLedger
 from citewell.limits.prices import NANO, Prices
 from citewell.settings import Settings
+from citewell.telemetry import metrics
 from citewell.threads.connection import connect
 
 __all__ = ["Limits", "Prices", "Reservation", "open_limits"]
@@ -40,13 +41,14 @@ log = structlog.get_logger()
 class Reservation:
     """Money and tokens set aside for one call to a model, its retries included."""
 
-    def __init__(self, *, model: str, ask: Ask | None, outcome: Outcome | None, share: float) -> None:
+    def __init__(self, *, model: str, ask: Ask | None, outcome: Outcome | None, share: float, prices: Prices) -> None:
         self.model = model
         """The model to call: the one asked for, or the cheaper one that still fits."""
         self.share = share
         """Of the day's budget, spent and set aside so far: 0..1, 0 without a budget."""
         self._ask = ask
         self._outcome = outcome
+        self._prices = prices
         self._used: tuple[int, int] | None = None
 
     @property
@@ -63,7 +65,11 @@ class Reservation:
             usage: `input_tokens` and `output_tokens`, as LangChain's `UsageMetadata`.
         """
         had = self._used or (0, 0)
-        self._used = (had[0] + _count(usage, "input_tokens"), had[1] + _count(usage, "output_tokens"))
+        read, written = _count(usage, "input_tokens"), _count(usage, "output_tokens")
+        self._used = (had[0] + read, had[1] + written)
+        priced = self._prices.knows(self.model)
+        cost = self._prices.cost(self.model, read, written) / NANO if priced else 0.0
+        metrics.model_used(self.model, read, written, cost)
 
     def release(self) -> None:
         """Note that nothing was used, since the call never reached the provider."""
@@ -113,7 +119,7 @@ class Limits:
             LimitsUnavailable: The ledger cannot be reached; no call is made unpaid.
         """
         if not self._max_cost and not self._max_tokens:
-            yield Reservation(model=model, ask=None, outcome=None, share=0.0)
+            yield Reservation(model=model, ask=None, outcome=None, share=0.0, prices=self._prices)
             return
         models = [model] + ([self._cheaper] if self._cheaper and self._cheaper != model else [])
         asks = [
@@ -123,8 +129,9 @@ class Limits:
         if outcome.choice is None:
             raise self._refusal(outcome, asks[-1])
         reservation = Reservation(
-            model=models[outcome.choice], ask=asks[outcome.choice], outcome=outcome, share=self._share(outcome)
-        )
+            model=models[outcome.choice], ask=asks[outcome.choice], outcome=outcome, share=self._share(outcome),
+            prices=self._prices,
+        )  # fmt: skip
         self._warn(outcome, asks[outcome.choice])
         try:
             yield reservation

@@ -20,6 +20,7 @@ from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 
 from citewell.errors import CheckpointError, ConfigurationError
+from citewell.telemetry import metrics
 
 Client = redis.asyncio.Redis | redis.asyncio.RedisCluster
 
@@ -129,6 +130,7 @@ class Connection:
     def __init__(self, client: Client, *, max_connections: int, patience_s: float) -> None:
         self.client = client
         self._slots = asyncio.Semaphore(max_connections)
+        metrics.REDIS_LIMIT.set(max_connections)
         self._patience_s = patience_s
         self.calls = 0
         """Scripts and commands sent so far: round trips."""
@@ -160,7 +162,8 @@ class Connection:
             while True:
                 self.calls += 1
                 try:
-                    return await call(*args)
+                    with metrics.redis_call():
+                        return await call(*args)
                 except PERMANENT as exc:
                     raise CheckpointError("Redis refuses the credentials it was given.") from exc
                 except TRANSIENT as exc:

@@ -6,10 +6,7 @@ real ones take the same tests besides.
 
 import inspect
 import os
-import shutil
 import socket
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -43,33 +40,6 @@ if os.environ.get("PINECONE_API_KEY"):
     STORES.append("pinecone")
 if os.environ.get("CITEWELL_TEST_WEAVIATE_URL"):
     STORES.append("weaviate")
-
-
-@pytest.fixture(scope="module")
-def chroma_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real Chroma server on a free port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    folder = tmp_path_factory.mktemp("chroma-server")
-    program = shutil.which("chroma", path=str(Path(sys.executable).parent))
-    assert program, "chromadb brings the command"
-    process = subprocess.Popen(
-        [program, "run", "--path", str(folder), "--port", str(port), "--host", "127.0.0.1"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    url = f"http://127.0.0.1:{port}"
-    for _ in range(600):
-        try:
-            if httpx.get(f"{url}/api/v2/heartbeat", timeout=1).is_success:
-                break
-        except httpx.HTTPError:
-            time.sleep(0.1)
-    else:
-        pytest.fail("the Chroma server did not start")
-    yield url
-    process.terminate()
-    process.wait()
 
 
 @pytest.fixture(scope="module")

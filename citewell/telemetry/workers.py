@@ -1,0 +1,47 @@
+"""Metrics of several worker processes as one: each keeps its figures in a shared folder, and any of them can add up all.
+
+prometheus_client decides when it is imported, by the variable below, so the process that starts the workers sets it.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
+
+
+@contextmanager
+def shared_metrics() -> Iterator[Path]:
+    """A folder for the workers that are started meanwhile; it goes when they have ended."""
+    with tempfile.TemporaryDirectory(prefix="citewell-metrics-") as folder:
+        os.environ[VARIABLE] = folder  # noqa: TID251  # for the workers, which inherit it
+        try:
+            yield Path(folder)
+        finally:
+            del os.environ[VARIABLE]  # noqa: TID251  # as above
+
+
+def exposition() -> bytes:
+    """All metrics in Prometheus' text format. Blocking: of several workers it reads a few files each."""
+    folder = os.environ.get(VARIABLE)  # noqa: TID251  # no setting of ours
+    if not folder:
+        return generate_latest()
+    _forget_the_dead(Path(folder))
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
+    return generate_latest(registry)
+
+
+def _forget_the_dead(folder: Path) -> None:
+    """Drop the gauges of workers that are gone; what they counted stays."""
+    for file in folder.glob("gauge_live*_*.db"):
+        try:
+            os.kill(int(file.stem.rpartition("_")[2]), 0)
+        except ProcessLookupError:
+            file.unlink(missing_ok=True)  # another worker may do the same

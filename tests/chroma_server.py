@@ -1,0 +1,40 @@
+"""A real Chroma server on loopback."""
+
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.service import free_port
+
+START_WITHIN_S = 60.0
+
+
+@pytest.fixture(scope="session")
+def chroma_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Its URL."""
+    port = free_port()
+    program = shutil.which("chroma", path=str(sys.prefix + "/bin"))
+    assert program, "chromadb brings the command"
+    process = subprocess.Popen(
+        [program, "run", "--path", str(tmp_path_factory.mktemp("chroma-server")), "--port", str(port), "--host", "127.0.0.1"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    url = f"http://127.0.0.1:{port}"
+    deadline = time.monotonic() + START_WITHIN_S
+    try:
+        while True:
+            try:
+                if httpx.get(f"{url}/api/v2/heartbeat", timeout=1).is_success:
+                    break
+            except httpx.HTTPError:
+                assert time.monotonic() < deadline, "the Chroma server did not start"
+                time.sleep(0.1)
+        yield url
+    finally:
+        process.terminate()
+        process.wait()

@@ -1,0 +1,80 @@
+"""One line a turn, under the request's id, which every answer carries."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+import websockets
+
+from citewell.telemetry.turns import thread_digest
+from tests.service import Live, problem
+
+QUESTION = "How high is the tower of the lighthouse?"
+
+
+def lines(live: Live) -> list[dict[str, Any]]:
+    """The log's JSON lines; what is printed for a person at the start is none."""
+    return [json.loads(line) for line in live.log.read_text().splitlines() if line.startswith("{")]
+
+
+async def test_each_turn_is_one_line_under_the_id_of_its_request(start: Callable[..., Live]) -> None:
+    live = start(CITEWELL_LOG_FORMAT="json")
+    async with httpx.AsyncClient(base_url=live.url, timeout=60) as client:
+        body = {"message": QUESTION, "conversation_id": "ada"}
+        reply = await client.post("/chat", json=body, headers={"x-request-id": "from-the-proxy.1"})
+        assert reply.headers["x-request-id"] == "from-the-proxy.1"
+        streamed = await client.post("/rag/stream", json={"input": {"question": QUESTION}})
+    async with websockets.connect(live.ws, additional_headers={"x-request-id": "socket-1"}) as socket:
+        assert socket.response is not None
+        assert socket.response.headers["x-request-id"] == "socket-1"
+        await socket.send(json.dumps({"message": QUESTION}))
+        while not json.loads(await socket.recv()).get("done"):
+            pass
+        await socket.send("{}")
+        assert json.loads(await socket.recv())["error"]["request_id"] == "socket-1"
+    turns = [line for line in lines(live) if line["event"] == "turn.finished"]
+    assert [turn["request_id"] for turn in turns] == ["from-the-proxy.1", streamed.headers["x-request-id"], "socket-1"]
+    assert [turn["door"] for turn in turns] == ["rest", "langserve", "websocket"]
+    for turn in turns:
+        assert (turn["outcome"], turn["code"], turn["model"], turn["level"]) == ("answered", None, "extractive", "info")
+        assert 0 <= turn["first_token_ms"] <= turn["ms"]
+        assert turn["input_tokens"] > turn["output_tokens"] > 0
+    assert turns[0]["thread"] == thread_digest("ada")
+    assert '"ada"' not in live.log.read_text()
+
+
+def test_a_failed_turn_says_why(start: Callable[..., Live]) -> None:
+    live = start(CITEWELL_CHAT_MODEL="openai:gone", OPENAI_BASE_URL="http://127.0.0.1:9/v1", CITEWELL_MODEL_RETRIES="0")
+    reply = httpx.post(f"{live.url}/chat", json={"message": QUESTION}, timeout=60)
+    body = problem(reply, "model_unavailable", 503)
+    [turn] = [line for line in lines(live) if line["event"] == "turn.finished"]
+    assert (turn["outcome"], turn["code"]) == ("failed", "model_unavailable")
+    assert turn["request_id"] == body["request_id"] == reply.headers["x-request-id"]
+    assert "Connect" in turn["cause"]
+
+
+def test_text_can_be_had_instead(start: Callable[..., Live]) -> None:
+    live = start(CITEWELL_LOG_FORMAT="text")
+    httpx.post(f"{live.url}/chat", json={"message": QUESTION}, timeout=60).raise_for_status()
+    assert not lines(live)
+    assert "turn.finished" in live.log.read_text()
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/metrics", "/no/such", "/docs", "/v1/models/none", "/rag/input_schema"])
+def test_every_answer_has_an_id(live: Live, path: str) -> None:
+    first, second = (httpx.get(live.url + path, timeout=30) for _ in range(2))
+    assert first.headers["x-request-id"] != second.headers["x-request-id"]
+
+
+def test_so_has_what_is_too_large(live: Live) -> None:
+    reply = httpx.post(f"{live.url}/chat", content=b"x" * 1_000_001, timeout=30)
+    assert problem(reply, "body_too_large", 413)["request_id"] == reply.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("given", ["", "two words", "x" * 129, "a{b}", "é"])
+def test_an_id_that_could_break_a_log_is_not_taken_over(live: Live, given: str) -> None:
+    reply = httpx.get(f"{live.url}/healthz", headers={"x-request-id": given.encode()})
+    assert reply.headers["x-request-id"] != given
+    assert len(reply.headers["x-request-id"]) == 36
