@@ -28,6 +28,7 @@ CitewellError
 │   │   ├── StoreTimeout      504  retryable
 │   │   └── IndexMismatch     500
 │   ├── LimitsUnavailable 503     retryable; what callers may spend cannot be read
+│   ├── IdentityUnavailable 503   retryable; who asks cannot be checked
 │   └── CheckpointError   503     retryable; threads cannot be read or written
 │       └── TornThread    500     part of a thread is gone (evicted or expired)
 ├── TurnTimeout           504     retryable; the whole turn took too long
@@ -239,6 +240,13 @@ class IndexMismatch(StoreError):
 class LimitsUnavailable(UpstreamError):
     code = "limits_unavailable"
     title = "Limits cannot be checked right now"
+    status = 503
+    retryable = True
+
+
+class IdentityUnavailable(UpstreamError):
+    code = "identity_unavailable"
+    title = "Keys and tokens cannot be checked right now"
     status = 503
     retryable = True
 

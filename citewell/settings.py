@@ -10,6 +10,7 @@ import difflib
 import os
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -17,6 +18,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from citewell.errors import ConfigurationError
 
 PREFIX = "CITEWELL_"
+_SIGNATURES = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+"""With a public key. HS256 and its kind would take the public key for the secret; `none` takes anything."""
 
 
 class Settings(BaseSettings):
@@ -141,6 +144,39 @@ class Settings(BaseSettings):
         description='Dollars per million tokens, `{"provider:model": [input, output]}` (JSON), beside the list that ships.',
     )
 
+    # --- who may ask --------------------------------------------------------------------------
+    api_keys_file: Path | None = Field(
+        None, description="File of API keys, one a line, as `python -m citewell.identity new` prints them."
+    )
+    jwt_jwks: str | None = Field(
+        None, description="Public keys of the issuer of tokens (JWKS): an `https://` URL or a file. Unset: no tokens."
+    )
+    jwt_issuer: str | None = Field(None, description="What a token's `iss` must be.")
+    jwt_audience: str | None = Field(None, description="What a token's `aud` must hold.")
+    jwt_algorithms: tuple[str, ...] = Field(
+        ("RS256", "ES256"), min_length=1, description="Algorithms a token may be signed with (JSON list)."
+    )
+    jwt_leeway_s: float = Field(30, ge=0, le=300, description="How far clocks may be apart, in seconds.")
+    jwt_caller_claim: str = Field(
+        "sub", min_length=1, description="Claim that names the caller; dots lead into objects."
+    )
+    jwt_access_claim: str = Field(
+        "access",
+        min_length=1,
+        description="Claim that holds the caller's access labels: a list, or words with spaces between.",
+    )
+    keyless: Literal["loopback", "anywhere"] = Field(
+        "loopback",
+        description="From where everybody may ask while neither keys nor tokens are set. `anywhere` opens the service to "
+        "whoever reaches it.",
+    )
+    metrics_access: Literal["key", "open"] = Field(
+        "key", description="Whether `/metrics` needs a key or token too, where they are set."
+    )
+    api_key: SecretStr | None = Field(
+        None, description="Key or token with which the clients that ship (command line, chat page) call a service."
+    )
+
     # --- guards -------------------------------------------------------------------------------
     injection_guard: Literal["on", "off"] = Field(
         "on", description="Scans questions and retrieved chunks for instructions aimed at the assistant."
@@ -188,7 +224,9 @@ class Settings(BaseSettings):
     ui_public_url: str | None = Field(
         None, description="Where a reader's browser finds the service, for opening documents; the same if unset."
     )
-    ui_api_key: SecretStr | None = Field(None, description="Key or token the chat page calls the service with.")
+    ui_api_key: SecretStr | None = Field(
+        None, description="Key or token the chat page calls the service with; CITEWELL_API_KEY if unset."
+    )
 
     @model_validator(mode="after")
     def _fit_together(self) -> Settings:
@@ -203,7 +241,26 @@ class Settings(BaseSettings):
                 f"workers is {self.workers}, but the embedded Chroma belongs to one process: set CITEWELL_VECTOR_STORE "
                 "to a Chroma server (chroma+http://host:port), Pinecone or Weaviate, or CITEWELL_WORKERS to 1"
             )
+        self._check_tokens()
         return self
+
+    @property
+    def is_keyless(self) -> bool:
+        """Whether nobody is asked who they are."""
+        return self.api_keys_file is None and self.jwt_jwks is None
+
+    def _check_tokens(self) -> None:
+        if self.jwt_jwks is None:
+            return
+        if not self.jwt_issuer or not self.jwt_audience:
+            raise ValueError("CITEWELL_JWT_JWKS needs CITEWELL_JWT_ISSUER and CITEWELL_JWT_AUDIENCE beside it")
+        if unfit := [name for name in self.jwt_algorithms if name not in _SIGNATURES]:
+            raise ValueError(
+                f"jwt_algorithms: {unfit[0]} cannot be used with public keys; these can: {', '.join(_SIGNATURES)}"
+            )
+        url = urlsplit(self.jwt_jwks)
+        if url.scheme == "http" and url.hostname not in ("127.0.0.1", "::1", "localhost"):
+            raise ValueError("jwt_jwks: public keys that come over http could be anybody's; use https")
 
     @classmethod
     def load(cls, **overrides: object) -> Settings:

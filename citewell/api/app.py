@@ -12,8 +12,9 @@ from citewell.api import feedback, langserve, openai, ops, problems, rest, sourc
 from citewell.api.arrivals import Arrivals
 from citewell.api.edge import Edge
 from citewell.api.identity import Identification
-from citewell.errors import MissingExtra
+from citewell.errors import ConfigurationError, MissingExtra
 from citewell.feedback import open_feedback
+from citewell.identity import is_loopback, open_identity
 from citewell.settings import Settings
 from citewell.wiring import open_service
 
@@ -24,10 +25,20 @@ Playgrounds: [/rag/playground/](/rag/playground/) and [/chat/playground/](/chat/
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """Build the application. Nothing is opened before it starts."""
+    """Build the application. Nothing is opened before it starts.
+
+    Raises:
+        ConfigurationError: It would serve everybody on an address that others can reach, and no setting says so.
+    """
+    if settings.is_keyless and settings.keyless == "loopback" and not is_loopback(settings.host):
+        raise ConfigurationError(
+            f"CITEWELL_HOST is {settings.host}, which others can reach: set CITEWELL_API_KEYS_FILE or CITEWELL_JWT_JWKS, or "
+            "CITEWELL_KEYLESS=anywhere to serve whoever comes"
+        )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.identity = await open_identity(settings)
         async with open_service(settings) as app.state.service, open_feedback(settings) as app.state.feedback, mcp:
             yield
 
@@ -47,11 +58,11 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(ops.router)
     mcp = _mcp(app, settings)
     app.add_middleware(Edge, max_body_bytes=settings.max_body_bytes, unbounded=(sources.UPLOADS,))
-    app.add_middleware(Identification)
+    app.add_middleware(Identification, settings=settings)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=list(settings.cors_origins), allow_methods=["GET", "POST", "PATCH", "DELETE"],
-            allow_headers=["authorization", "content-type", "x-request-id", "x-thread-id"],
+            allow_headers=["authorization", "content-type", "x-api-key", "x-request-id", "x-thread-id"],
             expose_headers=["x-request-id", "retry-after", "x-thread-id"],
         )  # fmt: skip
     app.add_middleware(Arrivals)  # the last one added is the first that sees a request

@@ -1,17 +1,143 @@
-"""Who asks, found out before any route sees the request."""
+"""Who asks, found out before any route sees the request and before its body is read."""
 
+import base64
+import binascii
+from collections.abc import Sequence
+from functools import partial
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from citewell.identity import Identity
+from citewell.api import openai, problems
+from citewell.errors import CitewellError, NotAuthenticated, NotAuthorized
+from citewell.identity import Authenticator, Identity, is_loopback
+from citewell.settings import Settings
+
+SUBPROTOCOL = "citewell"
+"""What a browser's WebSocket asks for beside its key, and what the answer names."""
+_IN_SUBPROTOCOL = "citewell.key."
+"""A browser can give a socket no header but this one: `new WebSocket(url, ["citewell", "citewell.key." + key])`."""
+_OPEN = ("/healthz", "/readyz", "/openapi.json", "/docs")
+_SAFE = ("GET", "HEAD", "OPTIONS")
+_NOBODY = Identity(caller="", access=frozenset())
+"""Who asks for what is open to all: no route there looks at it, and it could read nothing."""
 
 
 class Identification:
-    """Pure ASGI middleware, for HTTP and WebSocket alike: puts an `Identity` into the scope."""
+    """Pure ASGI middleware, for HTTP and WebSocket alike: puts an `Identity` into the scope, or refuses.
 
-    def __init__(self, app: ASGIApp) -> None:
+    A page of another origin gets nowhere either: browsers send its requests with whatever a person has typed into a
+    password prompt, and reach a service on loopback that asks for nothing.
+    """
+
+    def __init__(self, app: ASGIApp, *, settings: Settings) -> None:
         self._app = app
+        self._origins = settings.cors_origins
+        self._is_local_only = settings.is_keyless and settings.keyless == "loopback"
+        self._open = _OPEN if settings.metrics_access == "key" else (*_OPEN, "/metrics")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] in ("http", "websocket"):
-            scope["citewell_identity"] = Identity()
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        connection = HTTPConnection(scope)
+        try:
+            self._check_place(connection)
+            if self._is_open(connection):
+                scope["citewell_identity"] = _NOBODY
+            else:
+                authenticator: Authenticator = scope["app"].state.identity
+                identify = partial(authenticator.identify, _credential(connection))
+                scope["citewell_identity"] = await identify()
+                scope["citewell_identify"] = identify
+        except CitewellError as exc:
+            await self._refuse(exc, connection, receive, send)
+            return
         await self._app(scope, receive, send)
+
+    def _check_place(self, connection: HTTPConnection) -> None:
+        """Whether a request may come from where it comes from, whoever sends it.
+
+        Raises:
+            NotAuthorized: From another machine, by a name that is not ours, or out of a page of another origin.
+        """
+        headers = connection.headers
+        if self._is_local_only:
+            # The name too: a page can make its own name lead here (DNS rebinding).
+            client = connection.client.host if connection.client else ""
+            if not is_loopback(client) or not is_loopback(_host(headers)):
+                raise NotAuthorized("Without keys this service answers on its own machine only.")
+        origin = headers.get("origin")
+        if origin is None or origin in self._origins or headers.get("sec-fetch-site") == "same-origin":
+            return
+        if connection.scope["type"] == "http" and connection.scope["method"] in _SAFE:
+            return  # what comes back is CORS's to show or not
+        if origin.partition("://")[2] != headers.get("host"):
+            raise NotAuthorized(
+                "Pages of this origin may not call; the operator names those that may in CITEWELL_CORS_ORIGINS."
+            )
+
+    def _is_open(self, connection: HTTPConnection) -> bool:
+        if connection.scope["type"] != "http":
+            return False
+        path = connection.scope["path"]
+        if path == "/":
+            return not _is_browser(connection.headers)  # its page calls what needs a key
+        return any(path == one or path.startswith(f"{one}/") for one in self._open)
+
+    async def _refuse(self, exc: CitewellError, connection: HTTPConnection, receive: Receive, send: Send) -> None:
+        scope = connection.scope
+        if scope["type"] == "websocket" and "websocket.http.response" not in scope.get("extensions", {}):
+            await send({"type": "websocket.close", "code": 1008, "reason": exc.code})
+            return
+        is_openai = scope["path"].startswith("/v1/")
+        response = openai.fault(exc) if is_openai else problems.response(exc, connection)
+        if exc.status == 401 and scope["type"] == "http" and _can_prompt(connection.headers):
+            # A browser asks its user then, and sends the answer along with every call of the page.
+            response.headers["www-authenticate"] = (
+                'Basic realm="Citewell: any name, your key as password", charset="UTF-8"'
+            )
+        await response(scope, receive, send)
+
+
+def _credential(connection: HTTPConnection) -> str | None:
+    """The key or token that came along; None when there is none."""
+    scheme, _, value = connection.headers.get("authorization", "").partition(" ")
+    match scheme.lower():
+        case "bearer":
+            return value.strip()
+        case "basic":
+            return _password(value.strip())
+    if key := connection.headers.get("x-api-key"):
+        return key.strip()
+    if connection.scope["type"] == "websocket":
+        return _offered(connection.scope.get("subprotocols", ()))
+    return None
+
+
+def _password(value: str) -> str:
+    try:
+        return base64.b64decode(value, validate=True).decode().partition(":")[2]
+    except (binascii.Error, UnicodeDecodeError):
+        raise NotAuthenticated("The Authorization header cannot be read.") from None
+
+
+def _offered(subprotocols: Sequence[str]) -> str | None:
+    return next((one.removeprefix(_IN_SUBPROTOCOL) for one in subprotocols if one.startswith(_IN_SUBPROTOCOL)), None)
+
+
+def _host(headers: Headers) -> str:
+    try:
+        return urlsplit(f"//{headers.get('host', '')}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _is_browser(headers: Headers) -> bool:
+    return "text/html" in headers.get("accept", "")
+
+
+def _can_prompt(headers: Headers) -> bool:
+    return _is_browser(headers) or headers.get("sec-fetch-site") == "same-origin"

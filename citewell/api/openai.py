@@ -98,6 +98,15 @@ class CompletionRequest(BaseModel):
                 raise InvalidRequest(f"{name} is not supported here: answers come from the documents, one per request.")
 
 
+def fault(exc: Exception) -> JSONResponse:
+    """Any exception in the shape that OpenAI's clients read."""
+    problem = to_problem(exc)
+    headers = {} if problem.retry_after_s is None else {"retry-after": f"{max(1, round(problem.retry_after_s))}"}
+    if problem.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    return JSONResponse(_error(problem), _status(problem), headers=headers)
+
+
 class OpenAIRoute(APIRoute):
     """A route whose errors have the shape that OpenAI's clients read."""
 
@@ -108,11 +117,7 @@ class OpenAIRoute(APIRoute):
             try:
                 return await handle(request)
             except Exception as exc:  # noqa: BLE001  # every fault of this door leaves in one shape, and to_problem logs what is not ours
-                problem = to_problem(exc)
-                headers = (
-                    {} if problem.retry_after_s is None else {"retry-after": f"{max(1, round(problem.retry_after_s))}"}
-                )
-                return JSONResponse(_error(problem), _status(problem), headers=headers)
+                return fault(exc)
 
         return in_their_words
 

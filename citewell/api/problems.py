@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
 
 from citewell.errors import CitewellError, Draining, RateLimited
 from citewell.telemetry import arrival
@@ -92,7 +93,7 @@ def _fault(error: Any) -> Fault:
     return Fault(field=where, message=error.get("msg", "cannot be used").removeprefix("Value error, "))
 
 
-def response(exc: BaseException, request: Request) -> JSONResponse:
+def response(exc: BaseException, request: HTTPConnection) -> JSONResponse:
     problem = to_problem(exc)
     problem.instance = request.url.path
     headers = dict(getattr(exc, "headers", None) or {})

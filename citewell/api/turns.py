@@ -1,6 +1,6 @@
 """What every door does alike: a caller's choices to a run's context."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from starlette.requests import HTTPConnection
@@ -14,6 +14,16 @@ def identity_of(connection: HTTPConnection) -> Identity:
     """Who a request or a socket comes from, as the middleware found out before any route saw it."""
     identity: Identity = connection.scope["citewell_identity"]
     return identity
+
+
+async def identity_now(connection: HTTPConnection) -> Identity:
+    """The same, checked again: on a socket that has been open for long, a key may have been withdrawn meanwhile.
+
+    Raises:
+        NotAuthenticated, IdentityUnavailable: As at the door.
+    """
+    again: Callable[[], Awaitable[Identity]] = connection.scope["citewell_identify"]
+    return await again()
 
 
 def run_context(chosen: Mapping[str, Any], identity: Identity) -> RunContext:

@@ -4,17 +4,19 @@ import asyncio
 import json
 from contextlib import aclosing, suppress
 from typing import Any
-from urllib.parse import urlsplit
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
+from citewell.api.identity import SUBPROTOCOL
 from citewell.api.problems import to_problem
 from citewell.api.rest import ChatRequest
-from citewell.api.turns import identity_of, run_context
+from citewell.api.turns import identity_now, run_context
 from citewell.errors import Draining, InvalidRequest
 from citewell.service import Result, Service
 
 router = APIRouter()
+_CLOSING = {401: 1008, 500: 1011}
+"""Faults after which a socket is of no more use, and the code it closes with."""
 WAITING = 16
 """Messages a client may send ahead while one is being answered."""
 RESTARTING, TRY_AGAIN = 1012, 1013
@@ -29,10 +31,7 @@ async def chat(socket: WebSocket) -> None:
     A socket without a `conversation_id` has one conversation of its own. Leaving ends the run.
     """
     service: Service = socket.app.state.service
-    if not _welcome(socket, service.settings.cors_origins):
-        await socket.close(1008, "origin not allowed")
-        return
-    await socket.accept()
+    await socket.accept(SUBPROTOCOL if SUBPROTOCOL in socket.scope.get("subprotocols", ()) else None)
     if service.runs.is_closed:
         await socket.close(TRY_AGAIN, Draining.title)
         return
@@ -67,7 +66,7 @@ async def _answer(socket: WebSocket, service: Service, inbox: asyncio.Queue[str]
             turn = service.prepare(
                 request.message,
                 thread_id=request.conversation_id or own_thread,
-                context=run_context(request.model_dump(), identity_of(socket)),
+                context=run_context(request.model_dump(), await identity_now(socket)),
                 policy=request.thread_policy,
             )
             own_thread = own_thread or turn.thread_id
@@ -82,8 +81,8 @@ async def _answer(socket: WebSocket, service: Service, inbox: asyncio.Queue[str]
             if isinstance(exc, Draining):
                 await socket.close(RESTARTING, exc.title)
                 return
-            if problem.status == 500:
-                await socket.close(1011)
+            if problem.status in _CLOSING:
+                await socket.close(_CLOSING[problem.status])
                 return
 
 
@@ -109,11 +108,3 @@ def _object(text: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InvalidRequest("The frame must be a JSON object.")
     return value
-
-
-def _welcome(socket: WebSocket, origins: tuple[str, ...]) -> bool:
-    """Browsers let any page open a socket anywhere, so the server must look at where the page came from."""
-    origin = socket.headers.get("origin")
-    if origin is None:  # no browser
-        return True
-    return origin in origins or urlsplit(origin).netloc == socket.headers.get("host")

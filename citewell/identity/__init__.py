@@ -1,5 +1,7 @@
 """Who asks, what they may read, and which conversations are theirs."""
 
+from citewell.identity.authenticator import Authenticator, open_identity
 from citewell.identity.caller import LOCAL, Identity, bind, given_id
+from citewell.identity.loopback import is_loopback
 
-__all__ = ["LOCAL", "Identity", "bind", "given_id"]
+__all__ = ["LOCAL", "Authenticator", "Identity", "bind", "given_id", "is_loopback", "open_identity"]
