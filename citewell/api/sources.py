@@ -22,7 +22,7 @@ from citewell.errors import BodyTooLarge, InvalidRequest, NotAuthorized, SourceN
 from citewell.ingestion.manifest import Manifest
 from citewell.ingestion.report import FileReport
 from citewell.ingestion.sync import WritableIndex
-from citewell.ingestion.upload import ingest_upload, remove_upload, safe_name
+from citewell.ingestion.upload import Upload, ingest_upload, remove_upload
 from citewell.retrieval import NewSource
 from citewell.retrieval.index import Index
 from citewell.service import Service
@@ -170,9 +170,16 @@ async def file(request: Request, uri: str) -> Response:
     },
 )  # fmt: skip
 async def upload(
-    request: Request, name: Annotated[str, Query(description="File name with its extension.")]
+    request: Request,
+    name: Annotated[str, Query(description="File name with its extension.")],
+    access: Annotated[
+        list[str] | None,
+        Query(
+            description="Labels of who may read it; those the caller holds. Left out: as before, or the caller alone."
+        ),
+    ] = None,
 ) -> Response:
-    """Add a document: the body is the file. The same name replaces it.
+    """Add a document: the body is the file. The same name replaces what the same caller added.
 
     With `Accept: text/event-stream`: `progress` events (`stage`, `done`, `total`), then `done` with the report, or
     `error` with a problem. Otherwise the report alone.
@@ -182,23 +189,23 @@ async def upload(
     # Not one of the types that a page of another origin may send without asking first.
     if request.headers.get("content-type", "").split(";")[0].strip() != "application/octet-stream":
         raise InvalidRequest("Send the file as the body, with Content-Type: application/octet-stream.")
-    name = safe_name(name)
+    file = Upload(name, owner=identity_of(request), access=access)
     data = await _body(request, service.settings.max_source_bytes)
     if "text/event-stream" not in request.headers.get("accept", ""):
-        return JSONResponse(asdict(await ingest_upload(service.index, service.settings, name, data)))
-    return EventSourceResponse(_ingest(service, name, data))
+        return JSONResponse(asdict(await ingest_upload(service.index, service.settings, file, data)))
+    return EventSourceResponse(_ingest(service, file, data))
 
 
 @router.delete(UPLOADS, status_code=204)
 async def forget_upload(request: Request, name: str) -> Response:
-    """Forget a document that was uploaded, its file included."""
+    """Forget a document that the caller uploaded, its file included."""
     service: Service = request.app.state.service
     _may_upload(service.settings)
-    await remove_upload(service.index, service.settings, name)
+    await remove_upload(service.index, service.settings, Upload(name, owner=identity_of(request)))
     return Response(status_code=204)
 
 
-async def _ingest(service: Service, name: str, data: bytes) -> AsyncIterator[dict[str, str]]:
+async def _ingest(service: Service, file: Upload, data: bytes) -> AsyncIterator[dict[str, str]]:
     events: asyncio.Queue[tuple[int, int] | None] = asyncio.Queue()
     loop = asyncio.get_running_loop()
 
@@ -207,7 +214,7 @@ async def _ingest(service: Service, name: str, data: bytes) -> AsyncIterator[dic
 
     async def run() -> FileReport:
         try:
-            return await ingest_upload(_Watched(service.index, embedded), service.settings, name, data)
+            return await ingest_upload(_Watched(service.index, embedded), service.settings, file, data)
         finally:
             loop.call_soon_threadsafe(events.put_nowait, None)  # behind what the other thread has said
 
@@ -287,7 +294,7 @@ async def _readable(request: Request, uri: str) -> Source:
 
 
 def may_read(request: Request, source: Source) -> bool:
-    access = identity_of(request).access
+    access = identity_of(request).readable
     return access is None or not access.isdisjoint(source.access)
 
 

@@ -49,5 +49,5 @@ def run_context(chosen: Mapping[str, Any], identity: Identity) -> RunContext:
         filter=pick("filter", dict),
         trace=bool(pick("trace", bool)),
         caller=identity.caller,
-        access=None if identity.access is None else tuple(sorted(identity.access)),
+        access=None if identity.readable is None else tuple(sorted(identity.readable)),
     )

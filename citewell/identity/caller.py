@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 LOCAL = "local"
 """Everybody, where nobody is asked who they are."""
+OWN = "caller:"
+"""How the label of what a caller alone may read begins; no key and no token can give one."""
 _MARK = "\x1f"
 """Unit separator. Neither a caller's name nor an id that a client gives may hold a control character, so what is bound
 to one caller is never what another gave."""
@@ -20,9 +24,24 @@ class Identity:
     access: frozenset[str] | None = None
     """Access labels they hold; None: everything may be read."""
 
-    def holds(self, labels: frozenset[str]) -> bool:
+    @property
+    def own_label(self) -> str:
+        """The label of what they alone may read."""
+        return f"{OWN}{self.folder}"
+
+    @property
+    def folder(self) -> str:
+        """Their name as that of a folder: a digest, for it may hold any characters."""
+        return hashlib.sha256(self.caller.encode()).hexdigest()[:32]
+
+    @property
+    def readable(self) -> frozenset[str] | None:
+        """Every label that opens something to them; None: everything may be read."""
+        return None if self.access is None else self.access | {self.own_label}
+
+    def holds(self, labels: Iterable[str]) -> bool:
         """Whether every one of `labels` is theirs to give."""
-        return self.access is None or labels <= self.access
+        return self.readable is None or self.readable.issuperset(labels)
 
 
 def bind(caller: str, thread_id: str) -> str:

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, 
 
 from citewell.documents import PUBLIC
 from citewell.errors import ConfigurationError, IdentityUnavailable, NotAuthenticated
-from citewell.identity.caller import LOCAL, Identity
+from citewell.identity.caller import LOCAL, OWN, Identity
 
 EVERYTHING: Final = "*"
 """In place of labels: may read everything."""
@@ -47,6 +47,13 @@ class KeyEntry(BaseModel):
         if caller == LOCAL:
             raise ValueError(f"{LOCAL} stands for everybody where no keys are asked for")
         return caller
+
+    @field_validator("access")
+    @classmethod
+    def _is_for_several(cls, access: tuple[str, ...]) -> tuple[str, ...]:
+        if any(label.startswith(OWN) for label in access):
+            raise ValueError(f"labels beginning with {OWN} are each caller's own")
+        return access
 
     @property
     def identity(self) -> Identity:

@@ -10,13 +10,13 @@ from jwt.exceptions import ExpiredSignatureError, InvalidAudienceError, InvalidI
 
 from citewell.documents import PUBLIC
 from citewell.errors import NotAuthenticated
-from citewell.identity.caller import Identity
+from citewell.identity.caller import OWN, Identity
 from citewell.identity.key_set import KeySet
 from citewell.settings import Settings
 
 PREFIX: Final = "jwt:"
 """Before the name of a token's bearer, so that it never is that of a key's."""
-_LABEL: Final = re.compile(r"[\w.:@/-]{1,64}")
+_LABEL: Final = re.compile(rf"(?!{OWN})[\w.:@/-]{{1,64}}")
 _NAME: Final = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,256}")
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass, field
 
-from citewell.documents import PUBLIC
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heading:
@@ -37,7 +35,8 @@ class Document:
     date: str | None = None
     """ISO 8601."""
     tags: tuple[str, ...] = ()
-    access: tuple[str, ...] = (PUBLIC,)
+    access: tuple[str, ...] = ()
+    """Labels, where the document itself names some."""
     notes: tuple[str, ...] = field(default=())
     """What the owner of the file should know: a guessed encoding, pages without text."""
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from citewell.errors import ConfigurationError
+from citewell.errors import ConfigurationError, SourceUnreadable
+from citewell.ingestion import access
 from citewell.ingestion.load import TYPES
 
 IGNORE_FILE = ".citewellignore"
@@ -34,6 +35,8 @@ class FoundFile:
     path: Path
     size_bytes: int
     mtime_ns: int
+    access: tuple[str, ...] | None = None
+    """Labels from beside or above it; None where nothing is said."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -116,8 +119,9 @@ def walk(places: Sequence[tuple[Root, Path]]) -> Found:
                 links.append(below)
             else:
                 folders.append(below)
+    labels = access.AccessFiles()
     for entry in files.values():
-        _add(found, entry)
+        _add(found, entry, labels)
     found.files.sort(key=lambda file: file.uri)
     return found
 
@@ -153,7 +157,7 @@ def _list(found: Found, folder: _Entry, visited: set[tuple[int, int]]) -> list[_
     below = []
     for entry in entries:
         path = folder.path / entry.name
-        if entry.name == IGNORE_FILE:
+        if entry.name == IGNORE_FILE or entry.name.endswith(access.SUFFIX):
             continue
         if entry.name.startswith("."):
             found.skipped[_printable(uri_of(folder.root, path))] = "hidden"
@@ -182,7 +186,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _add(found: Found, entry: _Entry) -> None:
+def _add(found: Found, entry: _Entry, labels: access.AccessFiles) -> None:
     uri = entry.uri
     if (printable := _printable(uri)) != uri:
         found.unreadable[printable] = "the file's name is not valid Unicode; rename it"
@@ -201,7 +205,16 @@ def _add(found: Found, entry: _Entry) -> None:
     if not stat.S_ISREG(status.st_mode):
         found.skipped[uri] = "not a regular file"  # opening a pipe would wait for ever
         return
-    found.files.append(FoundFile(uri=uri, path=entry.path, size_bytes=status.st_size, mtime_ns=status.st_mtime_ns))
+    try:
+        known = labels.labels(entry.path)
+    except SourceUnreadable as exc:
+        found.unreadable[uri] = exc.detail
+        return
+    found.files.append(
+        FoundFile(
+            uri=uri, path=entry.path, size_bytes=status.st_size, mtime_ns=status.st_mtime_ns, access=known
+        )
+    )  # fmt: skip
 
 
 def _printable(uri: str) -> str:

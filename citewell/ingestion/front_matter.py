@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 import yaml
 
-from citewell.documents import PUBLIC
 from citewell.errors import SourceUnreadable
+from citewell.ingestion.access import check_labels
 
 _BLOCK = re.compile(r"\A---[ \t]*\n(.{0,65536}?)^(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.S | re.M)
 _KEYED = re.compile(r"\s*(?:#[^\n]*\n\s*)*[\w-]+[ \t]*:(?:[ \t]|\n|\Z)")
-_LABEL = re.compile(r"[\w.:@/-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +23,8 @@ class FrontMatter:
     date: str | None = None
     """ISO 8601."""
     tags: tuple[str, ...] = ()
-    access: tuple[str, ...] = (PUBLIC,)
+    access: tuple[str, ...] = ()
+    """Empty where it says nothing of it."""
     notes: tuple[str, ...] = ()
 
 
@@ -66,7 +66,7 @@ def read_metadata(values: dict[str, object]) -> FrontMatter:
         title=" ".join(str(title).split())[:300] if isinstance(title, str | int | float) else "",
         date=date,
         tags=_words(values.get("tags") or values.get("keywords")),
-        access=_labels(values["access"]) if "access" in values else (PUBLIC,),
+        access=_labels(values["access"]) if "access" in values else (),
         notes=tuple(notes),
     )
 
@@ -98,7 +98,9 @@ def _words(value: object) -> tuple[str, ...]:
 
 
 def _labels(value: object) -> tuple[str, ...]:
-    labels = _words(value)
-    if not labels or not all(_LABEL.fullmatch(label) for label in labels):
-        raise SourceUnreadable("`access` in the front matter must name one or more labels, as `access: [staff]`")
-    return labels
+    try:
+        return check_labels(_words(value))
+    except SourceUnreadable:
+        raise SourceUnreadable(
+            "`access` in the front matter must name one or more labels, as `access: [staff]`"
+        ) from None

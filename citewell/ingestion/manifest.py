@@ -31,6 +31,8 @@ class Manifest:
     """Name to absolute path, of every folder and file ever asked for."""
     digests: dict[str, tuple[int, int, str]] = field(default_factory=dict)
     """URI to (size in bytes, mtime in ns, sha256 in hexadecimal)."""
+    access: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """URI to the labels that stood beside or above the file then; without an entry, none did."""
     refusals: dict[str, tuple[int, int, str]] = field(default_factory=dict)
     """URI to (size in bytes, mtime in ns, reason) of files that will never do as they are."""
 
@@ -54,6 +56,7 @@ class Manifest:
             path=path,
             roots={name: Path(root) for name, root in stored["roots"].items()},
             digests={uri: (size, mtime, digest) for uri, (size, mtime, digest) in stored["digests"].items()},
+            access={uri: tuple(labels) for uri, labels in stored.get("access", {}).items()},
             refusals={uri: (size, mtime, reason) for uri, (size, mtime, reason) in stored["refusals"].items()},
         )
 
@@ -65,6 +68,7 @@ class Manifest:
                 "version": _VERSION,
                 "roots": {name: str(root) for name, root in self.roots.items()},
                 "digests": self.digests,
+                "access": self.access,
                 "refusals": self.refusals,
             }
         )
@@ -80,17 +84,22 @@ class Manifest:
             raise
 
     def digest_of(self, file: FoundFile) -> str | None:
-        """The digest taken when the file had this size and time; None where it must be read."""
+        """The digest taken when the file had this size, time and labels; None where it must be looked at."""
         size, mtime, digest = self.digests.get(file.uri, (-1, -1, ""))
-        return digest if (size, mtime) == (file.size_bytes, file.mtime_ns) else None
+        is_same = (size, mtime, self.access.get(file.uri)) == (file.size_bytes, file.mtime_ns, file.access)
+        return digest if is_same else None
 
     def refusal_of(self, file: FoundFile) -> str | None:
         """Why exactly this file was refused for good; None where it must be tried."""
         size, mtime, reason = self.refusals.get(file.uri, (-1, -1, ""))
         return reason if (size, mtime) == (file.size_bytes, file.mtime_ns) else None
 
-    def remember_digest(self, uri: str, size_bytes: int, mtime_ns: int, sha256: str) -> None:
+    def remember_digest(
+        self, uri: str, size_bytes: int, mtime_ns: int, sha256: str, access: tuple[str, ...] | None
+    ) -> None:
         self.forget(uri)
+        if access is not None:
+            self.access[uri] = access
         if time.time_ns() - mtime_ns > _RACY_NS:
             self.digests[uri] = (size_bytes, mtime_ns, sha256)
 
@@ -105,4 +114,5 @@ class Manifest:
 
     def forget(self, uri: str) -> None:
         self.digests.pop(uri, None)
+        self.access.pop(uri, None)
         self.refusals.pop(uri, None)

@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 import citewell
-from citewell.documents import Chunk, Source
+from citewell.documents import PUBLIC, Chunk, Source
 from citewell.errors import SourceUnreadable, SourceUnsupported
 from citewell.retrieval import NewSource
 
@@ -37,6 +37,8 @@ class Parsed:
     chunks: tuple[Chunk, ...]
     mtime_ns: int
     """Of the file as it was read."""
+    inherited: tuple[str, ...] | None = None
+    """Access labels from beside or above the file, whether or not the document named its own."""
     notes: tuple[str, ...]
 
     def for_index(self) -> NewSource:
@@ -65,8 +67,11 @@ class Parser:
         for _ in range(processes):
             self._idle.put_nowait(None)
 
-    async def parse(self, path: Path, uri: str) -> Parsed:
+    async def parse(self, path: Path, uri: str, access: tuple[str, ...] | None = None) -> Parsed:
         """Read, load and split one file; waits for a free process.
+
+        Args:
+            access: Labels for a document that names none itself; None: everyone may read it.
 
         Raises:
             SourceUnsupported: The same bytes will never do; `Refused` where the file could be read at all.
@@ -91,7 +96,7 @@ class Parser:
             if process is not None and not healthy:
                 await self._stop(process)
             self._idle.put_nowait(process if healthy else None)
-        return _parsed(answer, uri)
+        return _parsed(answer, uri, access)
 
     async def close(self) -> None:
         for process in list(self._running):
@@ -138,14 +143,15 @@ async def _ask(process: asyncio.subprocess.Process, request: bytes) -> dict[str,
     return answer
 
 
-def _parsed(answer: dict[str, Any], uri: str) -> Parsed:
+def _parsed(answer: dict[str, Any], uri: str, inherited: tuple[str, ...] | None) -> Parsed:
     if answer.get("code") == SourceUnreadable.code:
         raise SourceUnreadable(answer["detail"])
     if "code" in answer:
         if "mtime_ns" not in answer:
             raise SourceUnsupported(answer["detail"])
         raise Refused(answer["detail"], size_bytes=answer["size"], mtime_ns=answer["mtime_ns"])
-    text, tags, access = answer["text"], tuple(answer["tags"]), tuple(answer["access"])
+    text, tags = answer["text"], tuple(answer["tags"])
+    access = tuple(answer["access"]) or inherited or (PUBLIC,)
     page_starts = tuple(answer["page_starts"])
     source = Source(
         uri=uri, title=answer["title"], type=answer["type"], sha256=answer["sha256"], size_bytes=answer["size"],
@@ -158,5 +164,5 @@ def _parsed(answer: dict[str, Any], uri: str) -> Parsed:
         )
         for index, (identity, start, end, page, headings) in enumerate(answer["chunks"])
     )  # fmt: skip
-    return Parsed(source=source, text=text, page_starts=page_starts, chunks=chunks, mtime_ns=answer["mtime_ns"],
+    return Parsed(source=source, text=text, page_starts=page_starts, chunks=chunks, mtime_ns=answer["mtime_ns"], inherited=inherited,
                   notes=tuple(answer["notes"]))  # fmt: skip

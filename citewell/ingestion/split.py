@@ -12,7 +12,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 
-from citewell.documents import Chunk
+from citewell.documents import PUBLIC, Chunk
 from citewell.ingestion.document import Document, Heading
 
 _PARAGRAPH = re.compile(r"\n[ \t]*\n\s*")
@@ -59,7 +59,7 @@ def split(document: Document, uri: str, *, chunk_size: int, chunk_overlap: int) 
                     type=document.type,
                     date=document.date,
                     tags=document.tags,
-                    access=document.access,
+                    access=document.access or (PUBLIC,),
                 )
             )
     return chunks

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from citewell.documents import Source
+from citewell.documents import PUBLIC, Source
 from citewell.errors import ConfigurationError, IndexMismatch, IngestError, SourceNotFound, SourceUnsupported
 from citewell.ingestion.files import Found, FoundFile, Root, name_roots, walk
 from citewell.ingestion.manifest import Manifest
@@ -231,8 +231,9 @@ class _Run:
             except OSError:
                 to_read.append(file)  # the parser says what is wrong with it
                 continue
-            if digest == known[file.uri].sha256:
-                self._manifest.remember_digest(file.uri, file.size_bytes, file.mtime_ns, digest)
+            # A document that names its own labels is read once more where nothing is remembered of it.
+            if digest == known[file.uri].sha256 and known[file.uri].access == (file.access or (PUBLIC,)):
+                self._manifest.remember_digest(file.uri, file.size_bytes, file.mtime_ns, digest, file.access)
                 self._note(FileReport(uri=file.uri, status="unchanged"))
             else:
                 to_read.append(file)
@@ -277,7 +278,9 @@ class _Run:
         for parsed in batch:
             source = parsed.source
             if not self._dry_run:
-                self._manifest.remember_digest(source.uri, source.size_bytes, parsed.mtime_ns, source.sha256)
+                self._manifest.remember_digest(
+                    source.uri, source.size_bytes, parsed.mtime_ns, source.sha256, parsed.inherited
+                )
             self._note(report_of(parsed, is_new=source.uri not in known))
 
     def _fail(self, uri: str, error: IngestError) -> None:
@@ -291,7 +294,7 @@ class _Run:
 
 async def _read(parser: Parser, file: FoundFile) -> _Read:
     try:
-        return _Read(file=file, parsed=await parser.parse(file.path, file.uri))
+        return _Read(file=file, parsed=await parser.parse(file.path, file.uri, file.access))
     except IngestError as exc:
         return _Read(file=file, error=exc)
 

@@ -7,10 +7,12 @@ import os
 import re
 import tempfile
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from citewell.errors import InvalidRequest, SourceNotFound
+from citewell.errors import InvalidRequest, NotAuthorized, SourceNotFound, SourceUnreadable
+from citewell.identity import LOCAL, Identity
+from citewell.ingestion.access import AccessFiles, beside, check_labels, write_labels
 from citewell.ingestion.files import name_roots, uri_of
 from citewell.ingestion.load import TYPES
 from citewell.ingestion.manifest import Manifest
@@ -23,15 +25,60 @@ _MOST_NAME_BYTES = 200
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"|?*]|[\ud800-\udfff]')
 
 
+class Upload:
+    """A document that somebody sends: under which name, whose it is, who may read it.
+
+    Args:
+        name: File name with its extension; folders in it are dropped.
+        owner: Who sends it. Callers have folders of their own, so nobody replaces or removes another's.
+        access: Labels of who may read it. None: those it had before; for a new one its owner alone, or where nobody is
+            asked who they are, whoever may read the folder.
+
+    Raises:
+        InvalidRequest: The name cannot be that of a file, or a label cannot be used.
+        NotAuthorized: A label is not the owner's to give.
+    """
+
+    def __init__(self, name: str, *, owner: Identity | None = None, access: Sequence[str] | None = None) -> None:
+        self.name = safe_name(name)
+        self._owner = owner or Identity()
+        self.access: tuple[str, ...] | None = None
+        if access is not None:
+            try:
+                self.access = check_labels(access)
+            except SourceUnreadable as exc:
+                raise InvalidRequest(exc.detail) from None
+            self.check(self.access)
+
+    def check(self, labels: Sequence[str]) -> None:
+        """Raise NotAuthorized for labels that are not the owner's to give, InvalidRequest for others than those asked."""
+        if not self._owner.holds(labels):
+            raise NotAuthorized("A document can be given only access labels that its sender holds.")
+        if self.access is not None and set(labels) != set(self.access):
+            raise InvalidRequest("access: the document itself names other labels.")
+
+    def folder(self, uploads: Path) -> Path:
+        """Where it is kept."""
+        return uploads if self._owner.caller == LOCAL else uploads / self._owner.folder
+
+    def labels(self, path: Path) -> tuple[str, ...] | None:
+        """Labels for a document that names none itself. Blocking."""
+        if self.access is not None:
+            return self.access
+        if self._owner.caller == LOCAL or beside(path).exists():
+            return AccessFiles().labels(path)
+        return (self._owner.own_label,)
+
+
 async def ingest_upload(
     index: WritableIndex,
     settings: Settings,
-    name: str,
+    upload: Upload,
     data: bytes,
     *,
     embedded: Callable[[int, int], None] | None = None,
 ) -> FileReport:
-    """Ingest one document from memory, under `uploads/<name>`; the same name replaces it.
+    """Ingest one document from memory, under `uploads/`; the same name of the same owner replaces it.
 
     The bytes are kept in the data directory, so that a rebuild reads them again. They are kept only if they can
     be read.
@@ -39,56 +86,63 @@ async def ingest_upload(
     Args:
         index: Open.
         settings: Limits, chunking, data directory.
-        name: File name with its extension; folders in it are dropped.
+        upload: What it is called and whose it is.
         data: The whole file.
         embedded: Told (chunks embedded, chunks in all) as it goes, as the index does.
 
     Raises:
-        InvalidRequest: The name cannot be that of a file.
         SourceUnsupported, SourceUnreadable: No text can be had from it; nothing was changed.
+        NotAuthorized, InvalidRequest: It names access labels that its sender may not give, or did not ask for.
         IngestBusy: Another ingestion holds the index.
     """
     with metrics.ingestion():
-        report = await _ingest(index, settings, safe_name(name), data, embedded)
+        report = await _ingest(index, settings, upload, data, embedded)
     metrics.INGESTED.labels(report.status).inc()
     metrics.INGESTED_CHUNKS.inc(report.chunks)
     return report
 
 
 async def _ingest(
-    index: WritableIndex, settings: Settings, name: str, data: bytes, embedded: Callable[[int, int], None] | None
+    index: WritableIndex, settings: Settings, upload: Upload, data: bytes, embedded: Callable[[int, int], None] | None
 ) -> FileReport:
-    folder = (settings.data_dir / "uploads").absolute()
-    temporary = await asyncio.to_thread(_save, folder, data)
+    uploads = _folder(settings)
+    path = upload.folder(uploads) / upload.name
+    temporary = await asyncio.to_thread(_save, path.parent, data)
     try:
-        uri = await asyncio.to_thread(_uri, settings.data_dir, folder, name)
+        uri = await asyncio.to_thread(_uri, settings.data_dir, uploads, path)
+        labels = await asyncio.to_thread(upload.labels, path)
         async with open_parser_for(settings, processes=1) as parser:
-            parsed = await parser.parse(temporary, uri)
+            parsed = await parser.parse(temporary, uri, labels)
+        upload.check(parsed.source.access)
         async with index.writing():
-            await asyncio.to_thread(_register, settings.data_dir, folder)
+            await asyncio.to_thread(_register, settings.data_dir, uploads)
             is_new = all(source.uri != uri for source in await index.sources())
             # The file first: after a crash between the two, the next ingestion finds a changed file and catches up.
-            await asyncio.to_thread(os.replace, temporary, folder / name)
+            # And its labels before it, so that it is never there without them.
+            if labels is not None:
+                await asyncio.to_thread(write_labels, path, labels)
+            await asyncio.to_thread(os.replace, temporary, path)
             await index.replace_sources([parsed.for_index()], progress=embedded)
             return report_of(parsed, is_new=is_new)
     finally:
         await asyncio.to_thread(temporary.unlink, missing_ok=True)
 
 
-async def remove_upload(index: WritableIndex, settings: Settings, name: str) -> None:
+async def remove_upload(index: WritableIndex, settings: Settings, upload: Upload) -> None:
     """Forget an uploaded document, its file included.
 
     Raises:
-        SourceNotFound: Nothing was uploaded under this name.
+        SourceNotFound: Its owner uploaded nothing under this name.
         IngestBusy: Another ingestion holds the index.
     """
-    folder = (settings.data_dir / "uploads").absolute()
-    name = safe_name(name)
+    uploads = _folder(settings)
+    path = upload.folder(uploads) / upload.name
     async with index.writing():
-        if not await asyncio.to_thread((folder / name).is_file):
-            raise SourceNotFound(f"nothing was uploaded as {name}")
-        await index.remove_source(await asyncio.to_thread(_uri, settings.data_dir, folder, name))
-        await asyncio.to_thread((folder / name).unlink, missing_ok=True)
+        if not await asyncio.to_thread(path.is_file):
+            raise SourceNotFound(f"nothing was uploaded as {upload.name}")
+        await index.remove_source(await asyncio.to_thread(_uri, settings.data_dir, uploads, path))
+        for gone in (path, beside(path)):
+            await asyncio.to_thread(gone.unlink, missing_ok=True)
 
 
 def safe_name(name: str) -> str:
@@ -113,9 +167,13 @@ def _save(folder: Path, data: bytes) -> Path:
     return Path(path)
 
 
-def _uri(data_dir: Path, folder: Path, name: str) -> str:
-    ((root, path),) = name_roots([folder], Manifest.read(data_dir).roots)
-    return uri_of(root, path / name)
+def _folder(settings: Settings) -> Path:
+    return (settings.data_dir / "uploads").absolute()
+
+
+def _uri(data_dir: Path, uploads: Path, path: Path) -> str:
+    ((root, place),) = name_roots([uploads], Manifest.read(data_dir).roots)
+    return uri_of(root, place / path.relative_to(uploads))
 
 
 def _register(data_dir: Path, folder: Path) -> None:

@@ -45,7 +45,15 @@ async def test_the_command_makes_a_key_that_is_let_in(tmp_path: Path) -> None:
     assert appended not in path.read_text()
 
 
-@pytest.mark.parametrize("given", [["--caller", "local"], ["--caller", "a:b"], ["--caller", "a", "--access", "a b"]])
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["--caller", "local"],
+        ["--caller", "a:b"],
+        ["--caller", "a", "--access", "a b"],
+        ["--caller", "a", "--access", "caller:0123"],
+    ],
+)
 def test_the_command_refuses_names_that_would_mean_something_else(given: list[str]) -> None:
     done = subprocess.run([sys.executable, "-m", "citewell.identity", "new", *given], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")

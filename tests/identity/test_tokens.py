@@ -37,7 +37,7 @@ async def identify(issuer: Issuer, token: str, **more: Any) -> Identity:
 
 
 async def test_a_good_token_names_its_bearer_and_their_labels(issuer: Issuer) -> None:
-    found = await identify(issuer, issuer.token("alice", access=["staff", "board", "no label!", 7]))
+    found = await identify(issuer, issuer.token("alice", access=["staff", "board", "no label!", "caller:0123", 7]))
     assert found == Identity(caller="jwt:alice", access=frozenset({"public", "staff", "board"}))
     assert (await identify(issuer, issuer.token("bob"))).access == frozenset({"public"})
 

@@ -1,6 +1,5 @@
 import pytest
 
-from citewell.documents import PUBLIC
 from citewell.errors import SourceUnreadable
 from citewell.ingestion.front_matter import split_front_matter
 
@@ -25,7 +24,7 @@ def test_title_date_tags_and_access_are_read_and_taken_off() -> None:
 def test_other_text_keeps_its_rules_and_is_public(text: str) -> None:
     matter, rest = split_front_matter(text)
     assert rest == text
-    assert matter.access == (PUBLIC,)
+    assert matter.access == ()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from citewell.errors import ConfigurationError, IngestBusy, SourceNotFound
 from citewell.ingestion.manifest import Manifest
 from citewell.ingestion.report import FileReport, Report
 from citewell.ingestion.sync import forget, ingest
-from citewell.ingestion.upload import ingest_upload, remove_upload
+from citewell.ingestion.upload import Upload, ingest_upload, remove_upload
 from citewell.settings import Settings
 from tests.ingestion.conftest import MemoryIndex
 
@@ -270,9 +270,9 @@ async def test_nothing_blocks_the_event_loop(index: MemoryIndex, settings: Setti
     with blockbuster_ctx("citewell"):
         await ingest(index, [library], settings)
         await ingest(index, [library], settings)
-        await ingest_upload(index, settings, "a.txt", b"Text.")
+        await ingest_upload(index, settings, Upload("a.txt"), b"Text.")
         await ingest(index, [], settings, rebuild=True)
-        await remove_upload(index, settings, "a.txt")
+        await remove_upload(index, settings, Upload("a.txt"))
         await forget(index, ["library"], settings)
 
 

@@ -4,24 +4,24 @@ import pytest
 
 from citewell.errors import InvalidRequest, SourceNotFound, SourceUnsupported
 from citewell.ingestion.sync import ingest
-from citewell.ingestion.upload import ingest_upload, remove_upload, safe_name
+from citewell.ingestion.upload import Upload, ingest_upload, remove_upload, safe_name
 from citewell.settings import Settings
 from tests.ingestion.conftest import MemoryIndex
 
 
 async def test_an_upload_is_a_source_and_can_be_replaced(index: MemoryIndex, settings: Settings) -> None:
-    first = await ingest_upload(index, settings, "tides.md", b"# Tides\n\nHigh water.")
+    first = await ingest_upload(index, settings, Upload("tides.md"), b"# Tides\n\nHigh water.")
     assert (first.uri, first.status, first.chunks) == ("uploads/tides.md", "new", 1)
-    again = await ingest_upload(index, settings, "C:\\papers\\tides.md", b"# Tides\n\nLow water.")
+    again = await ingest_upload(index, settings, Upload("C:\\papers\\tides.md"), b"# Tides\n\nLow water.")
     assert (again.uri, again.status) == ("uploads/tides.md", "changed")
     assert index.held["uploads/tides.md"].text == "# Tides\n\nLow water."
     assert index.held["uploads/tides.md"].source.title == "Tides"
 
 
 async def test_an_upload_that_cannot_be_read_changes_nothing(index: MemoryIndex, settings: Settings) -> None:
-    await ingest_upload(index, settings, "tides.txt", b"High water.")
+    await ingest_upload(index, settings, Upload("tides.txt"), b"High water.")
     with pytest.raises(SourceUnsupported, match="empty"):
-        await ingest_upload(index, settings, "tides.txt", b"")
+        await ingest_upload(index, settings, Upload("tides.txt"), b"")
     assert index.held["uploads/tides.txt"].text == "High water."
     assert [path.name for path in (settings.data_dir / "uploads").iterdir()] == ["tides.txt"]
 
@@ -29,7 +29,7 @@ async def test_an_upload_that_cannot_be_read_changes_nothing(index: MemoryIndex,
 async def test_uploads_survive_other_ingestions_and_rebuilds(
     index: MemoryIndex, settings: Settings, library: Path
 ) -> None:
-    await ingest_upload(index, settings, "tides.txt", b"High water.")
+    await ingest_upload(index, settings, Upload("tides.txt"), b"High water.")
     await ingest(index, [library], settings)
     assert "uploads/tides.txt" in index.held
     await ingest(index, [], settings, rebuild=True)
@@ -38,12 +38,12 @@ async def test_uploads_survive_other_ingestions_and_rebuilds(
 
 
 async def test_a_removed_upload_is_gone_with_its_file(index: MemoryIndex, settings: Settings) -> None:
-    await ingest_upload(index, settings, "tides.txt", b"High water.")
-    await remove_upload(index, settings, "tides.txt")
+    await ingest_upload(index, settings, Upload("tides.txt"), b"High water.")
+    await remove_upload(index, settings, Upload("tides.txt"))
     assert index.held == {}
     assert list((settings.data_dir / "uploads").iterdir()) == []
     with pytest.raises(SourceNotFound):
-        await remove_upload(index, settings, "tides.txt")
+        await remove_upload(index, settings, Upload("tides.txt"))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,91 @@
+"""Who may read a file that cannot say so itself: labels in a small file beside it, or in its folder or one above."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from citewell.errors import SourceUnreadable
+
+SUFFIX = ".access"
+"""`report.pdf.access` is for `report.pdf`; a file of this name alone is for its folder and all below."""
+_LABEL = re.compile(r"[\w.:@/-]{1,64}")
+
+
+def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
+    """Labels without repetition.
+
+    Raises:
+        SourceUnreadable: There are none, or one cannot be used.
+    """
+    if not labels or not all(_LABEL.fullmatch(label) for label in labels):
+        raise SourceUnreadable("access must name one or more labels of letters, digits and _ . : @ / -")
+    return tuple(dict.fromkeys(labels))
+
+
+class AccessFiles:
+    """Reads them, each folder's once. Blocking."""
+
+    def __init__(self) -> None:
+        self._folders: dict[Path, tuple[str, ...] | SourceUnreadable | None] = {}
+
+    def labels(self, path: Path) -> tuple[str, ...] | None:
+        """What the nearest file says; None where there is none, up to the root of the file system.
+
+        Args:
+            path: Absolute.
+
+        Raises:
+            SourceUnreadable: The nearest one cannot be understood. Guessing would publish what it was to keep.
+        """
+        real = Path(os.path.realpath(path))
+        found = self._at(path)
+        return self._at(real) if found is None and real != path else found  # a link opens nothing
+
+    def _at(self, path: Path) -> tuple[str, ...] | None:
+        own = _read(beside(path))
+        return own if own is not None else self._of_folder(path.parent)
+
+    def _of_folder(self, folder: Path) -> tuple[str, ...] | None:
+        if folder not in self._folders:
+            try:
+                found = _read(folder / SUFFIX)
+                if found is None and folder.parent != folder:
+                    found = self._of_folder(folder.parent)
+                self._folders[folder] = found
+            except SourceUnreadable as exc:
+                self._folders[folder] = exc
+        known = self._folders[folder]
+        if isinstance(known, SourceUnreadable):
+            raise SourceUnreadable(known.detail)
+        return known
+
+
+def beside(path: Path) -> Path:
+    """Where a file's own labels stand."""
+    return path.with_name(path.name + SUFFIX)
+
+
+def write_labels(path: Path, labels: Sequence[str]) -> None:
+    """Put labels beside a file, in one step. Blocking."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".labels-")
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write("\n".join(labels) + "\n")
+    os.replace(temporary, beside(path))
+
+
+def _read(path: Path) -> tuple[str, ...] | None:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, UnicodeDecodeError):
+        raise SourceUnreadable(f"who may read it cannot be known: {path.name} cannot be read") from None
+    words = [word for line in text.splitlines() for word in line.partition("#")[0].replace(",", " ").split()]
+    try:
+        return check_labels(words)
+    except SourceUnreadable as exc:
+        raise SourceUnreadable(f"who may read it cannot be known: in {path.name}, {exc.detail}") from None
