@@ -216,6 +216,11 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "json", "text"] = Field(
         "auto", description="Log lines as JSON or as text; `auto` is text on a terminal and JSON elsewhere."
     )
+    otlp_endpoint: str | None = Field(
+        None,
+        validation_alias=AliasChoices("CITEWELL_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+        description="Sends OpenTelemetry traces (OTLP over HTTP) to `<this>/v1/traces`, as `http://collector:4318` (extra `otel`).",
+    )
 
     # --- the chat page ------------------------------------------------------------------------
     ui_service_url: str = Field(

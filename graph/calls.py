@@ -13,6 +13,7 @@ from langchain_core.runnables import Runnable
 
 from citewell.limits import Reservation
 from citewell.models.chat import EXTRACTIVE, map_model_errors
+from citewell.telemetry import tracing
 from graph.parts import Parts
 from graph.state import RunContext
 
@@ -25,6 +26,12 @@ class Call:
 
     model: BaseChatModel
     reservation: Reservation
+    note: tracing.Note
+
+    def used(self, usage: UsageMetadata) -> None:
+        """Pay for what it used."""
+        self.reservation.settle(usage)
+        self.note({"gen_ai.usage.input_tokens": usage["input_tokens"], "gen_ai.usage.output_tokens": usage["output_tokens"]})  # fmt: skip
 
 
 class Calls:
@@ -48,8 +55,12 @@ class Calls:
             model = self._parts.models.get(
                 reservation.model, temperature=context.temperature, max_tokens=context.max_tokens
             )
-            with map_model_errors():
-                yield Call(model, reservation)
+            asked = tracing.model_call(
+                reservation.model, max_tokens=longest,
+                temperature=self._parts.settings.temperature if context.temperature is None else context.temperature,
+            )  # fmt: skip
+            with asked as note, map_model_errors():
+                yield Call(model, reservation, note)
 
     async def text(
         self, context: RunContext, chain: Callable[[BaseChatModel], Runnable[Given, str]], given: Given
@@ -59,7 +70,7 @@ class Calls:
             with get_usage_metadata_callback() as used:
                 written = await chain(call.model).ainvoke(given)
             for usage in used.usage_metadata.values():
-                call.reservation.settle(usage)
+                call.used(usage)
             return written
 
     async def stream(
@@ -78,4 +89,4 @@ class Calls:
                         usage = add_usage(usage, piece.usage_metadata)
                     yield piece
             if usage:
-                call.reservation.settle(usage)
+                call.used(usage)

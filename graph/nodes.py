@@ -27,6 +27,7 @@ from citewell.errors import SourceNotFound
 from citewell.models.chat import EXTRACTIVE
 from citewell.questions import check_question
 from citewell.retrieval import Trace, filters
+from citewell.telemetry import tracing
 from graph.calls import Calls
 from graph.events import emit
 from graph.parts import Parts
@@ -261,5 +262,6 @@ def _no_usage() -> dict[str, int]:
 def _stage(runtime: Runtime[RunContext], name: str) -> Iterator[None]:
     """Tell whoever watches how long the step took."""
     started = time.perf_counter()
-    yield
+    with tracing.stage(name):
+        yield
     emit(runtime, {"stage": name, "ms": round((time.perf_counter() - started) * 1000, 2)})

@@ -16,6 +16,7 @@ from citewell.errors import ConfigurationError, MissingExtra
 from citewell.feedback import open_feedback
 from citewell.identity import is_loopback, open_identity
 from citewell.settings import Settings
+from citewell.telemetry.tracing import open_tracing
 from citewell.wiring import open_service
 
 ABOUT = """Answers from your own documents, streamed, remembered, and with every citation checked.
@@ -39,7 +40,12 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.identity = await open_identity(settings)
-        async with open_service(settings) as app.state.service, open_feedback(settings) as app.state.feedback, mcp:
+        async with (
+            open_tracing(settings),
+            open_service(settings) as app.state.service,
+            open_feedback(settings) as app.state.feedback,
+            mcp,
+        ):
             yield
 
     # The offline flavour serves the API page's script and style itself; FastAPI's own fetches them from a CDN.

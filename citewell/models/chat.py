@@ -12,6 +12,7 @@ from langchain_core.language_models import BaseChatModel
 from citewell.errors import ConfigurationError, InvalidRequest, MissingExtra, UnknownModel
 from citewell.models.faults import map_model_errors
 from citewell.settings import Settings
+from citewell.telemetry import tracing
 
 if TYPE_CHECKING:
     import openai
@@ -107,7 +108,8 @@ class ChatModels:
                 f"The chat model {name} needs a key: set OPENAI_API_KEY, or OPENAI_BASE_URL for a server that takes none"
             )
         if self._openai_http is None:  # one for all models: each costs a TLS context, 20 ms
-            self._openai_http = openai.DefaultAsyncHttpxClient(timeout=settings.model_timeout_s)
+            hooks = {"request": [tracing.pass_on]} if settings.otlp_endpoint else {}
+            self._openai_http = openai.DefaultAsyncHttpxClient(timeout=settings.model_timeout_s, event_hooks=hooks)
         return {
             "temperature": temperature,
             "max_tokens": max_tokens,

@@ -9,7 +9,8 @@ from typing import Any
 import structlog
 
 from citewell.errors import CitewellError
-from citewell.telemetry import arrival, metrics
+from citewell.telemetry import arrival, metrics, tracing
+from citewell.telemetry.arrival import Arrival
 
 log = structlog.get_logger()
 
@@ -23,7 +24,12 @@ class TurnRecord:
         self.first_token_s: float | None = None
         self.metadata: Mapping[str, Any] = {}
         self.usage: Mapping[str, int] = {}
-        self.ended = False
+        self.outcome = "left"
+        """`answered`, `no_evidence`, `blocked`, `left` (the client went away) or `failed`."""
+        self.code: str | None = None
+        """The error's, where it failed."""
+        self.cause: str | None = None
+        """What a dependency said then, for the operator; callers never see it."""
 
     def token(self) -> None:
         if self.first_token_s is None:
@@ -31,44 +37,44 @@ class TurnRecord:
             metrics.FIRST_TOKEN.labels(self.door).observe(self.first_token_s)
 
     def end(self, metadata: Mapping[str, Any], usage: Mapping[str, int]) -> None:
-        self.metadata, self.usage, self.ended = metadata, usage, True
+        self.metadata, self.usage = metadata, usage
+        self.outcome = (
+            "blocked" if metadata.get("blocked") else "answered" if metadata.get("supported") else "no_evidence"
+        )
 
-    def outcome(self) -> str:
-        if not self.ended:
-            return "left"
-        blocked, supported = self.metadata.get("blocked"), self.metadata.get("supported")
-        return "blocked" if blocked else "answered" if supported else "no_evidence"
+    def fail(self, exc: Exception) -> None:
+        self.outcome = "failed"
+        self.code = exc.code if isinstance(exc, CitewellError) else "internal"
+        if isinstance(exc, CitewellError) and exc.__cause__ is not None:
+            self.cause = f"{type(exc.__cause__).__name__}: {exc.__cause__}"
+
+    @property
+    def first_token_ms(self) -> int | None:
+        return None if self.first_token_s is None else round(self.first_token_s * 1000)
 
 
 @contextmanager
 def turn(thread_id: str) -> Iterator[TurnRecord]:
-    """Count and log a turn, however it ends."""
+    """Count, log and trace a turn, however it ends."""
     came = arrival.current.get()
     record = TurnRecord(came.door)
-    metrics.RUNNING.inc()
-    failed, code, cause = False, None, None
-    try:
-        yield record
-    except CitewellError as exc:
-        failed, code = True, exc.code
-        if exc.__cause__ is not None:  # what a dependency said, for the operator; callers never see it
-            cause = f"{type(exc.__cause__).__name__}: {exc.__cause__}"
-        raise
-    except Exception:
-        failed, code = True, "internal"
-        raise
-    finally:
-        metrics.RUNNING.dec()
-        outcome = "failed" if failed else record.outcome()
-        took_s = time.perf_counter() - record.started
-        _count(record, outcome, code, took_s)
-        log.info(
-            "turn.finished", request_id=came.request_id, door=record.door, outcome=outcome, code=code, cause=cause,
-            thread=thread_digest(thread_id), ms=round(took_s * 1000),
-            first_token_ms=None if record.first_token_s is None else round(record.first_token_s * 1000),
-            model=record.metadata.get("model"), retrieved=record.metadata.get("retrieved"),
-            kept=record.metadata.get("kept"), **record.usage,
-        )  # fmt: skip
+    with tracing.turn(came) as note:
+        metrics.RUNNING.inc()
+        try:
+            yield record
+        except Exception as exc:
+            record.fail(exc)
+            raise
+        finally:
+            metrics.RUNNING.dec()
+            took_s = time.perf_counter() - record.started
+            _count(record, took_s)
+            _log(record, came, thread_id, took_s)
+            note({
+                "citewell.outcome": record.outcome, "citewell.thread": thread_digest(thread_id),
+                "citewell.first_token_ms": record.first_token_ms,
+                "citewell.retrieved": record.metadata.get("retrieved"), "citewell.kept": record.metadata.get("kept"),
+            })  # fmt: skip
 
 
 def thread_digest(thread_id: str) -> str:
@@ -76,11 +82,20 @@ def thread_digest(thread_id: str) -> str:
     return hashlib.sha256(thread_id.encode()).hexdigest()[:16]
 
 
-def _count(record: TurnRecord, outcome: str, code: str | None, took_s: float) -> None:
-    metrics.TURNS.labels(record.door, outcome).inc()
-    if code:
-        metrics.ERRORS.labels(code).inc()
-    if record.ended:
+def _count(record: TurnRecord, took_s: float) -> None:
+    metrics.TURNS.labels(record.door, record.outcome).inc()
+    if record.code:
+        metrics.ERRORS.labels(record.code).inc()
+    if record.outcome not in ("left", "failed"):
         metrics.TURN.labels(record.door).observe(took_s)
         for stage, ms in record.metadata.get("stages_ms", {}).items():
             metrics.STAGE.labels(stage).observe(ms / 1000)
+
+
+def _log(record: TurnRecord, came: Arrival, thread_id: str, took_s: float) -> None:
+    log.info(
+        "turn.finished", request_id=came.request_id, trace_id=tracing.trace_id(), door=record.door,
+        outcome=record.outcome, code=record.code, cause=record.cause, thread=thread_digest(thread_id),
+        ms=round(took_s * 1000), first_token_ms=record.first_token_ms, model=record.metadata.get("model"),
+        retrieved=record.metadata.get("retrieved"), kept=record.metadata.get("kept"), **record.usage,
+    )  # fmt: skip

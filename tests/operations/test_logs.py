@@ -20,12 +20,17 @@ def lines(live: Live) -> list[dict[str, Any]]:
 
 
 async def test_each_turn_is_one_line_under_the_id_of_its_request(start: Callable[..., Live]) -> None:
-    live = start(CITEWELL_LOG_FORMAT="json")
+    live = start(
+        CITEWELL_LOG_FORMAT="json", CITEWELL_MODEL_RETRIES="0", CITEWELL_CHAT_MODELS='["openai:gone"]',
+        OPENAI_BASE_URL="http://127.0.0.1:9/v1",
+    )  # fmt: skip
     async with httpx.AsyncClient(base_url=live.url, timeout=60) as client:
         body = {"message": QUESTION, "conversation_id": "ada"}
         reply = await client.post("/chat", json=body, headers={"x-request-id": "from-the-proxy.1"})
         assert reply.headers["x-request-id"] == "from-the-proxy.1"
         streamed = await client.post("/rag/stream", json={"input": {"question": QUESTION}})
+        fails = await client.post("/chat", json={"message": QUESTION, "chat_model": "openai:gone"})
+        reason = problem(fails, "model_unavailable", 503)
     async with websockets.connect(live.ws, additional_headers={"x-request-id": "socket-1"}) as socket:
         assert socket.response is not None
         assert socket.response.headers["x-request-id"] == "socket-1"
@@ -34,7 +39,11 @@ async def test_each_turn_is_one_line_under_the_id_of_its_request(start: Callable
             pass
         await socket.send("{}")
         assert json.loads(await socket.recv())["error"]["request_id"] == "socket-1"
-    turns = [line for line in lines(live) if line["event"] == "turn.finished"]
+    *turns, last = [line for line in lines(live) if line["event"] == "turn.finished"]
+    turns, failed = [*turns[:2], last], turns[2]
+    assert (failed["outcome"], failed["code"]) == ("failed", "model_unavailable")
+    assert failed["request_id"] == reason["request_id"] == fails.headers["x-request-id"]
+    assert "Connect" in failed["cause"]
     assert [turn["request_id"] for turn in turns] == ["from-the-proxy.1", streamed.headers["x-request-id"], "socket-1"]
     assert [turn["door"] for turn in turns] == ["rest", "langserve", "websocket"]
     for turn in turns:
@@ -43,16 +52,6 @@ async def test_each_turn_is_one_line_under_the_id_of_its_request(start: Callable
         assert turn["input_tokens"] > turn["output_tokens"] > 0
     assert turns[0]["thread"] == thread_digest("ada")
     assert '"ada"' not in live.log.read_text()
-
-
-def test_a_failed_turn_says_why(start: Callable[..., Live]) -> None:
-    live = start(CITEWELL_CHAT_MODEL="openai:gone", OPENAI_BASE_URL="http://127.0.0.1:9/v1", CITEWELL_MODEL_RETRIES="0")
-    reply = httpx.post(f"{live.url}/chat", json={"message": QUESTION}, timeout=60)
-    body = problem(reply, "model_unavailable", 503)
-    [turn] = [line for line in lines(live) if line["event"] == "turn.finished"]
-    assert (turn["outcome"], turn["code"]) == ("failed", "model_unavailable")
-    assert turn["request_id"] == body["request_id"] == reply.headers["x-request-id"]
-    assert "Connect" in turn["cause"]
 
 
 def test_text_can_be_had_instead(start: Callable[..., Live]) -> None:
