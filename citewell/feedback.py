@@ -16,7 +16,7 @@ from typing_extensions import TypedDict
 
 from citewell.settings import Settings
 from citewell.threads.connection import Connection, connect
-from citewell.threads.sqlite import BUSY_S, sqlite_errors
+from citewell.threads.sqlite_connection import BUSY_S, sqlite_errors
 
 Rating = Literal["up", "down"]
 Reason = Literal["", "incorrect", "incomplete", "wrong_source", "not_answered", "other"]

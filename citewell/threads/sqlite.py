@@ -7,11 +7,10 @@ to live), `runs` (who holds a thread) and `queue` (who waits for it). Several pr
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import sqlite3
+import json
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,17 +23,18 @@ from langgraph.checkpoint.base import (
     Checkpoint,
     CheckpointMetadata,
     CheckpointTuple,
+    DeltaChannelHistory,
+    get_checkpoint_id,
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+from langgraph.checkpoint.sqlite.utils import search_where
 
-from citewell.errors import CheckpointError, RunReplaced, ThreadNotFound
+from citewell.errors import RunReplaced, ThreadNotFound
 from citewell.threads.index import ThreadInfo
+from citewell.threads.sqlite_connection import BUSY_S, OneAtATime, sqlite_errors
 from citewell.threads.strict import StrictSerializer
 from citewell.threads.turns import LEASE_KEY, Policy
-
-BUSY_S = 10.0
-"""Longest one process waits for another's write, in seconds."""
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS threads (
@@ -53,40 +53,6 @@ SIZE = """
 + (SELECT coalesce(sum(length(value)), 0) FROM writes w WHERE w.thread_id = t.thread_id)
 """
 
-NEWEST = """
-(SELECT max(checkpoint_id) FROM checkpoints n WHERE n.thread_id = {0}.thread_id AND n.checkpoint_ns = {0}.checkpoint_ns)
-"""
-
-
-@contextlib.contextmanager
-def sqlite_errors() -> Iterator[None]:
-    """Turn SQLite's errors into ours."""
-    try:
-        yield
-    except (sqlite3.Error, ValueError) as exc:
-        # aiosqlite raises ValueError for a connection that is closed
-        if isinstance(exc, ValueError) and "no active connection" not in str(exc).lower():
-            raise
-        raise CheckpointError("The thread database cannot be read or written.") from exc
-
-
-async def begin(db: aiosqlite.Connection) -> None:
-    """Begin a transaction that writes.
-
-    SQLite waits by itself for another writer, but refuses at once where the connection still reads from an older state:
-    a reader in another task, or a statement whose task was cancelled. Either is over in a moment.
-    """
-    deadline = time.monotonic() + BUSY_S
-    while True:
-        try:
-            await db.execute("BEGIN IMMEDIATE")
-            return
-        except sqlite3.OperationalError as exc:
-            if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-        await db.rollback()  # lets go of the statement of a cancelled task; there is nothing else to roll back
-        await asyncio.sleep(0.005)
-
 
 class SqliteSaver(AsyncSqliteSaver):
     """LangGraph's SQLite saver with a strict serializer, a fencing token, and the newer methods of the base class."""
@@ -94,60 +60,96 @@ class SqliteSaver(AsyncSqliteSaver):
     def __init__(self, conn: aiosqlite.Connection, *, serde: SerializerProtocol | None = None, ttl_s: int = 0) -> None:
         super().__init__(conn, serde=serde or StrictSerializer())
         self._ttl_s = ttl_s
-        self._writing = asyncio.Lock()
+        self._connection = OneAtATime(conn)
+        self._is_ready = False
 
     async def setup(self) -> None:
-        if not self.is_setup:
-            await super().setup()
-            await self.conn.execute("PRAGMA synchronous=NORMAL")  # with WAL: a crash of the process loses nothing
-            await self.conn.executescript(SCHEMA)
-            await self.conn.commit()
+        if self._is_ready:
+            return
+        async with self._connection.alone() as db:
+            if not self._is_ready:
+                await super().setup()
+                await db.execute("PRAGMA synchronous=NORMAL")  # with WAL: a crash of the process loses nothing
+                await db.executescript(SCHEMA)
+                self._is_ready = True
 
     @contextlib.asynccontextmanager
     async def _transaction(self, config: RunnableConfig | None = None) -> AsyncIterator[None]:
         await self.setup()
-        with sqlite_errors():
-            async with self._writing:
-                try:
-                    await begin(self.conn)
-                    await self._check_turn(config)
-                    yield
-                    await self.conn.commit()
-                except BaseException:  # also a cancellation: the file must not stay locked
-                    await asyncio.shield(self.conn.rollback())
-                    raise
+        async with self._connection.writing() as db:
+            await self._check_turn(db, config)
+            yield
 
-    async def _check_turn(self, config: RunnableConfig | None) -> None:
+    async def _check_turn(self, db: aiosqlite.Connection, config: RunnableConfig | None) -> None:
         ticket = config["configurable"].get(LEASE_KEY) if config else None
         if config is None or ticket is None:
             return
-        async with self.conn.execute(
-            "SELECT ticket FROM runs WHERE thread_id = ?", (str(config["configurable"]["thread_id"]),)
-        ) as rows:
-            row = await rows.fetchone()
-        if row is None:
+        held = list(
+            await db.execute_fetchall(
+                "SELECT ticket FROM runs WHERE thread_id = ?", (str(config["configurable"]["thread_id"]),)
+            )
+        )
+        if not held:
             raise ThreadNotFound("This conversation was deleted, or expired, while it was being answered.")
-        if row[0] != ticket:
+        if held[0][0] != ticket:
             raise RunReplaced
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         if await self._expired(str(config["configurable"]["thread_id"])):
             return None
-        with sqlite_errors():
+        return await self._read(config)
+
+    async def _read(self, config: RunnableConfig) -> CheckpointTuple | None:
+        async with self._connection.reading():
             return await super().aget_tuple(config)
+
+    async def alist(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[CheckpointTuple]:
+        """The checkpoints that match, newest first, each read when it is asked for.
+
+        The connection is free in between: whoever walks through a history may write, or stop half-way.
+        """
+        await self.setup()
+        where, values = search_where(config, filter, before)
+        names = await self._connection.rows(
+            f"SELECT thread_id, checkpoint_ns, checkpoint_id FROM checkpoints {where} ORDER BY checkpoint_id DESC LIMIT ?",
+            *values, -1 if limit is None else limit,
+        )  # fmt: skip
+        for thread_id, checkpoint_ns, checkpoint_id in names:
+            found = await self._read({
+                "configurable": {"thread_id": thread_id, "checkpoint_ns": checkpoint_ns, "checkpoint_id": checkpoint_id}
+            })  # fmt: skip
+            if found is not None:  # None: deleted meanwhile
+                yield found
+
+    async def aget_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        if get_checkpoint_id(config) is None:
+            newest = await self.aget_tuple(config)
+            if newest is None:
+                return {channel: {"writes": []} for channel in channels}
+            config = newest.config
+        await self.setup()
+        async with self._connection.reading():
+            return await super().aget_delta_channel_history(config=config, channels=channels)
 
     async def _expired(self, thread_id: str) -> bool:
         """Whether the thread's time is over; if not, start it anew once a hundredth of it has passed."""
         await self.setup()
         now = time.time()
-        with sqlite_errors():
-            async with self.conn.execute(
-                "SELECT expires, coalesce(ttl_s, ?) FROM threads WHERE thread_id = ?", (self._ttl_s, thread_id)
-            ) as rows:
-                row = await rows.fetchone()
-        if row is None or row[0] is None:
+        rows = await self._connection.rows(
+            "SELECT expires, coalesce(ttl_s, ?) FROM threads WHERE thread_id = ?", self._ttl_s, thread_id
+        )
+        if not rows or rows[0][0] is None:
             return False
-        expires, ttl_s = row
+        expires, ttl_s = rows[0]
         if now < expires < now + 0.99 * ttl_s:
             async with self._transaction():
                 await self.conn.execute("UPDATE threads SET expires = ? WHERE thread_id = ?", (now + ttl_s, thread_id))
@@ -205,11 +207,43 @@ class SqliteSaver(AsyncSqliteSaver):
             raise ValueError(f"unknown strategy {strategy!r}: 'keep_latest' or 'delete'")
         async with self._transaction():
             for thread_id in thread_ids:
-                for table in ("writes", "checkpoints"):
-                    await self.conn.execute(
-                        f"DELETE FROM {table} WHERE thread_id = ? AND checkpoint_id <> {NEWEST.format(table)}",
-                        (str(thread_id),),
+                for (ns,) in await self.conn.execute_fetchall(
+                    "SELECT DISTINCT checkpoint_ns FROM checkpoints WHERE thread_id = ?", (str(thread_id),)
+                ):
+                    needed = json.dumps(await self._needed(str(thread_id), ns))
+                    for table in ("writes", "checkpoints"):
+                        await self.conn.execute(
+                            f"DELETE FROM {table} WHERE thread_id = ? AND checkpoint_ns = ? "
+                            "AND checkpoint_id NOT IN (SELECT value FROM json_each(?))",
+                            (str(thread_id), ns, needed),
+                        )
+
+    async def _needed(self, thread_id: str, ns: str) -> list[str]:
+        """The newest checkpoint of a namespace, and the ancestors its delta channels are rebuilt from."""
+        ((newest, parent, metadata),) = await self.conn.execute_fetchall(
+            "SELECT checkpoint_id, parent_checkpoint_id, metadata FROM checkpoints "
+            "WHERE thread_id = ? AND checkpoint_ns = ? ORDER BY checkpoint_id DESC LIMIT 1",
+            (thread_id, ns),
+        )
+        needed = [newest]
+        unseen = set(json.loads(metadata or b"{}").get("counters_since_delta_snapshot", ()))
+        while (
+            unseen
+            and parent not in needed
+            and (
+                found := list(
+                    await self.conn.execute_fetchall(
+                        "SELECT parent_checkpoint_id, type, checkpoint FROM checkpoints "
+                        "WHERE thread_id = ? AND checkpoint_ns = ? AND checkpoint_id = ?",
+                        (thread_id, ns, parent),
                     )
+                )
+            )
+        ):
+            needed.append(parent)
+            ((parent, kind, checkpoint),) = found
+            unseen -= self.serde.loads_typed((kind, checkpoint))["channel_values"].keys()
+        return needed
 
 
 class SqlitePlace:
@@ -225,7 +259,7 @@ class SqlitePlace:
         self._ttl_s = ttl_s
         self._saver_db = aiosqlite.connect(path, timeout=BUSY_S)
         self._db = aiosqlite.connect(path, timeout=BUSY_S)
-        self._lock = asyncio.Lock()
+        self._connection = OneAtATime(self._db)
 
     async def open(self) -> None:
         """Create what is missing and start with expired threads gone."""
@@ -245,28 +279,11 @@ class SqlitePlace:
     def checkpointer(self) -> BaseCheckpointSaver[Any]:  # Any: the base class is generic over its version type
         return self._saver
 
-    @contextlib.asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[aiosqlite.Connection]:
-        with sqlite_errors():
-            async with self._lock:
-                try:
-                    await begin(self._db)
-                    yield self._db
-                    await self._db.commit()
-                except BaseException:  # also a cancellation: the file must not stay locked
-                    await asyncio.shield(self._db.rollback())
-                    raise
-
-    async def _rows(self, query: str, *values: object) -> list[Any]:
-        with sqlite_errors():
-            async with self._lock, self._db.execute(query, values) as rows:
-                return list(await rows.fetchall())
-
     # --- turns --------------------------------------------------------------------------------
 
     async def claim(self, thread_id: str, ticket: str, policy: Policy, lease_s: float) -> bool:
-        now = time.time()
-        ((holder, place, is_over),) = await self._rows(
+        now = _now()
+        ((holder, place, is_over),) = await self._connection.rows(
             "SELECT (SELECT ticket FROM runs WHERE thread_id = ? AND expires > ?), "
             "(SELECT expires FROM queue WHERE ticket = ?), "
             "EXISTS (SELECT 1 FROM threads WHERE thread_id = ? AND expires <= ?)",
@@ -277,17 +294,14 @@ class SqlitePlace:
             return False
         if is_over:
             await self.delete(thread_id)
-        async with self._transaction() as db:
+        async with self._connection.writing() as db:
             await db.execute("DELETE FROM queue WHERE thread_id = ? AND expires < ?", (thread_id, now))
-            async with db.execute(
-                "SELECT ticket FROM runs WHERE thread_id = ? AND expires > ?", (thread_id, now)
-            ) as rows:
-                busy = await rows.fetchone() is not None
-            async with db.execute(
-                "SELECT ticket FROM queue WHERE thread_id = ? ORDER BY seq LIMIT 1", (thread_id,)
-            ) as rows:
-                first = await rows.fetchone()
-            if policy == "replace" or not (busy or (first is not None and first[0] != ticket)):
+            ((busy, first),) = await db.execute_fetchall(
+                "SELECT EXISTS (SELECT 1 FROM runs WHERE thread_id = ? AND expires > ?), "
+                "(SELECT ticket FROM queue WHERE thread_id = ? ORDER BY seq LIMIT 1)",
+                (thread_id, now, thread_id),
+            )
+            if policy == "replace" or not (busy or first not in (None, ticket)):
                 await db.execute("DELETE FROM queue WHERE ticket = ?", (ticket,))
                 await db.execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?)", (thread_id, ticket, now + lease_s))
                 await self._keep(db, thread_id, now)
@@ -301,7 +315,7 @@ class SqlitePlace:
             return False
 
     async def renew(self, thread_id: str, ticket: str, lease_s: float) -> bool:
-        async with self._transaction() as db:
+        async with self._connection.writing() as db:
             done = await db.execute(
                 "UPDATE runs SET expires = ? WHERE thread_id = ? AND ticket = ?",
                 (time.time() + lease_s, thread_id, ticket),
@@ -309,7 +323,7 @@ class SqlitePlace:
             return done.rowcount == 1
 
     async def release(self, thread_id: str, ticket: str) -> None:
-        async with self._transaction() as db:
+        async with self._connection.writing() as db:
             # The row stays: a late write of this ticket must meet a ticket that is not its own.
             await db.execute(
                 "UPDATE runs SET ticket = '', expires = 0 WHERE thread_id = ? AND ticket = ?", (thread_id, ticket)
@@ -345,8 +359,8 @@ class SqlitePlace:
         )
 
     async def record(self, thread_id: str, owner: str, title: str) -> None:
-        now = time.time()
-        async with self._transaction() as db:
+        now = _now()
+        async with self._connection.writing() as db:
             await self._keep(db, thread_id, now)
             await db.execute(
                 "UPDATE threads SET owner = ?, updated = ?, title = CASE title WHEN '' THEN ? ELSE title END WHERE thread_id = ?",
@@ -354,7 +368,7 @@ class SqlitePlace:
             )
 
     async def rename(self, thread_id: str, title: str) -> bool:
-        async with self._transaction() as db:
+        async with self._connection.writing() as db:
             done = await db.execute(
                 "UPDATE threads SET title = ? WHERE thread_id = ? AND (expires IS NULL OR expires > ?)",
                 (title, thread_id, time.time()),
@@ -362,7 +376,7 @@ class SqlitePlace:
             return done.rowcount == 1
 
     async def info(self, thread_id: str) -> ThreadInfo | None:
-        rows = await self._rows(
+        rows = await self._connection.rows(
             f"SELECT t.thread_id, owner, title, created, updated, {SIZE} FROM threads t "
             "WHERE t.thread_id = ? AND (expires IS NULL OR expires > ?)",
             thread_id, time.time(),
@@ -370,7 +384,7 @@ class SqlitePlace:
         return _info(rows[0]) if rows else None
 
     async def list(self, owner: str, limit: int, before: datetime | None) -> Sequence[ThreadInfo]:
-        rows = await self._rows(
+        rows = await self._connection.rows(
             f"SELECT t.thread_id, owner, title, created, updated, {SIZE} FROM threads t "
             "WHERE owner = ? AND updated < ? AND (expires IS NULL OR expires > ?) ORDER BY updated DESC LIMIT ?",
             owner, before.timestamp() if before else float("inf"), time.time(), limit,
@@ -378,17 +392,19 @@ class SqlitePlace:
         return [_info(row) for row in rows]
 
     async def walk(self) -> AsyncIterator[ThreadInfo]:
-        for row in await self._rows(f"SELECT t.thread_id, owner, title, created, updated, {SIZE} FROM threads t"):
+        for row in await self._connection.rows(
+            f"SELECT t.thread_id, owner, title, created, updated, {SIZE} FROM threads t"
+        ):
             yield _info(row)
 
     async def touch(self, thread_id: str, ttl_s: int | None) -> None:
-        async with self._transaction() as db:
+        async with self._connection.writing() as db:
             if ttl_s is not None:
                 await db.execute("UPDATE threads SET ttl_s = ? WHERE thread_id = ?", (ttl_s, thread_id))
             await self._slide(db, thread_id)
 
     async def delete(self, thread_id: str) -> bool:
-        async with self._transaction() as db:
+        async with self._connection.writing() as db:
             counts = [
                 (await db.execute(f"DELETE FROM {table} WHERE thread_id = ?", (thread_id,))).rowcount
                 for table in ("checkpoints", "threads", "writes", "runs", "queue")
@@ -397,7 +413,7 @@ class SqlitePlace:
 
     async def sweep(self) -> int:
         """Drop threads that were not used for their time to live. Returns how many."""
-        rows = await self._rows("SELECT thread_id FROM threads WHERE expires <= ?", time.time())
+        rows = await self._connection.rows("SELECT thread_id FROM threads WHERE expires <= ?", time.time())
         for (thread_id,) in rows:
             await self.delete(thread_id)
         return len(rows)
@@ -406,7 +422,12 @@ class SqlitePlace:
         await self._saver.aprune([thread_id])
 
     async def ping(self) -> None:
-        await self._rows("SELECT 1")
+        await self._connection.rows("SELECT 1")
+
+
+def _now() -> float:
+    """Seconds since 1970, in whole microseconds: a datetime holds no more, and one comes back to ask for what is older."""
+    return round(time.time(), 6)
 
 
 def _info(row: Any) -> ThreadInfo:  # Any: a row of SQLite

@@ -1,4 +1,4 @@
-"""Whatever InMemorySaver would remember, RedisSaver remembers: history, forks, interrupts, writes, delta channels."""
+"""Whatever InMemorySaver would remember, RedisSaver and SqliteSaver remember: history, forks, interrupts, writes, delta channels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ from langgraph.types import Command, Send, interrupt
 from typing_extensions import TypedDict
 
 from citewell.threads import RedisSaver
+from tests.threads.conftest import OpenSaver
 from tests.threads.talk import ask, config, contents, talk
+
+Saver = BaseCheckpointSaver[Any]
 
 
 def essence(found: CheckpointTuple) -> dict[str, Any]:
@@ -36,7 +39,7 @@ def essence(found: CheckpointTuple) -> dict[str, Any]:
     }
 
 
-async def whole(saver: BaseCheckpointSaver[Any], thread: str = "t") -> list[dict[str, Any]]:
+async def whole(saver: Saver, thread: str = "t") -> list[dict[str, Any]]:
     return [essence(found) async for found in saver.alist(config(thread))]
 
 
@@ -76,10 +79,10 @@ def wide() -> StateGraph[Wide]:
 
 
 @pytest.mark.parametrize("durability", ["sync", "async", "exit"])
-async def test_every_checkpoint_equals_the_one_in_memory(saver: RedisSaver, durability: Any) -> None:
+async def test_every_checkpoint_equals_the_one_in_memory(either: Saver, durability: Any) -> None:
     memory = InMemorySaver()
     for number in range(8):
-        for one in (memory, saver):
+        for one in (memory, either):
             await (
                 wide()
                 .compile(checkpointer=one)
@@ -87,21 +90,21 @@ async def test_every_checkpoint_equals_the_one_in_memory(saver: RedisSaver, dura
                     {"messages": [HumanMessage(f"q{number}", id=f"q{number}")]}, config("t"), durability=durability
                 )
             )
-    assert await whole(saver) == await whole(memory)
-    assert len(await whole(saver)) == (8 if durability == "exit" else 32)
+    assert await whole(either) == await whole(memory)
+    assert len(await whole(either)) == (8 if durability == "exit" else 32)
 
 
-async def test_a_second_process_reads_the_same_as_the_first(saver: RedisSaver, redis_url: str) -> None:
-    app = wide().compile(checkpointer=saver)
+async def test_a_second_process_reads_the_same_as_the_first(either: Saver, open_saver: OpenSaver) -> None:
+    app = wide().compile(checkpointer=either)
     for number in range(6):
         await app.ainvoke({"messages": [HumanMessage(f"q{number}", id=f"q{number}")]}, config("t"), durability="sync")
-    async with RedisSaver.from_conn_string(redis_url) as cold:
-        assert await whole(cold) == await whole(saver)
+    async with open_saver() as cold:
+        assert await whole(cold) == await whole(either)
 
 
-async def test_two_workers_taking_turns_lose_nothing(saver: RedisSaver, redis_url: str) -> None:
-    async with RedisSaver.from_conn_string(redis_url) as other:
-        apps = [talk().compile(checkpointer=one) for one in (saver, other)]
+async def test_two_workers_taking_turns_lose_nothing(either: Saver, open_saver: OpenSaver) -> None:
+    async with open_saver() as other:
+        apps = [talk().compile(checkpointer=one) for one in (either, other)]
         for number in range(10):
             await apps[number % 2].ainvoke(ask(str(number)), config("t"), durability="sync")
         expected = [text for number in range(10) for text in (str(number), f"re: {number}")]
@@ -109,8 +112,8 @@ async def test_two_workers_taking_turns_lose_nothing(saver: RedisSaver, redis_ur
             assert contents((await app.aget_state(config("t"))).values) == expected
 
 
-async def test_a_fork_leaves_the_branch_it_came_from_as_it_was(saver: RedisSaver) -> None:
-    app = talk().compile(checkpointer=saver)
+async def test_a_fork_leaves_the_branch_it_came_from_as_it_was(either: Saver) -> None:
+    app = talk().compile(checkpointer=either)
     for text in ("a", "b", "c"):
         await app.ainvoke(ask(text), config("t"), durability="sync")
     history = [state async for state in app.aget_state_history(config("t"))]
@@ -135,7 +138,7 @@ async def test_a_fork_leaves_the_branch_it_came_from_as_it_was(saver: RedisSaver
         assert contents(state.values) == expected
 
 
-async def test_an_interrupted_run_resumes(saver: RedisSaver, redis_url: str) -> None:
+async def test_an_interrupted_run_resumes(either: Saver, open_saver: OpenSaver) -> None:
     class Asked(TypedDict, total=False):
         messages: Annotated[list[AnyMessage], add_messages]
         answer: str
@@ -146,8 +149,8 @@ async def test_an_interrupted_run_resumes(saver: RedisSaver, redis_url: str) -> 
     graph = StateGraph(Asked)
     graph.add_node("approve", approve)
     graph.add_edge(START, "approve")
-    await graph.compile(checkpointer=saver).ainvoke(ask("may I?"), config("t"), durability="sync")
-    async with RedisSaver.from_conn_string(redis_url) as later:
+    await graph.compile(checkpointer=either).ainvoke(ask("may I?"), config("t"), durability="sync")
+    async with open_saver() as later:
         app = graph.compile(checkpointer=later)
         state = await app.aget_state(config("t"))
         assert [stop.value for stop in state.interrupts] == [{"question": "may I?"}]
@@ -155,7 +158,7 @@ async def test_an_interrupted_run_resumes(saver: RedisSaver, redis_url: str) -> 
     assert result["answer"] == "yes"
 
 
-async def test_a_task_that_finished_before_the_crash_does_not_run_again(saver: RedisSaver, redis_url: str) -> None:
+async def test_a_task_that_finished_before_the_crash_does_not_run_again(either: Saver, open_saver: OpenSaver) -> None:
     runs: list[str] = []
     broken = [True]
 
@@ -179,9 +182,9 @@ async def test_a_task_that_finished_before_the_crash_does_not_run_again(saver: R
     graph.add_edge(START, "good")
     graph.add_edge(START, "bad")
     with pytest.raises(RuntimeError, match="crash"):
-        await graph.compile(checkpointer=saver).ainvoke({"log": []}, config("t"), durability="sync")
+        await graph.compile(checkpointer=either).ainvoke({"log": []}, config("t"), durability="sync")
     broken[0] = False
-    async with RedisSaver.from_conn_string(redis_url) as later:
+    async with open_saver() as later:
         result = await graph.compile(checkpointer=later).ainvoke(None, config("t"), durability="sync")
     assert sorted(result["log"]) == ["bad", "good"]
     assert runs == ["good", "bad", "bad"] or runs == ["bad", "good", "bad"]
@@ -218,7 +221,7 @@ async def test_a_delta_channel_is_rebuilt_in_one_round_trip(saver: RedisSaver, d
     assert ("seed" in ours["log"]) == ("seed" in theirs["log"])
 
 
-async def test_pruning_keeps_what_a_delta_channel_is_rebuilt_from(saver: RedisSaver) -> None:
+async def test_pruning_keeps_what_a_delta_channel_is_rebuilt_from(either: Saver) -> None:
     class Delta(TypedDict, total=False):
         log: Annotated[list[str], DeltaChannel(appended, snapshot_frequency=4)]
 
@@ -228,14 +231,14 @@ async def test_pruning_keeps_what_a_delta_channel_is_rebuilt_from(saver: RedisSa
     graph = StateGraph(Delta)
     graph.add_node("work", work)
     graph.add_edge(START, "work")
-    app = graph.compile(checkpointer=saver)
+    app = graph.compile(checkpointer=either)
     for number in range(9):
         await app.ainvoke({"log": [f"q{number}"]}, config("t"), durability="sync")
     before = (await app.aget_state(config("t"))).values
-    many = len(await whole(saver))
-    await saver.aprune(["t"])
+    many = len(await whole(either))
+    await either.aprune(["t"])
     assert (await app.aget_state(config("t"))).values == before
-    assert len(await whole(saver)) < many / 2
+    assert len(await whole(either)) < many / 2
     await app.ainvoke({"log": ["after"]}, config("t"), durability="sync")
     assert (await app.aget_state(config("t"))).values["log"][:-1] == [*before["log"], "after"]
 
@@ -253,11 +256,11 @@ async def test_pruning_keeps_the_transcript_and_gives_back_the_space(saver: Redi
     assert contents((await app.aget_state(config("t"))).values) == [*before, "more", "re: more"]
 
 
-async def test_a_copied_thread_goes_its_own_way(saver: RedisSaver) -> None:
-    app = talk().compile(checkpointer=saver)
+async def test_a_copied_thread_goes_its_own_way(either: Saver) -> None:
+    app = talk().compile(checkpointer=either)
     await app.ainvoke(ask("a"), config("from"), durability="sync")
-    await saver.acopy_thread("from", "to")
-    assert await whole(saver, "to") == await whole(saver, "from")
+    await either.acopy_thread("from", "to")
+    assert await whole(either, "to") == await whole(either, "from")
     await app.ainvoke(ask("b"), config("to"), durability="sync")
     assert contents((await app.aget_state(config("from"))).values) == ["a", "re: a"]
     assert contents((await app.aget_state(config("to"))).values) == ["a", "re: a", "b", "re: b"]

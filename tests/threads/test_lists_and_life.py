@@ -75,6 +75,13 @@ async def test_an_owner_sees_their_own_threads_the_last_used_first(threads: Thre
     assert await threads.info("nobody") is None
 
 
+async def test_a_page_begins_after_the_last_thread_of_the_one_before(threads: Threads) -> None:
+    for _ in range(30):  # whatever the digits of the clock
+        await threads.record("t", "me", "")
+        (info,) = await threads.list("me")
+        assert await threads.list("me", before=info.updated) == []
+
+
 async def test_the_first_title_stays(threads: Threads) -> None:
     await threads.record("t", "me", "")
     await threads.record("t", "me", "How tall is it?")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import random
 import subprocess
@@ -17,46 +16,68 @@ from citewell.settings import Settings
 from citewell.threads import open_threads
 
 ROOT = Path(__file__).parents[2]
+SERVE = ("-m", "tests.threads.worker", "--serve")
 
 
 class Worker:
     """A process that answers `thread question` lines with the same line when the turn is done."""
 
-    def __init__(self, environment: dict[str, str]) -> None:
+    def __init__(self, environment: dict[str, str], program: tuple[str, ...] = SERVE) -> None:
         self._environment = environment
-        self.waiting: dict[bytes, asyncio.Future[bool]] = {}
+        self._program = program
+        self._waiting: dict[bytes, asyncio.Future[bool]] = {}
+        self._alive = False
 
     async def start(self) -> None:
-        self.process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tests.threads.worker", "--serve",
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable, *self._program,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=self._environment, cwd=ROOT,
         )  # fmt: skip
-        assert self.process.stdout is not None
-        assert await asyncio.wait_for(self.process.stdout.readline(), 90) == b"ready\n"
-        self._reading = asyncio.create_task(self._read())
+        assert self._process.stdout is not None
+        assert await asyncio.wait_for(self._process.stdout.readline(), 90) == b"ready\n"
+        self._alive = True
+        self._reading = asyncio.create_task(self._read(self._process.stdout))
 
-    async def _read(self) -> None:
-        assert self.process.stdout is not None
-        while line := await self.process.stdout.readline():
-            self.waiting.pop(line).set_result(True)
-        for answer in self.waiting.values():  # it is dead
+    async def _read(self, answers: asyncio.StreamReader) -> None:
+        while (line := await answers.readline()).endswith(b"\n"):  # the last one may be cut off
+            self._waiting.pop(line).set_result(True)
+        self._alive = False  # who asks from now on would write to nobody
+        for answer in self._waiting.values():
             answer.set_result(False)
-        self.waiting.clear()
+        self._waiting.clear()
 
     async def ask(self, thread: str, question: str) -> bool:
-        """Whether the turn was done; False when the worker died first, and nobody knows how far it got."""
+        """Whether the turn was done; False when the worker is dead, and nobody knows how far it got."""
+        if not self._alive:
+            return False
         line = f"{thread} {question}\n".encode()
-        assert self.process.stdin is not None
-        self.waiting[line] = asyncio.get_running_loop().create_future()
-        with contextlib.suppress(OSError):
-            self.process.stdin.write(line)
-            await self.process.stdin.drain()
-        return await self.waiting[line] if line in self.waiting else False
+        assert self._process.stdin is not None
+        answer = self._waiting[line] = asyncio.get_running_loop().create_future()
+        self._process.stdin.write(line)
+        async with asyncio.timeout(60):
+            return await answer
 
     async def kill(self) -> None:
-        self.process.kill()
-        await self.process.wait()
+        assert self._process.returncode is None, "it died by itself"
+        self._process.kill()
+        await self._process.wait()
         await self._reading
+
+
+async def test_whoever_asks_a_worker_that_dies_is_told() -> None:
+    worker = Worker({}, ("-c", "print('ready', flush=True); input(); print('t ', end='', flush=True); input()"))
+    await worker.start()
+    asked = asyncio.create_task(worker.ask("t", "cut off"))
+    await asyncio.sleep(0.2)
+    await worker.kill()
+    async with asyncio.timeout(5):
+        assert not await asked
+        assert not await worker.ask("t", "after its death")
+        await worker.start()
+        again = asyncio.create_task(worker.ask("t", "again"))
+        await asyncio.sleep(0)
+        await worker.kill()
+        assert not await again
 
 
 async def soak(kept_in: dict[str, Any], workers: int, threads: int, turns: int, kills: int) -> None:
@@ -94,7 +115,6 @@ async def soak(kept_in: dict[str, Any], workers: int, threads: int, turns: int, 
                 assert said.count(f"re: {number}") == 1
 
 
-@pytest.mark.slow
 async def test_workers_die_and_no_turn_is_lost_or_out_of_order(kept_in: dict[str, Any]) -> None:
     await soak(kept_in, workers=2, threads=4, turns=15, kills=1)
 
