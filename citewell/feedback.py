@@ -81,18 +81,17 @@ class SqliteFeedback:
     async def of_thread(self, thread_id: str) -> list[Row]:
         query = "SELECT row FROM feedback WHERE thread_id = ? ORDER BY message"
         with sqlite_errors():
-            async with self._db.execute(query, (thread_id,)) as rows:
-                return [orjson.loads(row) async for (row,) in rows]
+            return [orjson.loads(row) for (row,) in await self._db.execute_fetchall(query, (thread_id,))]
 
     async def forget(self, thread_id: str) -> None:
         with sqlite_errors():
             await self._db.execute("DELETE FROM feedback WHERE thread_id = ?", (thread_id,))
 
     async def walk(self) -> AsyncIterator[Row]:
-        with sqlite_errors():
-            async with self._db.execute("SELECT row FROM feedback") as rows:
-                async for (row,) in rows:
-                    yield orjson.loads(row)
+        with sqlite_errors():  # read in one step: SQLite refuses to write while the connection reads an older state
+            rows = await self._db.execute_fetchall("SELECT row FROM feedback")
+        for (row,) in rows:
+            yield orjson.loads(row)
 
 
 class RedisFeedback:

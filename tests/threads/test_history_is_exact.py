@@ -267,23 +267,25 @@ async def test_a_copied_thread_goes_its_own_way(either: Saver) -> None:
 
 
 IDS = [
-    "a:b", "a b", "{x}", "}{", "{}", "a*?[b]", "Ünïcode 漢字 🙂", "", "%7B", "a/b\\c", "line\nbreak", "k" * 1024, "\ud800",
+    "a:b", "a b", "{x}", "}{", "{}", "a*?[b]", "Ünïcode 漢字 🙂", "", "%7B", "a/b\\c", "line\nbreak", "k" * 1024,
 ]  # fmt: skip
 
 
-async def test_any_text_is_a_thread_id(saver: RedisSaver, redis_url: str) -> None:
-    app = talk().compile(checkpointer=saver)
-    for number, thread in enumerate(IDS):
+async def test_any_text_is_a_thread_id(either: Saver) -> None:
+    ids = [*IDS, "\ud800"] if isinstance(either, RedisSaver) else IDS  # half a character: bytes to Redis alone
+    app = talk().compile(checkpointer=either)
+    for number, thread in enumerate(ids):
         await app.ainvoke(ask(str(number)), config(thread), durability="sync")
-    for number, thread in enumerate(IDS):
+    for number, thread in enumerate(ids):
         assert contents((await app.aget_state(config(thread))).values) == [str(number), f"re: {number}"]
-    listed = {found.config["configurable"]["thread_id"] async for found in saver.alist(None)}
-    assert listed == set(IDS)
-    for number, thread in enumerate(IDS):
-        await saver.adelete_thread(thread)
-        left = {found.config["configurable"]["thread_id"] async for found in saver.alist(None)}
-        assert left == set(IDS[number + 1 :])
-    assert [key async for key in saver.connection.keys(b"")] == []
+    listed = {found.config["configurable"]["thread_id"] async for found in either.alist(None)}
+    assert listed == set(ids)
+    for number, thread in enumerate(ids):
+        await either.adelete_thread(thread)
+        left = {found.config["configurable"]["thread_id"] async for found in either.alist(None)}
+        assert left == set(ids[number + 1 :])
+    if isinstance(either, RedisSaver):
+        assert [key async for key in either.connection.keys(b"")] == []
 
 
 names = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=40)
