@@ -70,6 +70,7 @@ def main() -> None:
     _announce(settings)
     options = {
         "host": settings.host, "port": settings.port, "ws_max_size": settings.max_body_bytes,
+        "ws_per_message_deflate": False,  # a token's frame is shorter than what compressing it costs
         "log_config": None, "access_log": False, "server_header": False, "timeout_graceful_shutdown": CLOSE_WITHIN_S,
     }  # fmt: skip
     if settings.workers > 1:

@@ -93,6 +93,13 @@ class ChatModels:
             raise ConfigurationError(
                 f"The chat model {name} cannot be set up: {provider} is no provider LangChain knows, or its key is missing"
             ) from exc
+        if provider == "openai":
+            from langchain_openai import ChatOpenAI
+
+            from citewell.models.deltas import Completions
+
+            assert isinstance(made, ChatOpenAI)
+            made.async_client = Completions(made.root_async_client)
         return made
 
     def _plain(self, name: str, temperature: float, max_tokens: int) -> dict[str, Any]:
