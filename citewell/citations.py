@@ -17,7 +17,7 @@ from typing_extensions import TypedDict
 
 from citewell.documents import ScoredChunk
 from citewell.sentences import Span, sentence_spans
-from citewell.support import Passages, Status, Support, state
+from citewell.support import Status, Support, passages, state
 from citewell.terms import Statement, read
 
 
@@ -55,14 +55,13 @@ def verify(answer: str, chunks: Sequence[ScoredChunk]) -> list[Citation]:
     Returns:
         One citation per marker, in the order of the markers in the answer. Never raises on any text.
     """
-    read_chunks = [Passages(scored.chunk.text) for scored in chunks]
     citations: list[Citation] = []
     for claim in claims(answer):
         statement = state(claim.text)
         supports: dict[int, Support] = {}
         taken = set(claim.markers)
         for marker in claim.markers:
-            number, support = _best_marker(marker, taken, statement, read_chunks, supports)
+            number, support = _best_marker(marker, taken, statement, chunks, supports)
             taken.add(number)
             citations.append(_citation(number, claim.text, support, chunks))
     return citations
@@ -153,13 +152,13 @@ def _one_line(text: str) -> str:
 
 
 def _best_marker(
-    marker: int, taken: set[int], statement: Statement, chunks: Sequence[Passages], supports: dict[int, Support]
+    marker: int, taken: set[int], statement: Statement, chunks: Sequence[ScoredChunk], supports: dict[int, Support]
 ) -> tuple[int, Support]:
     """The marker as written, or that of a chunk which supports the sentence where the cited one does not."""
 
     def support(number: int) -> Support:
         if number not in supports:
-            supports[number] = chunks[number - 1].support(statement)
+            supports[number] = passages(chunks[number - 1].chunk.text).support(statement)
         return supports[number]
 
     cited = support(marker) if 1 <= marker <= len(chunks) else Support("unsupported", 0.0, Span(0, 0))

@@ -11,7 +11,9 @@ Pure and deterministic.
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from citewell.sentences import Span, sentence_spans
@@ -51,36 +53,34 @@ def state(sentence: str) -> Statement:
     return read(_FRAME.sub("", sentence))
 
 
+@lru_cache(256)
+def passages(text: str) -> Passages:
+    """A chunk's text, read once for all the turns that cite it while it is much asked for."""
+    return Passages(text)
+
+
 class Passages:
     """A text, read once for all the sentences that are compared with it."""
 
     def __init__(self, text: str) -> None:
-        self._text = text
-        self._spans: list[Span] | None = None
-
-    def _read(self) -> None:
-        self._spans = [piece for span in sentence_spans(self._text) for piece in clauses(self._text, span)]
-        self._whole = read(self._text)
-        starts = [span.end for span in self._spans]
-        self._unit_of = []
+        self._spans = [piece for span in sentence_spans(text) for piece in clauses(text, span)]
+        self._whole = read(text)
+        self._units: defaultdict[tuple[str, str | None], set[int]] = defaultdict(set)
+        """By what is compared of a term, the spans that hold it."""
+        ends = [span.end for span in self._spans]
         unit = 0
         for term in self._whole.terms:
-            while unit < len(starts) - 1 and term.start >= starts[unit]:
+            while unit < len(ends) - 1 and term.start >= ends[unit]:
                 unit += 1
-            self._unit_of.append(unit)
+            self._units[_compared(term)].add(unit)
 
     def support(self, statement: Statement) -> Support:
         """The best of the text's passages, up to three neighbouring sentences, and what it is worth."""
-        if self._spans is None:
-            self._read()
-        spans = self._spans or []
+        spans = self._spans
         nothing = Support("unsupported", 0.0, Span(0, 0))
         if not statement.terms or not spans:
             return nothing
-        where: list[set[int]] = [
-            {self._unit_of[i] for i, other in enumerate(self._whole.terms) if _same(term, other)}
-            for term in statement.terms
-        ]
+        where = [self._units.get(_compared(term), set()) for term in statement.terms]
         best: Support | None = None
         best_rank: tuple[int, float, int] = (-1, -1.0, 0)
         for first in range(len(spans)):
@@ -102,7 +102,8 @@ class Passages:
         place = {i: n for n, i in enumerate(inside)}
         denials = [tuple(place[i] for i in denial if i in place) for denial in self._whole.denials]
         denials = [denial for denial in denials if denial]
-        missing = [term for term in statement.terms if not any(_same(term, other) for other in terms)]
+        held = {_compared(term) for term in terms}
+        missing = [term for term in statement.terms if _compared(term) not in held]
         contradicted = _denied_otherwise(statement, terms, denials)
         score = candidate.score
         if contradicted or any(term.kind == "number" for term in missing):
@@ -129,10 +130,9 @@ def clauses(text: str, span: Span) -> list[Span]:
     return [*pieces, Span(start, span.end)]
 
 
-def _same(term: Term, other: Term) -> bool:
-    if term.key != other.key or (term.kind == "number") != (other.kind == "number"):
-        return False
-    return term.kind != "number" or term.unit == other.unit
+def _compared(term: Term) -> tuple[str, str | None]:
+    """What must be equal: a number's value and unit, a word or name."""
+    return term.key, term.unit if term.kind == "number" else None
 
 
 def _weight(terms: Sequence[Term], matched: Sequence[bool]) -> float:
@@ -179,9 +179,9 @@ def _changed_places(claim: Sequence[Term], passage: Sequence[Term]) -> bool:
         # "In 1999 she ..." may say what "she ... in 1999" says: at the head, the side of a neighbour tells little
         other_side, margin = (1.0, 0.75) if i == 0 else (0.5, 0.5)
         fits = [
-            (_fit(around, passage, j, other_side), _same(term, other))
+            (_fit(around, passage, j, other_side), _compared(term) == _compared(other))
             for j, other in enumerate(passage)
-            if other.kind == term.kind or _same(term, other)  # a name at the head of a sentence looks like a word
+            if other.kind == term.kind or _compared(term) == _compared(other)  # a name at the head of a sentence looks like a word
         ]
         own = max((fit for fit, same in fits if same), default=0.0)
         if any(fit > own + margin and not same for fit, same in fits):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from decimal import Decimal
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 Kind = Literal["number", "name", "word"]
@@ -144,6 +145,7 @@ def stem(word: str) -> str:
     return word[:-1] if len(word) > 4 and word.endswith("e") else word
 
 
+@lru_cache(512)  # a chunk is read for its confidence and again for its citations; about 10 KB each
 def read(text: str) -> Statement:
     """The terms of a text. Never raises; the same text gives the same terms."""
     terms: list[Term] = []
@@ -159,8 +161,7 @@ def read(text: str) -> Statement:
             previous = ""
             continue
         if match["word"]:
-            low = unicodedata.normalize("NFKC", match["word"]).casefold().replace("\u2019", "'")
-            base = low[:-2] if low.endswith("'s") else low.rstrip("'")
+            base = _base(match["word"])
             if base.endswith("n't") or (base in _NEGATORS and not _is_numbering(base, text, match.end())):
                 denials.append([])
                 open_denial, previous, at_start = denials[-1], "not", False
@@ -183,6 +184,12 @@ def read(text: str) -> Statement:
                 del open_denial[_SCOPE:]
                 open_denial = None
     return Statement(*_joined(terms, denials, text))
+
+
+@lru_cache(20_000)  # most words of a language come again and again
+def _base(raw: str) -> str:
+    low = unicodedata.normalize("NFKC", raw).casefold().replace("\u2019", "'")
+    return low[:-2] if low.endswith("'s") else low.rstrip("'")
 
 
 def _is_numbering(word: str, text: str, end: int) -> bool:
@@ -233,23 +240,32 @@ def _scaled(key: str, scale: int) -> str:
 
 
 def _words(raw: str, start: int, at_start: bool) -> list[Term]:
+    return [
+        term if start == 0 else Term(term.key, term.kind, "", term.start + start, term.end + start)
+        for term in _word(raw, at_start)
+    ]
+
+
+@lru_cache(20_000)
+def _word(raw: str, at_start: bool) -> tuple[Term, ...]:
+    """A word's terms, placed from its own first character."""
     folded = unicodedata.normalize("NFKC", raw).casefold().replace("\u2019", "'")
     folded = re.sub(r"-?\s+", "", folded)
     folded = folded[:-2] if folded.endswith("'s") else folded.rstrip("'")
-    end = start + len(raw)
+    end = len(raw)
     if _UNSPACED.search(raw):  # no spaces to split at: overlapping pairs keep the order of characters
         pairs = [raw[i : i + 2] for i in range(max(1, len(raw) - 1))]
-        return [Term(pair, "word", "", start + i, start + i + len(pair)) for i, pair in enumerate(pairs)]
+        return tuple(Term(pair, "word", "", i, i + len(pair)) for i, pair in enumerate(pairs))
     if folded in _ORDINALS:
-        return [Term(f"#{_ORDINALS[folded]}", "number", "", start, end)]
+        return (Term(f"#{_ORDINALS[folded]}", "number", "", 0, end),)
     if folded.startswith("fy") and folded[2:].isdigit():
-        return [Term(folded[2:], "number", "", start, end)]
+        return (Term(folded[2:], "number", "", 0, end),)
     if any(char.isdigit() for char in folded):
-        return [Term(folded, "number", "", start, end)]
+        return (Term(folded, "number", "", 0, end),)
     if raw[:1].isupper() and folded in _MONTH_SHORT:
         folded = _MONTH_SHORT[folded]
     named = raw[:1].isupper() and (not at_start or raw[1:2].isupper())
-    return [Term(stem(folded), "name" if named else "word", "", start, end)]
+    return (Term(stem(folded), "name" if named else "word", "", 0, end),)
 
 
 def _joined(
@@ -261,13 +277,15 @@ def _joined(
     for term in terms:
         last = joined[-1] if joined else None
         near = (
-            last is not None and term.start - last.end <= 2 and not re.search(r"[.;:,()]", text[last.end : term.start])
+            last is not None
+            and last.kind == "number"
+            and term.start - last.end <= 2
+            and not re.search(r"[.;:,()]", text[last.end : term.start])
         )
-        merged = _merge(last, term, text) if near and last is not None and last.kind == "number" else None
-        if merged is not None:
+        if last is not None and near and (merged := _merge(last, term, text)) is not None:
             joined[-1] = merged
-        elif term.kind != "number" and _spelled(term, text) is not None:
-            joined.append(term._replace(key=str(_spelled(term, text)), kind="number"))
+        elif term.kind != "number" and (value := _spelled(term, text)) is not None:
+            joined.append(term._replace(key=str(value), kind="number"))
         else:
             joined.append(term)
         place.append(len(joined) - 1)
