@@ -181,7 +181,8 @@ def _changed_places(claim: Sequence[Term], passage: Sequence[Term]) -> bool:
         fits = [
             (_fit(around, passage, j, other_side), _compared(term) == _compared(other))
             for j, other in enumerate(passage)
-            if other.kind == term.kind or _compared(term) == _compared(other)  # a name at the head of a sentence looks like a word
+            if other.kind == term.kind
+            or _compared(term) == _compared(other)  # a name at the head of a sentence looks like a word
         ]
         own = max((fit for fit, same in fits if same), default=0.0)
         if any(fit > own + margin and not same for fit, same in fits):

@@ -13,9 +13,11 @@ import asyncio
 import functools
 import hashlib
 import os
-from collections import defaultdict
+import threading
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -40,6 +42,8 @@ MAX_TOKENS = 256
 """[CLS] and [SEP] included; longer texts are cut, as the reference does (`max_seq_length`)."""
 BATCH_TOKENS = 512
 """Tokens in one batch: enough to read the weights seldom, few enough to stay in a core's cache (measured)."""
+REMEMBERED = 256
+"""Texts encoded alone whose vectors are kept: a question is asked for by the guards, the search and the reranker."""
 _CLS, _SEP = 101, 102
 
 
@@ -64,9 +68,14 @@ class MiniLM(Embedder):
         self._pool = ThreadPoolExecutor(threads or _cores(), thread_name_prefix="minilm")
         # A question must not queue behind an ingestion's batches, so single batches have a thread of their own.
         self._express = ThreadPoolExecutor(1, thread_name_prefix="minilm-query")
+        self._remembered: OrderedDict[str, Encoded] = OrderedDict()
+        self._remembering = threading.Lock()
 
     def encode(self, texts: Sequence[str], *, tokens: bool = False, progress: Progress | None = None) -> Encoded:
         """See `Embedder.encode`. Every text costs 384 floats, with `tokens` 384 more per token (at most 254)."""
+        if len(texts) == 1:
+            known = self._recall(texts[0])
+            return _without(tokens, known or self._express.submit(self._alone, texts[0]).result())
         job = _Job(self._token_ids(texts), tokens)
         futures = self._submit(job)
         try:
@@ -77,8 +86,13 @@ class MiniLM(Embedder):
         return job.encoded()
 
     async def aencode(self, texts: Sequence[str], *, tokens: bool = False, progress: Progress | None = None) -> Encoded:
-        few = len(texts) <= 8
         loop = asyncio.get_running_loop()
+        if len(texts) == 1:
+            known = self._recall(texts[0])
+            if known is None:
+                known = await loop.run_in_executor(self._express, self._alone, texts[0])
+            return _without(tokens, known)
+        few = len(texts) <= 8
         ids = await loop.run_in_executor(self._express if few else self._pool, self._token_ids, texts)
         job = _Job(ids, tokens)
         futures = self._submit(job)
@@ -92,6 +106,24 @@ class MiniLM(Embedder):
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
         self._express.shutdown(cancel_futures=True)
+
+    def _alone(self, text: str) -> Encoded:
+        if known := self._recall(text):  # it was asked for twice at once
+            return known
+        job = _Job(self._token_ids([text]), tokens=True)
+        job.take(self._run([0], job), None)
+        encoded = job.encoded()
+        with self._remembering:
+            self._remembered[text] = encoded
+            if len(self._remembered) > REMEMBERED:
+                self._remembered.popitem(last=False)
+        return encoded
+
+    def _recall(self, text: str) -> Encoded | None:
+        with self._remembering:
+            if (encoded := self._remembered.get(text)) is not None:
+                self._remembered.move_to_end(text)
+            return encoded
 
     def _token_ids(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         encodings = self._tokenizer.encode_batch_fast([sound(text) for text in texts])
@@ -107,6 +139,10 @@ class MiniLM(Embedder):
         hidden: Vectors = self._session.run(["hidden"], {"ids": ids})[0]
         kept = list(unit(hidden[:, 1:-1])) if job.tokens is not None else []
         return rows, unit(hidden.mean(axis=1)), kept
+
+
+def _without(tokens: bool, encoded: Encoded) -> Encoded:
+    return encoded if tokens else replace(encoded, tokens=None)
 
 
 _Batch = tuple[Sequence[int], Vectors, list[Vectors]]

@@ -122,10 +122,9 @@ class Generation:
     def token_vectors(self, ids: Sequence[str]) -> dict[str, maxsim.Packed]:
         """Packed token vectors by chunk id; a chunk that is gone, or has none, is left out."""
         with self.catalog.reading() as snapshot:
-            entries = [entry for entry in snapshot.entries_by_id(ids).values() if entry.token_bytes]
-        spans = [(entry.token_start, entry.token_bytes) for entry in entries]
+            spans = snapshot.token_spans(ids)
         return {
-            entry.chunk.id: maxsim.unpack(data) for entry, data in zip(entries, self.tokens.read(spans), strict=True)
+            id_: maxsim.unpack(data) for id_, data in zip(spans, self.tokens.read(list(spans.values())), strict=True)
         }
 
     # --- writing --------------------------------------------------------------------------------

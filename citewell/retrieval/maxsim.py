@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -76,28 +75,6 @@ def unpack(data: bytes | memoryview) -> Packed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stack:
-    """The token vectors of several chunks, one after the other."""
-
-    codes: NDArray[np.uint8]
-    scales: NDArray[np.float16]
-    offsets: NDArray[np.int64]
-    """[chunks + 1]; chunk i owns the rows offsets[i]:offsets[i + 1]."""
-
-    @classmethod
-    def of(cls, packed: Sequence[Packed]) -> Self:
-        """Join chunks; none make an empty stack."""
-        return cls(
-            codes=np.concatenate([np.zeros((0, PACKED_BYTES), np.uint8), *(p.codes for p in packed)]),
-            scales=np.concatenate([np.zeros(0, np.float16), *(p.scales for p in packed)]),
-            offsets=np.cumsum([0, *map(len, packed)], dtype=np.int64),
-        )
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
     """A question ready to be compared."""
 
@@ -155,30 +132,31 @@ def query(tokens: Floats, token_ids: ArrayLike) -> Query:
     return Query(vectors=_project(tokens), weights=weights / max(weights.sum(), np.float32(1e-6)))
 
 
-def score(query: Query, chunks: Stack | Sequence[Packed]) -> Floats:
-    """Return how well each chunk answers: [chunks], about 0..1, in the order given; 0 for a chunk without tokens.
+def score(query: Query, chunks: Sequence[Packed]) -> Floats:
+    """Return how well each chunk answers: [chunks], about 0..1, in the order given; 0 for a chunk without tokens."""
+    return _compared(query, chunks)[0]
 
-    One matrix product for all chunks and one `np.maximum.reduceat`.
+
+def _compared(query: Query, chunks: Sequence[Packed]) -> tuple[Floats, Floats]:
+    """[chunks] MaxSim, and [chunks, DIMENSIONS] the sum of each chunk's token vectors.
+
+    One chunk after the other: its decoded vectors, about 75 KB, stay in the core's cache, which takes 30 % less time
+    than all of them in one matrix.
     """
-    stack = chunks if isinstance(chunks, Stack) else Stack.of(chunks)
-    return _maxsim(query, stack, _decoded(stack))
-
-
-def _decoded(stack: Stack) -> Floats:
-    """[tokens, DIMENSIONS], still without the scales."""
+    scores = np.zeros(len(chunks), np.float32)
+    sums = np.zeros((len(chunks), DIMENSIONS), np.float32)
+    questions = np.ascontiguousarray(query.vectors.T)
     # Four floats are fetched as one 16-byte number, which takes half the time.
-    return np.take(_DECODED.view(np.complex128).ravel(), stack.codes).view(np.float32)
-
-
-def _maxsim(query: Query, stack: Stack, decoded: Floats) -> Floats:
-    scores = np.zeros(len(stack), np.float32)
-    filled = stack.offsets[:-1] < stack.offsets[1:]
-    if filled.any() and len(query.weights):
-        similarity = decoded @ query.vectors.T
-        similarity *= stack.scales.astype(np.float32)[:, None]
-        # A chunk without tokens owns no row, so the others' starts are exactly where reduceat has to cut.
-        scores[filled] = np.maximum.reduceat(similarity, stack.offsets[:-1][filled], axis=0) @ query.weights
-    return scores
+    table = _DECODED.view(np.complex128).ravel()
+    for i, chunk in enumerate(chunks):
+        if not len(chunk):
+            continue
+        decoded = np.take(table, chunk.codes).view(np.float32)  # still without the scales
+        scales = chunk.scales.astype(np.float32)
+        if len(query.weights):
+            scores[i] = (decoded @ questions * scales[:, None]).max(axis=0) @ query.weights
+        sums[i] = scales @ decoded
+    return scores, sums
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,7 +170,7 @@ class Reranked:
 
 
 def rerank(
-    query: Query, chunks: Stack | Sequence[Packed], *, dense: Sequence[float | None], keyword: Sequence[float | None]
+    query: Query, chunks: Sequence[Packed], *, dense: Sequence[float | None], keyword: Sequence[float | None]
 ) -> Reranked:
     """Judge candidates by late interaction together with the evidence that found them.
 
@@ -202,24 +180,18 @@ def rerank(
         dense: Each candidate's cosine, None where the dense search did not return it.
         keyword: Each candidate's BM25 score, None where the keyword search did not return it.
     """
-    stack = chunks if isinstance(chunks, Stack) else Stack.of(chunks)
-    decoded = _decoded(stack)
-    maxsim = _maxsim(query, stack, decoded)
+    maxsim, sums = _compared(query, chunks)
     evidence = (maxsim, _filled(dense), _filled(keyword))
     own = np.asarray(
         sum(weight * _scaled(values) for weight, values in zip(WEIGHTS, evidence, strict=True)), np.float32
     )
-    alike = _likeness(stack, decoded)
+    alike = _likeness(sums)
     neighbours = alike @ own / alike.sum(axis=1)
     return Reranked(score=(1 - NEIGHBOURS) * own + NEIGHBOURS * neighbours, maxsim=maxsim)
 
 
-def _likeness(stack: Stack, decoded: Floats) -> Floats:
+def _likeness(sums: Floats) -> Floats:
     """[chunks, chunks]: the cosines of the chunks' mean token vectors to the power LIKENESS_POWER; 1 on the diagonal."""
-    # Summing by a matrix product is several times faster than np.add.reduceat.
-    owner = np.zeros((len(stack), len(decoded)), np.float32)
-    owner[np.repeat(np.arange(len(stack)), np.diff(stack.offsets)), np.arange(len(decoded))] = stack.scales
-    sums = owner @ decoded
     means = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), np.float32(1e-6))
     alike: Floats = np.clip(means @ means.T, 0, 1) ** LIKENESS_POWER
     np.fill_diagonal(alike, 1)

@@ -76,6 +76,11 @@ class Snapshot:
         found = (_entry(row) for row in _in(self.connection, _CHUNK + "WHERE chunks.id IN", ids))
         return {entry.chunk.id: entry for entry in found}
 
+    def token_spans(self, ids: Sequence[str]) -> dict[str, tuple[int, int]]:
+        """By chunk id, where its packed token vectors lie in the token file: first byte and length. None without any."""
+        sql = "SELECT id, token_start, token_bytes FROM chunks WHERE token_bytes > 0 AND id IN"
+        return {id_: (start, length) for id_, start, length in _in(self.connection, sql, ids)}
+
     def neighbours(self, source: str, first: int, last: int) -> list[Entry]:
         """Chunks of a source from position `first` to `last`, in order."""
         sql = _CHUNK + "WHERE sources.uri = ? AND chunks.position BETWEEN ? AND ? ORDER BY chunks.position"

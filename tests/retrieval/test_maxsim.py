@@ -43,7 +43,7 @@ def test_scores_are_close_to_those_of_the_uncut_token_vectors(encoded, packed, q
 
 def test_one_matrix_product_gives_what_a_loop_over_passages_gives(packed, query) -> None:
     one_by_one = [float(maxsim.score(query, [one])[0]) for one in packed]
-    assert maxsim.score(query, maxsim.Stack.of(packed)) == pytest.approx(one_by_one, abs=1e-5)
+    assert maxsim.score(query, packed) == pytest.approx(one_by_one, abs=1e-5)
 
 
 def test_the_passage_that_answers_comes_first_and_one_without_text_scores_nothing(packed, query) -> None:
