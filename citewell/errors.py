@@ -12,9 +12,11 @@ CitewellError
 ├── NotAuthorized         403
 ├── NotFound              404
 │   ├── ThreadNotFound    404
+│   ├── RunNotFound       404     never known, over for too long, or another caller's
 │   └── SourceNotFound    404
 ├── ThreadBusy            409
 ├── RunReplaced           409     a newer message took this run's place
+├── ResumeOff             409     runs end with the connection here, so there is nothing to come back to
 ├── RateLimited           429     carries retry_after_s
 │   └── BudgetExceeded    429
 ├── ContextOverflow       413     the prompt does not fit the model
@@ -33,6 +35,7 @@ CitewellError
 │       └── TornThread    500     part of a thread is gone (evicted or expired)
 ├── TurnTimeout           504     retryable; the whole turn took too long
 ├── Draining              503     retryable; the service is shutting down
+├── RunLost               503     retryable; the process that answered died
 └── IngestError
     ├── SourceUnsupported         never worth another try
     ├── SourceUnreadable          may work another time
@@ -140,6 +143,11 @@ class ThreadNotFound(NotFound):
     title = "No such conversation"
 
 
+class RunNotFound(NotFound):
+    code = "run_not_found"
+    title = "No such answer to go on with"
+
+
 class SourceNotFound(NotFound):
     code = "source_not_found"
     title = "No such source"
@@ -155,6 +163,12 @@ class ThreadBusy(CitewellError):
 class RunReplaced(CitewellError):
     code = "run_replaced"
     title = "A newer message took this one's place"
+    status = 409
+
+
+class ResumeOff(CitewellError):
+    code = "resume_off"
+    title = "Answers cannot be resumed here"
     status = 409
 
 
@@ -280,6 +294,13 @@ class Draining(CitewellError):
     status = 503
     retryable = True
     retry_after_s = 1.0
+
+
+class RunLost(CitewellError):
+    code = "run_lost"
+    title = "The answer broke off"
+    status = 503
+    retryable = True
 
 
 class IngestError(CitewellError):

@@ -5,20 +5,21 @@ it goes away.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, cast
 from uuid import uuid4
 
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph.state import CompiledStateGraph
 
 from citewell import telemetry
 from citewell.documents import ScoredChunk
-from citewell.errors import InvalidRequest, RunReplaced, ThreadNotFound, TurnTimeout, UnknownModel
+from citewell.errors import InvalidRequest, ResumeOff, RunReplaced, ThreadNotFound, TurnTimeout, UnknownModel
 from citewell.identity import bind, given_id
 from citewell.limits import Limits
 from citewell.models.chat import EXTRACTIVE
@@ -28,10 +29,15 @@ from citewell.retrieval.index import Index
 from citewell.runs import Result, Run, Runs
 from citewell.settings import Settings
 from citewell.threads import Policy, ThreadInfo, Threads
+from citewell.threads.journal import new_run_id
 from graph.events import Event, listener
 from graph.state import RunContext
 
 __all__ = ["Found", "Result", "Service", "Transcript", "Turn"]
+
+STOP_WITHIN_S = 8.0
+"""Longest that a call to stop a run waits for its end: a process that died frees its thread within five."""
+STOP_POLL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +51,9 @@ class Turn:
     policy: Policy | None = None
     history: Sequence[BaseMessage] | None = None
     """Given by callers that keep their own transcript; such a turn is not remembered."""
+    run_id: str
+    is_kept: bool = False
+    """Whether the run goes on when its client leaves, and can be resumed."""
 
     @property
     def stored_id(self) -> str:
@@ -83,7 +92,7 @@ class Service:
         self.threads = threads
         self.index = index
         self.limits = limits
-        self.runs = Runs()
+        self.runs = Runs(threads, keep_s=settings.resume_s, longest_s=settings.turn_timeout_s)
         self._stateless = stateless
 
     def prepare(
@@ -115,15 +124,17 @@ class Service:
         _within("top_k", context.top_k, 1, 50)
         if context.filter:
             filters.parse(context.filter)
+        thread_id = given or str(uuid4())
         return Turn(
-            question=text, thread_id=given or str(uuid4()), context=context, policy=cast("Policy | None", policy),
-            history=history,
+            question=text, thread_id=thread_id, context=context, policy=cast("Policy | None", policy), history=history,
+            run_id=new_run_id(bind(context.caller, thread_id)),
+            is_kept=self.settings.on_disconnect == "continue" and history is None,
         )  # fmt: skip
 
     async def stream(self, turn: Turn, config: RunnableConfig | None = None) -> AsyncGenerator[str | Result, None]:
         """Run a turn: the answer's pieces as they come, then the result.
 
-        The pieces joined are `Result.answer`. Closing the iterator cancels the run.
+        The pieces joined are `Result.answer`. Closing the iterator cancels a run that is not kept.
 
         Args:
             turn: From `prepare`.
@@ -132,11 +143,47 @@ class Service:
         Raises:
             CitewellError: What stopped the turn; the question is in the thread all the same.
         """
-        run = Run(uuid4().hex, turn.thread_id, turn.context.caller, is_kept=False)
+        run = Run(turn.run_id, turn.stored_id, turn.context.caller, is_kept=turn.is_kept)
         self.runs.start(run, self._answer(turn, config or {}, run))
         async with self.runs.following(run) as events:
             async for event in events:
                 yield event
+
+    async def resume(self, caller: str, run_id: str, after: int) -> AsyncGenerator[str | Result, None]:
+        """Go on with a run of the caller's whose events up to number `after` have arrived.
+
+        Raises:
+            ResumeOff: Runs end with the connection here.
+            RunNotFound: There is none, it has been over for too long, or it is another caller's.
+        """
+        if self.settings.on_disconnect == "cancel":
+            raise ResumeOff(
+                "This service ends an answer when the connection to its client drops (CITEWELL_ON_DISCONNECT=cancel). "
+                "Ask again."
+            )
+        return await self.runs.resume(caller, run_id, after)
+
+    async def stop(self, caller: str, thread_id: str, run_id: str = "") -> bool:
+        """End the turn of the caller's conversation that is being answered, in whichever process, and wait until it
+        has. What it had said stays in the conversation, marked as stopped.
+
+        Args:
+            run_id: Only if this is the one; empty: whichever it is.
+
+        Returns:
+            Whether there was one.
+
+        Raises:
+            ThreadNotFound: There is no such conversation of the caller's.
+        """
+        await self.conversation(caller, thread_id)
+        stored = _stored(caller, thread_id)
+        if (ticket := await self.threads.stop(stored, run_id)) is None:
+            return False
+        deadline = time.monotonic() + STOP_WITHIN_S
+        while time.monotonic() < deadline and await self.threads.lives(stored, ticket):  # noqa: ASYNC110  # it may end elsewhere
+            await asyncio.sleep(STOP_POLL_S)
+        return True
 
     async def ask(self, turn: Turn, config: RunnableConfig | None = None) -> Result:
         """Run a turn to its end."""
@@ -202,7 +249,9 @@ class Service:
 
     async def forget(self, caller: str, thread_id: str) -> None:
         """Delete every trace of a conversation of the caller's."""
-        await self.threads.delete(_stored(caller, thread_id))
+        stored = _stored(caller, thread_id)
+        await self.threads.delete(stored)
+        await self.runs.forget(stored)
 
     def checks(self) -> dict[str, Callable[[], Awaitable[dict[str, Any]]]]:
         """What readiness looks at, by name; each call raises a CitewellError when its part cannot be used."""
@@ -226,7 +275,7 @@ class Service:
                 elif "stage" in event:
                     stages[str(event["stage"])] = event["ms"]
 
-            final = await self._run(turn, config, hear)
+            final = await self._run(turn, config, hear, run.said)
             metadata = final["metadata"] | {"stages_ms": stages}
             record.end(metadata, final["usage"])
         return Result(
@@ -237,13 +286,15 @@ class Service:
             metadata=metadata,
         )
 
-    async def _run(self, turn: Turn, config: RunnableConfig, hear: Callable[[Event], None]) -> dict[str, Any]:
+    async def _run(
+        self, turn: Turn, config: RunnableConfig, hear: Callable[[Event], None], said: Sequence[str]
+    ) -> dict[str, Any]:
         try:
             async with asyncio.timeout(self.settings.turn_timeout_s) as deadline:
                 await self.limits.admit(turn.context.caller)
                 if turn.history is not None:
                     return await self._drive(self._stateless, {"messages": list(turn.history)}, turn, config, {}, hear)
-                async with self.threads.turn(turn.stored_id, turn.policy) as held:
+                async with self.threads.turn(turn.stored_id, turn.policy, turn.run_id) as held:
                     await self.threads.record(turn.stored_id, turn.context.caller, turn.question)
                     running = asyncio.create_task(self._drive(self.graph, {}, turn, config, held.config, hear))
                     lost = asyncio.create_task(held.lost.wait())
@@ -255,12 +306,25 @@ class Service:
                             running.cancel()
                             await asyncio.wait([running])
                     if running.cancelled():
+                        if held.stopped:
+                            return await self._keep_stopped(held.config, "".join(said))
                         raise RunReplaced()
                     return running.result()
         except TimeoutError as exc:
             if deadline.expired():
                 raise TurnTimeout(f"The answer took longer than {self.settings.turn_timeout_s:g} s.") from exc
             raise
+
+    async def _keep_stopped(self, held: dict[str, str], answer: str) -> dict[str, Any]:
+        """Put what was said into the thread, unchecked, and make a turn's outcome of it."""
+        metadata = {"answerer": "stopped", "stopped": True, "finish_reason": "stopped"}
+        if answer:
+            created_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+            kept = {"citations": [], "metadata": metadata, "created_at": created_at}
+            reply = AIMessage(answer, id=str(uuid4()), additional_kwargs=kept)
+            await self.graph.aupdate_state({"configurable": held}, {"messages": [reply]}, as_node="verify")
+        usage = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
+        return {"answer": answer, "citations": [], "usage": usage, "metadata": metadata}
 
     async def _drive(
         self, graph: CompiledStateGraph[Any, Any, Any, Any], state: dict[str, Any], turn: Turn,

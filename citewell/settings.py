@@ -196,6 +196,16 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address the service listens on.")
     port: int = Field(8000, ge=0, le=65_535, description="Port the service listens on; 0 takes a free one.")
     workers: int = Field(1, ge=1, le=64, description="Worker processes. More than one needs a vector store server.")
+    on_disconnect: Literal["cancel", "continue"] = Field(
+        "cancel",
+        description="When a client's connection drops, the answer under way is cancelled, or goes on and can be resumed.",
+    )
+    resume_s: float = Field(
+        120,
+        ge=1,
+        le=86_400,
+        description="With `continue`, an answer can be resumed for at least this long after its end, in seconds.",
+    )
     drain_notice_s: float = Field(
         2,
         ge=0,

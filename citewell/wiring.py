@@ -47,7 +47,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
     """Everything a door needs: the compiled graph over live parts, and the threads."""
     async with open_parts(settings) as (parts, index), open_threads(settings) as threads:
         graph = build_graph(parts)
-        yield Service(
+        service = Service(
             settings=settings,
             graph=graph.compile(checkpointer=threads.checkpointer),
             stateless=graph.compile(),
@@ -55,3 +55,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
             index=index,
             limits=parts.limits,
         )
+        try:
+            yield service
+        finally:
+            await service.runs.drain(0)

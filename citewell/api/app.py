@@ -8,7 +8,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi_offline import FastAPIOffline
 
 from citewell import __version__
-from citewell.api import feedback, langserve, openai, ops, problems, rest, sources, threads, websocket
+from citewell.api import feedback, langserve, openai, ops, problems, rest, runs, sources, threads, websocket
 from citewell.api.arrivals import Arrivals
 from citewell.api.edge import Edge
 from citewell.api.identity import Identification
@@ -57,6 +57,7 @@ def create_app(settings: Settings) -> FastAPI:
     langserve.install(app, settings)
     app.include_router(rest.router)
     app.include_router(websocket.router)
+    app.include_router(runs.router)
     app.include_router(openai.router)
     app.include_router(threads.router)
     app.include_router(feedback.router)
@@ -68,7 +69,7 @@ def create_app(settings: Settings) -> FastAPI:
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=list(settings.cors_origins), allow_methods=["GET", "POST", "PATCH", "DELETE"],
-            allow_headers=["authorization", "content-type", "x-api-key", "x-request-id", "x-thread-id"],
+            allow_headers=["authorization", "content-type", "last-event-id", "x-api-key", "x-request-id", "x-thread-id"],
             expose_headers=["x-request-id", "retry-after", "x-thread-id"],
         )  # fmt: skip
     app.add_middleware(Arrivals)  # the last one added is the first that sees a request

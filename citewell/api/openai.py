@@ -10,7 +10,6 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from typing import Any, Literal
 from urllib.parse import urlencode
-from uuid import uuid4
 
 import orjson
 from fastapi import APIRouter, Request, Response
@@ -19,6 +18,7 @@ from fastapi.routing import APIRoute
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
+from citewell.api.events import event_id, parse_event_id
 from citewell.api.problems import Problem, to_problem
 from citewell.api.turns import identity_of, run_context
 from citewell.citations import Citation
@@ -153,14 +153,21 @@ async def completions(request: Request, body: CompletionRequest) -> Response:
     """Answer the last message, streamed or whole."""
     body.check()
     service: Service = request.app.state.service
+    base_url = str(request.base_url).rstrip("/")
+    if body.stream and (last := request.headers.get("last-event-id")):
+        run_id, number = parse_event_id(last)
+        events = await service.resume(identity_of(request).caller, run_id, number)
+        rest = _Reply(body, base_url, service.settings.chat_model, run_id).rest(events, run_id, number)
+        return StreamingResponse(rest, media_type="text/event-stream")
     turn = _turn(request, body)
-    reply = _Reply(body, str(request.base_url).rstrip("/"), service.settings.chat_model)
+    reply = _Reply(body, base_url, service.settings.chat_model, turn.run_id)
     headers = {} if turn.history is not None else {"x-thread-id": turn.thread_id}
     if not body.stream:
         return JSONResponse(reply.whole(await service.ask(turn)), headers=headers)
     events = service.stream(turn)
     first = await anext(events)  # a fault before the first byte gets a status of its own
-    return StreamingResponse(reply.stream(first, events), media_type="text/event-stream", headers=headers)
+    stream = reply.stream(first, events, turn.run_id if turn.is_kept else "")
+    return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 
 
 def _turn(request: Request, body: CompletionRequest) -> Turn:
@@ -193,11 +200,11 @@ def _turn(request: Request, body: CompletionRequest) -> Turn:
 class _Reply:
     """One answer in OpenAI's shape."""
 
-    def __init__(self, body: CompletionRequest, base_url: str, default_model: str) -> None:
+    def __init__(self, body: CompletionRequest, base_url: str, default_model: str, run_id: str) -> None:
         self._base_url = base_url
         self._include_usage = bool(body.stream_options and body.stream_options.include_usage)
         self._frame = {
-            "id": f"chatcmpl-{uuid4().hex}", "created": int(time.time()),
+            "id": f"chatcmpl-{run_id}", "created": int(time.time()),
             "model": default_model if body.model == DEFAULT else body.model,
         }  # fmt: skip
 
@@ -211,15 +218,23 @@ class _Reply:
         }  # fmt: skip
 
     async def stream(
-        self, first: str | Result, events: AsyncGenerator[str | Result, None]
+        self, first: str | Result, events: AsyncGenerator[str | Result, None], run_id: str
     ) -> AsyncGenerator[bytes, None]:
-        """Server-sent events; closing it ends the run."""
+        """Server-sent events; closing it ends a run that is not kept. With `run_id`, they have ids."""
+        async with aclosing(events), aclosing(self.rest(_behind(first, events), run_id, 0)) as rest:
+            yield _id(run_id, 0) + self._chunk({"role": "assistant", "content": "", "refusal": None})
+            async for event in rest:
+                yield event
+
+    async def rest(
+        self, events: AsyncGenerator[str | Result, None], run_id: str, number: int
+    ) -> AsyncGenerator[bytes, None]:
+        """The events of a run after number `number`."""
         async with aclosing(events):
-            yield self._chunk({"role": "assistant", "content": "", "refusal": None})
             try:
-                yield self._piece(first)
                 async for event in events:
-                    yield self._piece(event)
+                    number += 1
+                    yield _id(run_id, number) + self._piece(event)
                     if isinstance(event, Result) and self._include_usage:
                         yield self._event({"choices": [], "usage": _usage(event)})
             except Exception as exc:  # noqa: BLE001  # the response has begun: the stream is all there is to say it in
@@ -297,6 +312,19 @@ def _usage(result: Result) -> dict[str, int]:
         "prompt_tokens": usage["input_tokens"], "completion_tokens": usage["output_tokens"],
         "total_tokens": usage["total_tokens"],
     }  # fmt: skip
+
+
+async def _behind(
+    first: str | Result, events: AsyncGenerator[str | Result, None]
+) -> AsyncGenerator[str | Result, None]:
+    async with aclosing(events):
+        yield first
+        async for event in events:
+            yield event
+
+
+def _id(run_id: str, number: int) -> bytes:
+    return f"id: {event_id(run_id, number)}\n".encode() if run_id else b""
 
 
 def _data(body: dict[str, Any]) -> bytes:

@@ -1,10 +1,12 @@
 """The REST door: one message, one JSON answer; and the conversations themselves."""
 
 from typing import Annotated, Any
+from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
 
+from citewell.api.events import MEDIA_TYPE, asked, resumed, server_sent
 from citewell.api.turns import identity_of, run_context
 from citewell.citations import Citation
 from citewell.errors import ThreadNotFound
@@ -61,16 +63,27 @@ class ConversationPage(BaseModel):
     before: int | None = Field(None, description="Give this as `before` for the page of older messages; null at the start.")  # fmt: skip
 
 
-@router.post("/chat", response_model_exclude_unset=True)
-async def chat(body: ChatRequest, request: Request) -> ChatResponse:
-    """Ask one question and get the whole answer."""
+@router.post(
+    "/chat", response_model=ChatResponse, response_model_exclude_unset=True,
+    responses={200: {"content": {MEDIA_TYPE: {"schema": {"type": "string"}}}}},
+)  # fmt: skip
+async def chat(body: ChatRequest, request: Request) -> ChatResponse | Response:
+    """Ask one question and get the whole answer; with `Accept: text/event-stream`, as it comes.
+
+    Such a stream goes on after the event that the header `Last-Event-ID` names, and the question is not asked again.
+    """
     service: Service = request.app.state.service
+    is_streamed = MEDIA_TYPE in request.headers.get("accept", "")
+    if is_streamed and (last := request.headers.get("last-event-id")):
+        return await server_sent(await resumed(service, identity_of(request).caller, last))
     turn = service.prepare(
         body.message,
         thread_id=body.conversation_id,
         context=run_context(body.model_dump(), identity_of(request)),
         policy=body.thread_policy,
     )
+    if is_streamed:
+        return await server_sent(asked(service, turn), {"x-thread-id": quote(turn.thread_id)})
     result = await service.ask(turn)
     response = ChatResponse(
         response=result.answer,

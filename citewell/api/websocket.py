@@ -6,13 +6,15 @@ from contextlib import aclosing, suppress
 from typing import Any
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
+from pydantic import BaseModel, ConfigDict, StrictStr
 
+from citewell.api.events import asked, resumed
 from citewell.api.identity import SUBPROTOCOL
 from citewell.api.problems import to_problem
 from citewell.api.rest import ChatRequest
 from citewell.api.turns import identity_now, run_context
 from citewell.errors import Draining, InvalidRequest
-from citewell.service import Result, Service
+from citewell.service import Service
 
 router = APIRouter()
 _CLOSING = {401: 1008, 500: 1011}
@@ -23,12 +25,21 @@ RESTARTING, TRY_AGAIN = 1012, 1013
 """Close codes (IANA's WebSocket registry) of a socket that must move to another process, and of one that came late."""
 
 
+class Resuming(BaseModel):
+    """What a client says that lost its connection."""
+
+    model_config = ConfigDict(extra="forbid")
+    resume: StrictStr
+    """`id` of the last frame that arrived."""
+
+
 @router.websocket("/ws/chat")
 async def chat(socket: WebSocket) -> None:
-    """In: the body of `POST /chat`. Out: `{token, done: false}` many times, then `{token: "", done: true,
+    """In: the body of `POST /chat`, or `{resume: id}`. Out: `{token, done: false}` many times, then `{token: "", done: true,
     conversation_id, sources, metadata}`; or `{error: problem}`.
 
-    A socket without a `conversation_id` has one conversation of its own. Leaving ends the run.
+    A socket without a `conversation_id` has one conversation of its own. Leaving ends the run, unless runs go on and
+    can be resumed here; frames then carry an `id`, and one comes before the first token.
     """
     service: Service = socket.app.state.service
     await socket.accept(SUBPROTOCOL if SUBPROTOCOL in socket.scope.get("subprotocols", ()) else None)
@@ -62,17 +73,24 @@ async def _answer(socket: WebSocket, service: Service, inbox: asyncio.Queue[str]
     while True:
         text = await inbox.get()
         try:
-            request = ChatRequest.model_validate(_object(text))
-            turn = service.prepare(
-                request.message,
-                thread_id=request.conversation_id or own_thread,
-                context=run_context(request.model_dump(), await identity_now(socket)),
-                policy=request.thread_policy,
-            )
-            own_thread = own_thread or turn.thread_id
-            async with aclosing(service.stream(turn)) as events:
-                async for event in events:
-                    await _send(socket, _frame(event))
+            value = _object(text)
+            if "resume" in value:
+                last = Resuming.model_validate(value).resume
+                frames = await resumed(service, (await identity_now(socket)).caller, last)
+            else:
+                request = ChatRequest.model_validate(value)
+                turn = service.prepare(
+                    request.message,
+                    thread_id=request.conversation_id or own_thread,
+                    context=run_context(request.model_dump(), await identity_now(socket)),
+                    policy=request.thread_policy,
+                )
+                own_thread = own_thread or turn.thread_id
+                frames = asked(service, turn)
+            async with aclosing(frames):
+                async for frame in frames:
+                    own_thread = own_thread or frame.get("conversation_id")
+                    await _send(socket, frame)
         except WebSocketDisconnect:
             return
         except Exception as exc:  # noqa: BLE001  # an open socket has no status: the frame is the only way to say it
@@ -84,15 +102,6 @@ async def _answer(socket: WebSocket, service: Service, inbox: asyncio.Queue[str]
             if problem.status in _CLOSING:
                 await socket.close(_CLOSING[problem.status])
                 return
-
-
-def _frame(event: str | Result) -> dict[str, Any]:
-    if isinstance(event, str):
-        return {"token": event, "done": False}
-    return {
-        "token": "", "done": True, "conversation_id": event.thread_id,
-        "sources": event.citations, "metadata": event.metadata | {"usage": event.usage},
-    }  # fmt: skip
 
 
 async def _send(socket: WebSocket, frame: dict[str, Any]) -> None:

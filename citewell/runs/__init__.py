@@ -1,28 +1,45 @@
-"""The turns of this process: counted, followed, and ended in good order when it shuts down."""
+"""The turns of this process: counted, followed, resumed, and ended in good order when it shuts down."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from citewell.errors import Draining
-from citewell.runs.run import Result, Run
+import orjson
+
+from citewell.errors import Draining, RunLost, RunNotFound
+from citewell.runs.run import Result, Run, check_number
+from citewell.runs.writing import TICK_S, result, revive, write
+from citewell.threads import Threads
 
 __all__ = ["Result", "Run", "Runs"]
 
 POLL_S = 0.02
 FAREWELL_S = 1.0
 """Time for listeners to pass on that their run was cut, in seconds."""
+SILENCE_S = 1.0
+"""A run in another process that says nothing for so long is looked for, in seconds."""
 
 
 class Runs:
-    """Starts turns as tasks and lets clients follow them."""
+    """Starts turns as tasks and lets clients follow them.
 
-    def __init__(self) -> None:
+    Args:
+        keep_s: How long a run can be resumed after its end, in seconds.
+        longest_s: Longest that a run can take, in seconds.
+    """
+
+    def __init__(self, threads: Threads, *, keep_s: float, longest_s: float) -> None:
+        self._threads = threads
+        self._journal = threads.journal
+        self._keep_s = keep_s
+        self._longest_s = longest_s
         self._running: set[Run] = set()
+        self._kept: dict[str, Run] = {}
+        self._writing: set[asyncio.Task[None]] = set()
         self._followed = 0
         self.is_leaving = False
         """Whether the process is about to go: it still works, but should get no new clients."""
@@ -39,6 +56,17 @@ class Runs:
         self._running.add(run)
         run.start(work)
         run.task.add_done_callback(lambda _: self._running.discard(run))
+        if not run.is_kept:
+            return
+        self._kept[run.run_id] = run
+        if self._journal is None:
+            loop = asyncio.get_running_loop()
+            run.task.add_done_callback(lambda _: loop.call_later(self._keep_s, self._kept.pop, run.run_id, None))
+        else:
+            writing = asyncio.create_task(write(self._journal, run, ttl_s=self._keep_s + self._longest_s))
+            self._writing.add(writing)
+            writing.add_done_callback(self._writing.discard)
+            writing.add_done_callback(lambda _: self._kept.pop(run.run_id, None))
 
     @asynccontextmanager
     async def following(self, run: Run, after: int = 0) -> AsyncIterator[AsyncGenerator[str | Result, None]]:
@@ -53,6 +81,32 @@ class Runs:
             if not run.is_kept:
                 await run.end()
 
+    async def resume(self, caller: str, run_id: str, after: int) -> AsyncGenerator[str | Result, None]:
+        """The events of a kept run after number `after`: those that have been, then the rest as they come.
+
+        Raises:
+            RunNotFound: Never known, over for too long, or another caller's, which is not told apart.
+        """
+        unknown = RunNotFound("The answer is not known, or has been over for too long; the conversation may hold it.")
+        if (run := self._kept.get(run_id)) is not None:
+            if run.caller != caller:
+                raise unknown
+            return self._local(run, after)
+        if self._journal is None:
+            raise unknown
+        last, payloads = await self._journal.read(run_id)
+        head = orjson.loads(payloads[0]) if payloads else {}
+        if head.get("caller") != caller:
+            raise unknown
+        return self._elsewhere(run_id, head["thread"], after, last, payloads[1:])
+
+    async def forget(self, thread_id: str) -> None:
+        """Drop what the thread's runs said."""
+        for run in [run for run in self._kept.values() if run.thread_id == thread_id]:
+            del self._kept[run.run_id]
+        if self._journal is not None:
+            await self._journal.drop(thread_id)
+
     async def drain(self, within_s: float) -> None:
         """Refuse new turns and wait until those under way have ended and been passed on; cut the ones that last longer
         than `within_s` seconds."""
@@ -65,8 +119,45 @@ class Runs:
 
     async def _quiet(self, within_s: float) -> bool:
         deadline = time.monotonic() + within_s
-        while self._running or self._followed:
+        while self._running or self._followed or self._writing:
             if time.monotonic() > deadline:
                 return False
             await asyncio.sleep(POLL_S)
         return True
+
+    async def _local(self, run: Run, after: int) -> AsyncGenerator[str | Result, None]:
+        async with self.following(run, after) as events:
+            async for event in events:
+                yield event
+
+    async def _elsewhere(
+        self, run_id: str, thread_id: str, after: int, last: bytes, payloads: Sequence[bytes]
+    ) -> AsyncGenerator[str | Result, None]:
+        """Read along in the journal. Raises RunLost when the process that writes it is gone."""
+        assert self._journal is not None
+        heard, is_gone = time.monotonic(), False
+        while True:
+            for payload in payloads:
+                entry = orjson.loads(payload)
+                number = entry["n"]
+                for piece in entry["said"]:
+                    number += 1
+                    if number > after:
+                        yield piece
+                if "fault" in entry:
+                    raise revive(entry["fault"])
+                if "result" in entry:
+                    check_number(after, number + 1)
+                    if after <= number:
+                        yield result(entry)
+                    return
+            if payloads:
+                heard, is_gone = time.monotonic(), False
+            elif is_gone:
+                raise RunLost("The process that answered is gone, and the rest of the answer with it. Ask again.")
+            elif time.monotonic() - heard > SILENCE_S:
+                heard, is_gone = time.monotonic(), not await self._threads.lives(thread_id, run_id)
+            if self.is_closed:
+                raise Draining("This process is shutting down; resume the answer at another one.")
+            await asyncio.sleep(SILENCE_S if is_gone else TICK_S)  # its last words may be under way
+            last, payloads = await self._journal.read(run_id, last)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from citewell.citations import Citation
-from citewell.errors import CitewellError
+from citewell.errors import CitewellError, InvalidRequest, RunLost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,10 +72,18 @@ class Run:
                 await news.wait()
         finally:
             self._listeners.discard(news)
-        if self._cause is not None and self.task.cancelled():
-            raise self._cause
+        if (fault := self.fault) is not None:
+            raise fault
+        check_number(after, len(self.said) + 1)
         if after == len(self.said):
             yield self.task.result()
+
+    @property
+    def fault(self) -> BaseException | None:
+        """Why it ended without a result, once it has ended."""
+        if self.task.cancelled():
+            return self._cause or RunLost()
+        return self.task.exception()
 
     async def end(self, cause: CitewellError | None = None) -> None:
         """Cancel it and wait until it has let go of everything; listeners get the cause."""
@@ -87,3 +95,9 @@ class Run:
     def _tell(self) -> None:
         for news in self._listeners:
             news.set()
+
+
+def check_number(after: int, last: int) -> None:
+    """Raise InvalidRequest when a client claims to have an event that was never sent."""
+    if after > last:
+        raise InvalidRequest(f"The answer has {last} events; there is none with the number {after}.")

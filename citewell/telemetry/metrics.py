@@ -18,7 +18,7 @@ _SLOW_S: Final = (0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 1, 1.5, 2.5, 5, 10, 20, 30,
 _LONG_S: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
 TURNS = Counter("citewell_turns", "Turns that ended, by how.", ["door", "outcome"])
-"""`answered`, `no_evidence`, `blocked`, `left` (the client went away) or `failed`."""
+"""`answered`, `no_evidence`, `blocked`, `stopped`, `left` (the client went away) or `failed`."""
 ERRORS = Counter("citewell_errors", "Turns that failed, by error code.", ["code"])
 RUNNING = Gauge("citewell_turns_running", "Turns in progress.", multiprocess_mode="livesum")
 FIRST_TOKEN = Histogram(

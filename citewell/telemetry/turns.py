@@ -25,7 +25,7 @@ class TurnRecord:
         self.metadata: Mapping[str, Any] = {}
         self.usage: Mapping[str, int] = {}
         self.outcome = "left"
-        """`answered`, `no_evidence`, `blocked`, `left` (the client went away) or `failed`."""
+        """`answered`, `no_evidence`, `blocked`, `stopped`, `left` (the client went away) or `failed`."""
         self.code: str | None = None
         """The error's, where it failed."""
         self.cause: str | None = None
@@ -38,9 +38,8 @@ class TurnRecord:
 
     def end(self, metadata: Mapping[str, Any], usage: Mapping[str, int]) -> None:
         self.metadata, self.usage = metadata, usage
-        self.outcome = (
-            "blocked" if metadata.get("blocked") else "answered" if metadata.get("supported") else "no_evidence"
-        )
+        named = next((name for name in ("stopped", "blocked") if metadata.get(name)), None)
+        self.outcome = named or ("answered" if metadata.get("supported") else "no_evidence")
 
     def fail(self, exc: Exception) -> None:
         self.outcome = "failed"

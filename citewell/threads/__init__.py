@@ -14,6 +14,7 @@ from citewell.errors import CheckpointError
 from citewell.settings import Settings
 from citewell.threads.history import Page, Statistics, history, statistics
 from citewell.threads.index import Place, ThreadInfo
+from citewell.threads.journal import Journal
 from citewell.threads.redis_place import RedisPlace
 from citewell.threads.redis_saver import RedisSaver
 from citewell.threads.sqlite import SqlitePlace, SqliteSaver
@@ -42,10 +43,13 @@ class Threads:
         """To compile the graph with."""
         return self._place.checkpointer
 
-    def turn(self, thread_id: str, policy: Policy | None = None) -> contextlib.AbstractAsyncContextManager[Turn]:
+    def turn(
+        self, thread_id: str, policy: Policy | None = None, ticket: str | None = None
+    ) -> contextlib.AbstractAsyncContextManager[Turn]:
         """Hold a thread for one run; the run's configuration must carry the `config` of the turn.
 
         Args:
+            ticket: Names the run, for `stop` and `lives`; None: at random.
             policy: What to do when the thread is being answered: wait in line (`queue`), give up (`reject`) or take
                 its place (`replace`). None: as the settings say.
 
@@ -53,7 +57,20 @@ class Threads:
             ThreadBusy: The thread did not become free in time, or at once with `reject`.
             CheckpointError: The store cannot be reached.
         """
-        return self._turns.turn(thread_id, policy or self._policy)
+        return self._turns.turn(thread_id, policy or self._policy, ticket)
+
+    async def stop(self, thread_id: str, ticket: str = "") -> str | None:
+        """Ask the run that holds the thread to stop, see `citewell.threads.turns.Turns.stop`."""
+        return await self._turns.stop(thread_id, ticket)
+
+    async def lives(self, thread_id: str, ticket: str) -> bool:
+        """Whether a run holds the thread or waits for it, and its process is alive."""
+        return await self._place.lives(thread_id, ticket)
+
+    @property
+    def journal(self) -> Journal | None:
+        """What runs said, for other processes to read; None where threads are not shared through Redis."""
+        return self._place.journal
 
     async def record(self, thread_id: str, owner: str, title: str) -> None:
         """Enter a thread in its owner's list, or move it to the top. The first title that is not empty stays."""

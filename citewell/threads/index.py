@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
 
+from citewell.threads.journal import Journal
 from citewell.threads.turns import Leases
 
 
@@ -34,6 +35,10 @@ class Place(Leases, Protocol):
     @property
     def checkpointer(self) -> BaseCheckpointSaver[Any]:  # Any: the base class is generic over its version type
         """Saves the state of threads, and checks the fencing token of a turn."""
+
+    @property
+    def journal(self) -> Journal | None:
+        """Where runs write down what they say, if it is shared between processes."""
 
     async def record(self, thread_id: str, owner: str, title: str) -> None:
         """Enter a thread in its owner's list, or move it to the top; an existing title stays."""

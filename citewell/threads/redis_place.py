@@ -1,6 +1,7 @@
 """Redis as a place for threads: the saver, the turns and the index over one connection.
 
-A thread is one key (`<prefix>:thread:<thread_id>`), its lease, queue and title included. Each owner has one more,
+A thread is one key (`<prefix>:thread:<thread_id>`), its lease, queue and title included; what its runs said may stand
+for a while in another (see `citewell.threads.journal`). Each owner has one more,
 `<prefix>:owner:<owner>`: a sorted set of thread ids by last use, from which threads that are gone drop out when the
 list is read.
 """
@@ -13,12 +14,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 from citewell.threads.index import ThreadInfo
+from citewell.threads.journal import Journal
 from citewell.threads.redis_saver import RedisSaver, fresh_generation
-from citewell.threads.turns import Policy
+from citewell.threads.turns import Policy, Standing
 
 SAMPLES = 1000
 """Fields of a thread that are measured for its size in lists, about 25 turns; a longer one is estimated. Maintenance
 measures all."""
+
+STANDINGS: tuple[Standing, ...] = ("lost", "held", "stopped")
+"""What the script `renew` returns the position of."""
 
 
 class RedisPlace:
@@ -32,14 +37,26 @@ class RedisPlace:
     def checkpointer(self) -> RedisSaver:
         return self._saver
 
+    @property
+    def journal(self) -> Journal:
+        return Journal(self._connection, self._saver.prefix)
+
     # --- turns --------------------------------------------------------------------------------
 
     async def claim(self, thread_id: str, ticket: str, policy: Policy, lease_s: float) -> bool:
         held = await self._run("claim", thread_id, self._saver.ttl_ms, ticket, policy, _ms(lease_s), fresh_generation())
         return bool(held)
 
-    async def renew(self, thread_id: str, ticket: str, lease_s: float) -> bool:
-        return bool(await self._run("renew", thread_id, ticket, _ms(lease_s)))
+    async def renew(self, thread_id: str, ticket: str, lease_s: float) -> Standing:
+        standing: int = await self._run("renew", thread_id, ticket, _ms(lease_s))
+        return STANDINGS[standing]
+
+    async def stop(self, thread_id: str, ticket: str) -> str | None:
+        asked: bytes = await self._run("stop", thread_id, ticket)
+        return asked.decode() or None
+
+    async def lives(self, thread_id: str, ticket: str) -> bool:
+        return bool(await self._run("lives", thread_id, ticket))
 
     async def release(self, thread_id: str, ticket: str) -> None:
         await self._run("release", thread_id, ticket)

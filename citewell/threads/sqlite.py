@@ -1,7 +1,8 @@
 """Threads in one SQLite file: the default, for a service on one machine.
 
-LangGraph's own saver stores the checkpoints; beside its two tables stand three of ours: `threads` (owner, title, time
-to live), `runs` (who holds a thread) and `queue` (who waits for it). Several processes may share the file.
+LangGraph's own saver stores the checkpoints; beside its two tables stand four of ours: `threads` (owner, title, time
+to live), `runs` (who holds a thread), `queue` (who waits for it) and `stops` (who was asked
+to stop). Several processes may share the file.
 """
 # ruff: noqa: S608  # only names written in this file are put into SQL; every value is bound
 
@@ -34,7 +35,7 @@ from citewell.errors import RunReplaced, ThreadNotFound
 from citewell.threads.index import ThreadInfo
 from citewell.threads.sqlite_connection import BUSY_S, OneAtATime, sqlite_errors
 from citewell.threads.strict import StrictSerializer
-from citewell.threads.turns import LEASE_KEY, Policy
+from citewell.threads.turns import LEASE_KEY, Policy, Standing
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS threads (
@@ -46,6 +47,7 @@ CREATE TABLE IF NOT EXISTS runs (thread_id TEXT PRIMARY KEY, ticket TEXT NOT NUL
 CREATE TABLE IF NOT EXISTS queue (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, thread_id TEXT NOT NULL, ticket TEXT NOT NULL UNIQUE, expires REAL NOT NULL
 );
+CREATE TABLE IF NOT EXISTS stops (ticket TEXT PRIMARY KEY);
 """
 
 SIZE = """
@@ -279,6 +281,10 @@ class SqlitePlace:
     def checkpointer(self) -> BaseCheckpointSaver[Any]:  # Any: the base class is generic over its version type
         return self._saver
 
+    @property
+    def journal(self) -> None:
+        return None
+
     # --- turns --------------------------------------------------------------------------------
 
     async def claim(self, thread_id: str, ticket: str, policy: Policy, lease_s: float) -> bool:
@@ -314,13 +320,36 @@ class SqlitePlace:
                 )
             return False
 
-    async def renew(self, thread_id: str, ticket: str, lease_s: float) -> bool:
+    async def renew(self, thread_id: str, ticket: str, lease_s: float) -> Standing:
         async with self._connection.writing() as db:
             done = await db.execute(
                 "UPDATE runs SET expires = ? WHERE thread_id = ? AND ticket = ?",
                 (time.time() + lease_s, thread_id, ticket),
             )
-            return done.rowcount == 1
+            if done.rowcount != 1:
+                return "lost"
+            async with db.execute("SELECT 1 FROM stops WHERE ticket = ?", (ticket,)) as rows:
+                return "held" if await rows.fetchone() is None else "stopped"
+
+    async def stop(self, thread_id: str, ticket: str) -> str | None:
+        async with self._connection.writing() as db:
+            async with db.execute(
+                "SELECT ticket FROM runs WHERE thread_id = ? AND expires > ? AND ? IN ('', ticket)",
+                (thread_id, time.time(), ticket),
+            ) as rows:
+                row = await rows.fetchone()
+            if row is None:
+                return None
+            await db.execute("INSERT OR IGNORE INTO stops VALUES (?)", row)
+            return str(row[0])
+
+    async def lives(self, thread_id: str, ticket: str) -> bool:
+        ((lives,),) = await self._connection.rows(
+            "SELECT EXISTS (SELECT 1 FROM runs WHERE ticket = ? AND thread_id = ? AND expires > ?) "
+            "OR EXISTS (SELECT 1 FROM queue WHERE ticket = ? AND expires > ?)",
+            ticket, thread_id, time.time(), ticket, time.time(),
+        )  # fmt: skip
+        return bool(lives)
 
     async def release(self, thread_id: str, ticket: str) -> None:
         async with self._connection.writing() as db:
@@ -328,7 +357,8 @@ class SqlitePlace:
             await db.execute(
                 "UPDATE runs SET ticket = '', expires = 0 WHERE thread_id = ? AND ticket = ?", (thread_id, ticket)
             )
-            await db.execute("DELETE FROM queue WHERE ticket = ?", (ticket,))
+            for table in ("queue", "stops"):
+                await db.execute(f"DELETE FROM {table} WHERE ticket = ?", (ticket,))
             await self._slide(db, thread_id)
             await db.execute(  # the run never saved anything
                 "DELETE FROM threads WHERE thread_id = ? AND owner = '' AND ttl_s IS NULL AND NOT EXISTS "

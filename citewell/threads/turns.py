@@ -21,6 +21,8 @@ from typing import Literal, Protocol
 from citewell.errors import CheckpointError, ThreadBusy
 
 Policy = Literal["queue", "reject", "replace"]
+Standing = Literal["held", "stopped", "lost"]
+"""Of a run: it holds its thread, does so but was asked to stop, or holds it no more."""
 
 LEASE_KEY = "__thread_lease__"
 """Where the fencing token stands in `config["configurable"]`; the underscores keep it out of stored metadata."""
@@ -35,8 +37,14 @@ class Leases(Protocol):
         Otherwise, with `queue`, keep the ticket's place for another `lease_s` seconds.
         """
 
-    async def renew(self, thread_id: str, ticket: str, lease_s: float) -> bool:
-        """Hold the thread for another `lease_s` seconds. False: it belongs to somebody else, or is gone."""
+    async def renew(self, thread_id: str, ticket: str, lease_s: float) -> Standing:
+        """Hold the thread for another `lease_s` seconds, unless it belongs to somebody else, or is gone."""
+
+    async def stop(self, thread_id: str, ticket: str) -> str | None:
+        """Ask the run that holds the thread to stop, if it is this one (empty: whichever). Its ticket; None: no such."""
+
+    async def lives(self, thread_id: str, ticket: str) -> bool:
+        """Whether the ticket holds the thread, or waits for it, and was heard of lately."""
 
     async def release(self, thread_id: str, ticket: str) -> None:
         """Give up the thread, or the place in the queue. Harmless when neither is held."""
@@ -49,7 +57,9 @@ class Turn:
     thread_id: str
     ticket: str
     lost: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when the thread was taken away: stop the run, nothing it writes will be accepted."""
+    """Set when the run must end: the thread was taken away, and nothing it writes will be accepted; or `stopped`."""
+    stopped: bool = False
+    """Whether somebody asked the run to stop. It holds its thread for a few seconds more, to write down what it has."""
 
     @property
     def config(self) -> dict[str, str]:
@@ -78,14 +88,17 @@ class Turns:
         self._order: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     @contextlib.asynccontextmanager
-    async def turn(self, thread_id: str, policy: Policy) -> AsyncIterator[Turn]:
+    async def turn(self, thread_id: str, policy: Policy, ticket: str | None = None) -> AsyncIterator[Turn]:
         """Hold `thread_id` for the length of the block.
+
+        Args:
+            ticket: Letters and digits that no other turn ever had; None: a random one.
 
         Raises:
             ThreadBusy: With `reject`, another run holds the thread; with `queue`, it did so for `wait_s` seconds.
             CheckpointError: The store cannot be reached.
         """
-        turn = Turn(thread_id, uuid.uuid4().hex)
+        turn = Turn(thread_id, ticket or uuid.uuid4().hex)
         try:
             await self._claim(turn, policy)
             if (before := self._held.get(thread_id)) is not None:
@@ -108,6 +121,21 @@ class Turns:
         """Tell this process's run of the thread that the thread is gone."""
         if (turn := self._held.get(thread_id)) is not None:
             turn.lost.set()
+
+    async def stop(self, thread_id: str, ticket: str = "") -> str | None:
+        """Ask the run that holds the thread to stop, wherever it is; it notices at its next heartbeat, here at once.
+
+        Args:
+            ticket: Only if this is the one; empty: whichever it is.
+
+        Returns:
+            Its ticket; None when no such run holds the thread.
+        """
+        asked = await self._leases.stop(thread_id, ticket)
+        if (turn := self._held.get(thread_id)) is not None and turn.ticket == asked:
+            turn.stopped = True
+            turn.lost.set()
+        return asked
 
     async def _claim(self, turn: Turn, policy: Policy) -> None:
         deadline = time.monotonic() + self._wait_s
@@ -143,14 +171,15 @@ class Turns:
                     return
             try:
                 async with asyncio.timeout(self._lease_s):
-                    renewed = await self._leases.renew(turn.thread_id, turn.ticket, self._lease_s)
+                    standing = await self._leases.renew(turn.thread_id, turn.ticket, self._lease_s)
             except (CheckpointError, TimeoutError):
                 if time.monotonic() >= held_until:
                     turn.lost.set()
                 continue
-            if renewed:
+            if standing == "held":
                 held_until = time.monotonic() + self._lease_s
             else:
+                turn.stopped = standing == "stopped"
                 turn.lost.set()
 
     async def _release(self, turn: Turn) -> None:

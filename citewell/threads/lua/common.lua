@@ -8,6 +8,7 @@
 --   l<ns>        id of the newest checkpoint of a namespace              h  newest checkpoint: <id> NUL <ns>
 --   t            its own time to live, ms                                o i a u  owner, title, created, updated (ms)
 --   f e q        ticket of the run that holds the thread, until when (ms), tickets that wait
+--   s            ticket of the run that was asked to stop
 --
 -- A value starts with a letter: v <type> NUL <payload> | r <runs> list of messages | s <runs> one message | e nothing.
 -- Runs are "position+count,position+count".

@@ -1,0 +1,80 @@
+"""What a run says, as entries of the journal and back.
+
+A run's first entry is its head: `thread`, `caller`. The others hold pieces: `n` how many came before, `said` these; the
+last one also `result`, or `fault`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import orjson
+import structlog
+
+from citewell import errors
+from citewell.errors import CheckpointError, CitewellError
+from citewell.runs.run import Result, Run
+from citewell.threads.journal import Journal
+
+TICK_S = 0.1
+"""Time between two entries of a run, in seconds: what is written down for clients that may come back costs one round
+trip each time, and those that listen do not wait for it."""
+log = structlog.get_logger()
+
+
+async def write(journal: Journal, run: Run, *, ttl_s: float) -> None:
+    """Write a run down while it talks, to its end. When Redis cannot be reached, the run goes on unwritten."""
+    try:
+        first = await journal.add(run.run_id, b"", _head(run), ttl_s=ttl_s)
+        n = 0
+        while first is not None:
+            await asyncio.wait([run.task], timeout=TICK_S)
+            is_over, said = run.task.done(), run.said[n:]
+            if said or is_over:
+                if await journal.add(run.run_id, first, _entry(run, n, said, is_over), ttl_s=ttl_s) is None:
+                    return  # the conversation was deleted
+                n += len(said)
+            if is_over:
+                return
+    except CheckpointError as exc:
+        log.warning("journal.failed", code=exc.code)
+
+
+def _head(run: Run) -> bytes:
+    return orjson.dumps({"thread": run.thread_id, "caller": run.caller})
+
+
+def _entry(run: Run, n: int, said: Sequence[str], is_over: bool) -> bytes:
+    entry: dict[str, Any] = {"n": n, "said": said}
+    if is_over:
+        entry |= {"fault": _fault(fault)} if (fault := run.fault) else {"result": asdict(run.task.result())}
+    return orjson.dumps(entry, option=orjson.OPT_NON_STR_KEYS)
+
+
+def _fault(exc: BaseException) -> dict[str, Any]:
+    if not isinstance(exc, CitewellError):  # logged where it happened; its text is not for callers
+        return {"code": CitewellError.code, "detail": CitewellError.title}
+    return {"code": exc.code, "detail": exc.detail, "retry_after_s": getattr(exc, "retry_after_s", None)}
+
+
+def revive(fault: dict[str, Any]) -> CitewellError:
+    """The fault as it was raised in another process."""
+    kind = _KINDS.get(fault["code"], CitewellError)
+    exc = kind.__new__(kind)  # some kinds take other arguments than the text they make of them
+    CitewellError.__init__(exc, fault["detail"])
+    if fault.get("retry_after_s") is not None:
+        exc.retry_after_s = fault["retry_after_s"]  # type: ignore[attr-defined]  # only those that had it
+    return exc
+
+
+def result(entry: dict[str, Any]) -> Result:
+    """The result of a last entry."""
+    return Result(**entry["result"])
+
+
+_KINDS: dict[str, type[CitewellError]] = {
+    each.code: each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, CitewellError)
+}

@@ -1,0 +1,286 @@
+"""Streams that survive: resumed after a dropped connection, on any worker; stopped on any worker."""
+
+import asyncio
+import json
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+import websockets
+
+from tests.models.paced_server import Paced
+from tests.redis_servers import server
+from tests.service import Live, problem, running
+
+QUESTION = "How high is the tower of the lighthouse?"
+UNKNOWN = "0" * 32 + ".3"
+
+
+@pytest.fixture(scope="module")
+def workers(indexed: Path, paced: Paced, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Live]]:
+    """Two processes on one Redis; an answer takes two seconds."""
+    with ExitStack() as stack:
+        settings = paced.model(6) | {
+            "CITEWELL_REDIS_URL": stack.enter_context(server()).url, "CITEWELL_ON_DISCONNECT": "continue",
+        }  # fmt: skip
+        yield [stack.enter_context(over_a_copy(indexed, tmp_path_factory, **settings)) for _ in range(2)]
+
+
+def over_a_copy(indexed: Path, tmp_path_factory: pytest.TempPathFactory, **settings: str) -> Any:
+    return running(Path(shutil.copytree(indexed, tmp_path_factory.mktemp("worker") / "data")), **settings)
+
+
+Event = tuple[str, str, dict[str, Any]]
+"""Id, name, data."""
+
+
+async def server_sent(response: httpx.Response) -> AsyncIterator[Event]:
+    response.raise_for_status()
+    event = {"id": "", "event": "message"}
+    async for line in response.aiter_lines():
+        if line and not line.startswith(":"):
+            name, _, value = line.partition(": ")
+            event[name] = value
+        elif "data" in event:
+            data = event["data"]
+            yield event["id"], event["event"], {} if data == "[DONE]" else json.loads(data)
+            event = {"id": event["id"], "event": "message"}
+
+
+class Chat:
+    """`POST /chat` as a stream, taken up again by asking it once more."""
+
+    async def events(self, live: Live, thread: str, last: str = "") -> AsyncIterator[Event]:
+        headers = {"accept": "text/event-stream"} | ({"last-event-id": last} if last else {})
+        async with (
+            httpx.AsyncClient(base_url=live.url, timeout=30) as client,
+            client.stream(
+                "POST", "/chat", json={"message": QUESTION, "conversation_id": thread}, headers=headers
+            ) as reply,
+        ):
+            async for event in server_sent(reply):
+                yield event
+
+    def text(self, data: dict[str, Any]) -> str:
+        return str(data["token"])
+
+
+class EventSource(Chat):
+    """The same, taken up again as a browser's EventSource does."""
+
+    async def events(self, live: Live, thread: str, last: str = "") -> AsyncIterator[Event]:
+        if not last:
+            async for event in super().events(live, thread):
+                yield event
+            return
+        async with (
+            httpx.AsyncClient(base_url=live.url, timeout=30) as client,
+            client.stream("GET", f"/runs/{last.partition('.')[0]}/events", headers={"last-event-id": last}) as reply,
+        ):
+            async for event in server_sent(reply):
+                yield event
+
+
+class OpenAI(Chat):
+    async def events(self, live: Live, thread: str, last: str = "") -> AsyncIterator[Event]:
+        body = {"model": "citewell", "stream": True, "messages": [{"role": "user", "content": QUESTION}]}
+        headers = {"x-thread-id": thread} | ({"last-event-id": last} if last else {})
+        async with (
+            httpx.AsyncClient(base_url=live.url, timeout=30) as client,
+            client.stream("POST", "/v1/chat/completions", json=body, headers=headers) as reply,
+        ):
+            async for event in server_sent(reply):
+                yield event
+
+    def text(self, data: dict[str, Any]) -> str:
+        return str(data["choices"][0]["delta"].get("content") or "") if data else ""
+
+
+class Socket(Chat):
+    async def events(self, live: Live, thread: str, last: str = "") -> AsyncIterator[Event]:
+        async with websockets.connect(live.ws) as socket:
+            await socket.send(
+                json.dumps({"resume": last} if last else {"message": QUESTION, "conversation_id": thread})
+            )
+            async for text in socket:
+                frame = json.loads(text)
+                yield frame.get("id", ""), "error" if "error" in frame else "token", frame
+                if frame.get("done"):
+                    return
+
+
+async def hear(door: Chat, live: Live, thread: str, last: str = "", *, most: int = 0) -> tuple[str, list[str]]:
+    """Text and ids of the events; with `most`, the connection is dropped after so many."""
+    text, ids = "", []
+    events = door.events(live, thread, last)
+    async for event_id, _, data in events:
+        text += door.text(data)
+        ids.append(event_id)
+        if most and len(ids) == most:
+            break
+    await events.aclose()  # type: ignore[attr-defined]  # an async generator
+    return text, list(dict.fromkeys(ids))
+
+
+async def history(live: Live, thread: str) -> list[dict[str, Any]]:
+    async with httpx.AsyncClient(base_url=live.url) as client:
+        found: list[dict[str, Any]] = (await client.get(f"/conversation/{thread}")).raise_for_status().json()["history"]
+        return found
+
+
+async def until_it_is_over(live: Live, thread: str) -> list[dict[str, Any]]:
+    for _ in range(100):
+        messages = await history(live, thread)
+        if messages[-1]["role"] == "assistant":
+            return messages
+        await asyncio.sleep(0.1)
+    raise AssertionError("the run did not go on without its client")
+
+
+@pytest.mark.parametrize("door", [Chat(), EventSource(), OpenAI(), Socket()], ids=lambda door: type(door).__name__)
+async def test_a_dropped_stream_goes_on_where_it_stopped_on_either_worker(workers: list[Live], door: Chat) -> None:
+    thread = str(uuid4())
+    text, ids = await hear(door, workers[0], thread, most=6)
+    run, _, number = ids[-1].partition(".")
+    assert int(number) < 10
+    (here, ids_here), (there, ids_there) = await asyncio.gather(
+        hear(door, workers[0], thread, ids[-1]), hear(door, workers[1], thread, ids[-1])
+    )
+    assert here == there
+    assert ids_here == ids_there == [f"{run}.{n}" for n in range(int(number) + 1, 62)]
+    asked, answered = await history(workers[1], thread)
+    assert (asked["content"], answered["content"]) == (QUESTION, text + here)
+    again, ids_again = await hear(door, workers[1], thread, f"{run}.59")
+    assert (ids_again, again) == ([f"{run}.60", f"{run}.61"], answered["content"][-len(again) :])
+
+
+async def test_a_run_that_nobody_comes_back_to_ends_by_itself(workers: list[Live]) -> None:
+    thread = str(uuid4())
+    text, _ = await hear(Socket(), workers[0], thread, most=3)
+    messages = await until_it_is_over(workers[1], thread)
+    assert messages[-1]["content"].startswith(text)
+    assert len(messages) == 2
+
+
+async def test_a_stream_says_its_id_before_the_first_word(workers: list[Live]) -> None:
+    thread = str(uuid4())
+    text, ids = await hear(Chat(), workers[0], thread, most=1)
+    assert (text, ids[0][-2:]) == ("", ".0")
+    whole, _ = await hear(Chat(), workers[1], thread, ids[0])
+    assert whole == (await history(workers[0], thread))[-1]["content"]
+
+
+async def test_what_cannot_be_resumed_says_why(workers: list[Live], live: Live) -> None:
+    sse = {"accept": "text/event-stream"}
+    async with httpx.AsyncClient(timeout=30) as client:
+        for worker, last, code, status in (
+            (workers[0], UNKNOWN, "run_not_found", 404),
+            (workers[0], "nonsense", "invalid_request", 422),
+            (live, UNKNOWN, "resume_off", 409),
+        ):
+            headers = sse | {"last-event-id": last}
+            problem(await client.post(f"{worker.url}/chat", json={"message": QUESTION}, headers=headers), code, status)
+            reply = await client.get(f"{worker.url}/runs/{'0' * 32}/events", headers={"last-event-id": last})
+            problem(reply, code, status)
+            async with websockets.connect(worker.ws) as socket:
+                await socket.send(json.dumps({"resume": last}))
+                assert json.loads(await socket.recv())["error"]["code"] == code
+
+
+async def test_a_deleted_conversation_cannot_be_resumed(workers: list[Live]) -> None:
+    thread = str(uuid4())
+    _, ids = await hear(Chat(), workers[0], thread, most=5)
+    async with httpx.AsyncClient(timeout=30) as client:
+        await client.delete(f"{workers[1].url}/conversation/{thread}")
+        await asyncio.sleep(2)  # the other worker has noticed
+        for worker in workers:
+            headers = {"accept": "text/event-stream", "last-event-id": ids[-1]}
+            reply = await client.post(f"{worker.url}/chat", json={"message": QUESTION}, headers=headers)
+            problem(reply, "run_not_found", 404)
+
+
+@pytest.mark.parametrize("other", [0, 1], ids=["same worker", "other worker"])
+async def test_a_run_is_stopped_on_either_worker_and_what_was_said_stays(workers: list[Live], other: int) -> None:
+    thread = f"stop {uuid4()}"
+    async with httpx.AsyncClient(base_url=workers[other].url, timeout=30) as client:
+        async with websockets.connect(workers[0].ws) as socket:
+            await socket.send(json.dumps({"message": QUESTION, "conversation_id": thread}))
+            said, frame, stopping = "", {}, None
+            while not frame.get("done"):
+                frame = json.loads(await socket.recv())
+                said += frame["token"]
+                if said and stopping is None:
+                    stopping = asyncio.create_task(client.post(f"/conversation/{thread}/stop"))
+        assert stopping is not None
+        assert (await stopping).raise_for_status().json() == {"conversation_id": thread, "stopped": True}
+        assert frame["metadata"]["stopped"]
+        messages = await history(workers[0], thread)
+        assert [message["content"] for message in messages] == [QUESTION, said]
+        assert messages[1]["metadata"]["stopped"]
+        assert len(said.split()) < 60
+        again = await client.post(f"/conversation/{thread}/stop")
+        assert again.raise_for_status().json() == {"conversation_id": thread, "stopped": False}
+        body = {"message": QUESTION, "conversation_id": thread, "chat_model": "extractive"}
+        assert "42 metres" in (await client.post("/chat", json=body)).raise_for_status().json()["response"]
+
+
+async def test_only_the_run_that_is_named_is_stopped(workers: list[Live]) -> None:
+    thread = str(uuid4())
+    _, ids = await hear(Socket(), workers[0], thread, most=3)
+    async with httpx.AsyncClient(base_url=workers[1].url, timeout=30) as client:
+        for run_id, stopped in (("f" * 32, False), (ids[0].partition(".")[0], True)):
+            reply = await client.post(f"/conversation/{thread}/stop", json={"run_id": run_id})
+            assert reply.raise_for_status().json()["stopped"] is stopped
+        problem(await client.post(f"/conversation/{thread}/stop", json={"run_id": "x"}), "invalid_request", 422)
+        problem(await client.post("/conversation/never/stop"), "thread_not_found", 404)
+
+
+async def test_without_redis_a_stream_is_resumed_and_stopped_in_its_process(
+    indexed: Path, paced: Paced, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    settings = paced.model(6) | {"CITEWELL_ON_DISCONNECT": "continue", "CITEWELL_RESUME_S": "3"}
+    with over_a_copy(indexed, tmp_path_factory, **settings) as live:
+        text, ids = await hear(Chat(), live, "t", most=6)
+        rest, _ = await hear(Chat(), live, "t", ids[-1])
+        assert text + rest == (await history(live, "t"))[-1]["content"]
+        await hear(Chat(), live, "stopped", most=6)
+        async with httpx.AsyncClient(base_url=live.url, timeout=30) as client:
+            assert (await client.post("/conversation/stopped/stop")).raise_for_status().json()["stopped"]
+            assert (await history(live, "stopped"))[-1]["metadata"]["stopped"]
+            await asyncio.sleep(3)
+            problem(await client.get(f"/runs/{ids[0].partition('.')[0]}/events"), "run_not_found", 404)
+
+
+async def test_a_killed_worker_leaves_what_it_wrote_down_and_a_clear_end(
+    workers: list[Live], indexed: Path, paced: Paced, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    environ = Path(f"/proc/{workers[0].process.pid}/environ").read_bytes().split(b"\0")
+    url = next(line for line in environ if line.startswith(b"CITEWELL_REDIS_URL=")).decode().partition("=")[2]
+    settings = paced.model(30) | {"CITEWELL_REDIS_URL": url, "CITEWELL_ON_DISCONNECT": "continue"}
+    thread = str(uuid4())
+    with over_a_copy(indexed, tmp_path_factory, **settings) as victim:
+        text, ids = await hear(Socket(), victim, thread, most=8)
+        await asyncio.sleep(0.5)
+        victim.process.kill()
+        events = [event async for event in broken(workers[1], ids[0])]
+    assert "".join(data.get("token", "") for _, data in events).startswith(text)
+    assert events[-1][0] == "error"
+    assert (events[-1][1]["code"], events[-1][1]["retryable"]) == ("run_lost", True)
+    async with httpx.AsyncClient(base_url=workers[1].url, timeout=30) as client:
+        body = {"message": QUESTION, "conversation_id": thread, "chat_model": "extractive"}
+        assert "42 metres" in (await client.post("/chat", json=body)).raise_for_status().json()["response"]
+
+
+async def broken(live: Live, last: str) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+    headers = {"last-event-id": last}
+    async with (
+        httpx.AsyncClient(base_url=live.url, timeout=30) as client,
+        client.stream("GET", f"/runs/{last.partition('.')[0]}/events", headers=headers) as reply,
+    ):
+        async for _, name, data in server_sent(reply):
+            yield name, data
