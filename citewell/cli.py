@@ -3,15 +3,18 @@
 import asyncio
 import json
 import sys
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
 from citewell.api import serve as server
+from citewell.citations import Citation
+from citewell.client import AsyncClient, ServiceError
 from citewell.errors import CitewellError, ConfigurationError
 from citewell.service import Result
 from citewell.settings import Settings
@@ -29,9 +32,10 @@ def ask(
     thread: Annotated[str, typer.Option(help="Conversation to continue.")] = "",
     model: Annotated[str, typer.Option(help="`extractive` or `provider:model`; as the settings say if left out.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole result as JSON.")] = False,
+    url: Annotated[str, typer.Option(help="Ask a running service there, with the key in CITEWELL_API_KEY.")] = "",
 ) -> None:
     """Answer in the terminal, streamed, with the citations below."""
-    raise SystemExit(asyncio.run(_ask(question, thread, model, as_json)))
+    raise SystemExit(asyncio.run(_ask(question, thread, model, as_json, url)))
 
 
 @app.command()
@@ -40,23 +44,53 @@ def serve() -> None:
     server.main()
 
 
-async def _ask(question: str, thread: str, model: str, as_json: bool) -> int:
+async def _ask(question: str, thread: str, model: str, as_json: bool, url: str) -> int:
     out = Console(highlight=False, soft_wrap=True)
     try:
         settings = Settings.load()
         configure_logging(settings.model_copy(update={"log_level": "WARNING"}))  # the answer is what was asked for
-        async with open_service(settings) as service:
-            turn = service.prepare(question, thread_id=thread, context=RunContext(chat_model=model or None))
-            async with aclosing(service.stream(turn)) as events:
-                async for event in events:
-                    if isinstance(event, Result):
-                        _show(out, event, as_json)
-                    elif not as_json:
-                        out.out(event, end="")
+        asking = _elsewhere(settings, url, question, thread, model) if url else _here(settings, question, thread, model)
+        async with aclosing(asking) as events:
+            async for event in events:
+                if isinstance(event, Result):
+                    _show(out, event, as_json)
+                elif not as_json:
+                    out.out(event, end="")
+    except ServiceError as exc:
+        print(f"citewell: {exc.detail}", file=sys.stderr)
+        return 1
     except CitewellError as exc:
         print(f"citewell: {exc.detail}", file=sys.stderr)
         return 2 if isinstance(exc, ConfigurationError) else 1
     return 0
+
+
+async def _here(settings: Settings, question: str, thread: str, model: str) -> AsyncGenerator[str | Result, None]:
+    """Ask in this process, as whoever may read the data directory: nothing is hidden from them."""
+    async with open_service(settings) as service:
+        turn = service.prepare(question, thread_id=thread, context=RunContext(chat_model=model or None))
+        async with aclosing(service.stream(turn)) as events:
+            async for event in events:
+                yield event
+
+
+async def _elsewhere(
+    settings: Settings, url: str, question: str, thread: str, model: str
+) -> AsyncGenerator[str | Result, None]:
+    key = settings.api_key.get_secret_value() if settings.api_key else None
+    async with (
+        AsyncClient(url, key=key) as client,
+        aclosing(client.stream(question, thread_id=thread or None, chat_model=model or None)) as events,
+    ):
+        async for event in events:
+            if isinstance(event, str):
+                yield event
+                continue
+            citations = cast("list[Citation]", [asdict(citation) for citation in event.citations])
+            yield Result(
+                answer=event.text, citations=citations, thread_id=event.thread_id, usage=event.usage,
+                metadata=event.metadata,
+            )  # fmt: skip
 
 
 def _show(out: Console, result: Result, as_json: bool) -> None:

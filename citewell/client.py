@@ -11,7 +11,8 @@ Every fault is a `ServiceError`.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Generator, Iterator, Mapping
+import os
+from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from types import TracebackType
@@ -219,6 +220,7 @@ class _Door:
 
     def __init__(self, url: str, *, key: str | None, timeout: httpx.Timeout | float | None) -> None:
         self.url = url.rstrip("/")
+        key = os.environ.get("CITEWELL_API_KEY") if key is None else key
         self._options: dict[str, Any] = {
             "base_url": self.url,
             "headers": {"authorization": f"Bearer {key}"} if key else {},
@@ -235,7 +237,7 @@ class Client(_Door):
 
     Args:
         url: Of the service, as `http://127.0.0.1:8000`.
-        key: API key or token, sent as a bearer token.
+        key: API key or token, sent as a bearer token. None: the environment's CITEWELL_API_KEY, if it is set.
         timeout: Seconds, or httpx's own; None: ten to connect, three minutes of silence.
 
     Every method raises ServiceError.
@@ -308,9 +310,16 @@ class Client(_Door):
         """A passage of a source's text with what stands around it."""
         return Passage.read(self._json("GET", "/source", params={"uri": uri, "start": start, "end": end}))
 
-    def upload(self, name: str, data: bytes) -> Generator[Progress | Ingested, None, None]:
-        """Add a document: progress as it comes, then what became of it. The same name replaces it."""
-        request = self._http.stream("POST", "/uploads", params={"name": name}, content=data, headers=_EVENTS)
+    def upload(
+        self, name: str, data: bytes, *, access: Sequence[str] | None = None
+    ) -> Generator[Progress | Ingested, None, None]:
+        """Add a document: progress as it comes, then what became of it. The same name replaces it.
+
+        Args:
+            access: Labels of who may read it, of those the caller holds. None: as before; of a new one, the caller alone.
+        """
+        params = _given(name=name, access=access)
+        request = self._http.stream("POST", "/uploads", params=params, content=data, headers=_EVENTS)
         reader = _UploadReader()
         with _faults(), request as response:
             if response.is_error:
@@ -419,9 +428,12 @@ class AsyncClient(_Door):
         """See `Client.passage`."""
         return Passage.read(await self._json("GET", "/source", params={"uri": uri, "start": start, "end": end}))
 
-    async def upload(self, name: str, data: bytes) -> AsyncGenerator[Progress | Ingested, None]:
+    async def upload(
+        self, name: str, data: bytes, *, access: Sequence[str] | None = None
+    ) -> AsyncGenerator[Progress | Ingested, None]:
         """See `Client.upload`."""
-        request = self._http.stream("POST", "/uploads", params={"name": name}, content=data, headers=_EVENTS)
+        params = _given(name=name, access=access)
+        request = self._http.stream("POST", "/uploads", params=params, content=data, headers=_EVENTS)
         reader = _UploadReader()
         with _faults():
             async with request as response:

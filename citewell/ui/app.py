@@ -32,7 +32,8 @@ def main() -> None:
     except ConfigurationError as exc:
         st.error(exc.detail, icon=":material/error:")
         return
-    key = settings.ui_api_key.get_secret_value() if settings.ui_api_key else None
+    secret = settings.ui_api_key or settings.api_key
+    key = secret.get_secret_value() if secret else None
     state = opened(settings.ui_service_url, key)
     public = (settings.ui_public_url or settings.ui_service_url).rstrip("/")
     with st.sidebar:

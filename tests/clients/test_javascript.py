@@ -8,10 +8,11 @@ from pathlib import Path
 import httpx
 from playwright.sync_api import Page, expect
 
+from citewell.identity.keys import new_key
 from tests.service import ROOT, free_port, running
 
 
-def test_the_example_streams_an_answer_into_a_page(indexed: Path, page: Page) -> None:
+def test_the_example_streams_an_answer_into_a_page(indexed: Path, page: Page, tmp_path: Path) -> None:
     port = free_port()
     origin = f"http://127.0.0.1:{port}"
     folder = ROOT / "examples" / "javascript"
@@ -33,6 +34,17 @@ def test_the_example_streams_an_answer_into_a_page(indexed: Path, page: Page) ->
             page.get_by_label("Question").fill("And when was it removed?")
             page.get_by_role("button", name="Ask").click()
             expect(page.locator("#answer")).to_contain_text("1988")
+        key, entry = new_key("alice", (), None)
+        (tmp_path / "keys").write_text(entry.line())
+        locked = {"CITEWELL_CORS_ORIGINS": f'["{origin}"]', "CITEWELL_API_KEYS_FILE": str(tmp_path / "keys")}
+        with running(indexed, **locked) as live:
+            page.goto(f"{origin}/stream.html?service={live.url}")
+            page.get_by_label("Question").fill("When was the fog horn added?")
+            page.get_by_role("button", name="Ask").click()
+            expect(page.locator("#answer")).to_contain_text("Send a key")
+            page.get_by_label("Key").fill(key)
+            page.get_by_role("button", name="Ask").click()
+            expect(page.locator("#answer")).to_contain_text("1903")
     finally:
         files.terminate()
         files.wait()
