@@ -326,3 +326,13 @@ class IngestBusy(IngestError):
     title = "Another ingestion is running"
     status = 409
     retryable = True
+
+
+def every_code() -> set[str]:
+    """The codes of the whole tree."""
+    codes, kinds = set(), [CitewellError]
+    while kinds:
+        kind = kinds.pop()
+        codes.add(kind.code)
+        kinds += kind.__subclasses__()
+    return codes

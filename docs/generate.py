@@ -1,4 +1,5 @@
-"""Write what is derived from the code: `.env.example`, docs/settings.md, docs/errors.md, the picture in README.md.
+"""Write what is derived from the code: `.env.example`, docs/settings.md, docs/errors.md, the picture in
+README.md, the metrics in docs/operations.md, the Grafana dashboard.
 
 `python -m docs.generate` writes; with `--check` it only says what is out of date and exits with 1.
 """
@@ -12,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+from prometheus_client.metrics import MetricWrapperBase
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -19,6 +21,8 @@ from pydantic_core import PydanticUndefined
 from citewell import errors
 from citewell.errors import CitewellError
 from citewell.settings import PREFIX, Settings
+from citewell.telemetry import metrics
+from docs.dashboard import dashboard
 from graph.build import build_graph
 from graph.parts import Parts
 
@@ -83,6 +87,20 @@ def readme() -> str:
     return re.sub(r"<!-- graph:.*?<!-- /graph -->", lambda _: block, text, flags=re.DOTALL)
 
 
+def operations_page() -> str:
+    """docs/operations.md with the table of metrics drawn anew."""
+    rows = ["| metric | kind | labels | |", "|---|---|---|---|"]
+    for each in vars(metrics).values():
+        if isinstance(each, MetricWrapperBase):
+            [family] = each.describe()
+            name = f"{family.name}_total" if family.type == "counter" else family.name
+            labels = ", ".join(f"`{label}`" for label in each._labelnames)
+            rows.append(f"| `{name}` | {family.type} | {labels} | {family.documentation} |")
+    block = "<!-- metrics: written by make docs -->\n" + "\n".join(rows) + "\n<!-- /metrics -->"
+    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    return re.sub(r"<!-- metrics:.*?<!-- /metrics -->", lambda _: block, text, flags=re.DOTALL)
+
+
 def _variable(name: str) -> str:
     return PREFIX + name.upper()
 
@@ -111,6 +129,8 @@ PAGES = {
     "docs/settings.md": settings_page,
     "docs/errors.md": errors_page,
     "README.md": readme,
+    "docs/operations.md": operations_page,
+    "deploy/grafana/citewell.json": dashboard,
 }
 
 

@@ -1,7 +1,8 @@
 #!/bin/sh
-# Write the lock files anew (make lock). One resolution serves all three, so that they agree.
+# Write the lock files anew (make lock). One resolution serves all, so that they agree.
 #   run.txt    what the service needs
 #   test.txt   that, every extra, and what the tests and checks use
+#   image.txt  what the container image holds: run.txt and the extras a server may need
 #   bench.txt  that, and the checkpointers measured beside ours
 # torch is left out: its CUDA libraries weigh gigabytes, and where a CPU build is offered pip should
 # take it, so the Makefile installs the one version below with pip, which knows the machine's own
@@ -19,3 +20,5 @@ heavy=$(for name in torch triton cuda-bindings cuda-pathfinder cuda-toolkit nvid
 compile $heavy --all-extras --group test --group check --group bench -o requirements/bench.txt "$@"
 compile $heavy --all-extras --group test --group check -c requirements/bench.txt -o requirements/test.txt "$@"
 compile -c requirements/bench.txt -o requirements/run.txt "$@"
+compile --extra anthropic --extra mcp --extra ollama --extra otel --extra pinecone --extra weaviate \
+    -c requirements/bench.txt -o requirements/image.txt "$@"

@@ -15,8 +15,11 @@ TEXT_KEYS: Final = frozenset({
     "question", "quote", "sentence", "standalone", "standalone_question", "summary", "text", "title", "token",
 })  # fmt: skip
 """Names under which text travels; above DEBUG only its length is logged."""
-KEPT_KEYS: Final = frozenset({"event", "level", "timestamp", "logger"})
-"""Written by the program, not by a person. `event` is a fixed name, as `run.finished`."""
+KEPT_KEYS: Final = frozenset({
+    "event", "level", "timestamp", "logger", "door", "outcome", "code", "request_id", "trace_id", "thread",
+})  # fmt: skip
+"""Written by the program, not by a person; an id whose digits look like somebody's number must stay whole. `event` is
+a fixed name, as `run.finished`. A request's id may be the caller's, within the characters that ids are made of."""
 EXCEPTION_KEYS: Final = frozenset({"exception", "exc_info", "stack"})
 LONGEST_VALUE: Final = 500
 """Strings longer than this are cut: a log line is not a place for a document."""

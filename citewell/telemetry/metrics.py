@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from citewell.errors import CitewellError
+from citewell.errors import CitewellError, every_code
 
 _FAST_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _SLOW_S: Final = (0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 1, 1.5, 2.5, 5, 10, 20, 30, 60, 120)
@@ -49,6 +49,13 @@ INDEX_BYTES = Gauge("citewell_index_bytes", "The index on disk.", multiprocess_m
 REDIS_CALL = Histogram("citewell_redis_call_seconds", "Round trips to the threads' Redis.", buckets=_FAST_S)
 REDIS_IN_USE = Gauge("citewell_redis_connections_in_use", "Connections busy with a call.", multiprocess_mode="livesum")
 REDIS_LIMIT = Gauge("citewell_redis_connections_limit", "Most that may be.", multiprocess_mode="livesum")
+
+
+# A series that first appears at 1 has not risen, for Prometheus: what alerts look at begins at 0.
+for _code in {"internal", *every_code()}:
+    ERRORS.labels(_code)
+for _subject in ("question", "chunk"):
+    VERDICTS.labels(_subject, "blocked", "undecided")
 
 
 class Verdict(Protocol):
