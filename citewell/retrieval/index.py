@@ -32,7 +32,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _THREADS = 8
-"""Searches in flight at once are bounded by this; each uses two."""
+"""Searches in flight at once are bounded by this."""
 _TOKEN_WIDTH = 384
 """Of the built-in model's token vectors, for which `maxsim` has its projection."""
 _REMEMBERED_QUESTIONS = 256
@@ -85,7 +85,7 @@ class Index:
         self, question: str, *, candidates: int = 50, where: dict[str, object] | None = None,
         access: frozenset[str] | None = None, trace: Trace | None = None,
     ) -> list[ScoredChunk]:  # fmt: skip
-        """Find chunks by meaning and by words, side by side, and put both together.
+        """Find chunks by meaning and by words, and put both together.
 
         Args:
             question: Standalone question.
@@ -107,8 +107,10 @@ class Index:
         async with self._deadline(), self._current.reading() as generation:
             with trace.stage("embed"):
                 encoded = await self._encode(question)
-            search = Search(generation, self._run, trace)
-            return await search(question, encoded.vectors[0], candidates=candidates, where=tree, access=access)
+            search = Search(generation, trace)
+            return await self._run(
+                search, question, encoded.vectors[0], candidates=candidates, where=tree, access=access
+            )
 
     async def rerank(
         self, question: str, candidates: Sequence[ScoredChunk], *, top_k: int, trace: Trace | None = None

@@ -1,13 +1,16 @@
-"""One search: dense and keyword side by side, checked against the catalog, fused, duplicates folded."""
+"""One search: dense and keyword, checked against the catalog, fused, duplicates folded.
+
+All of it is one blocking call. Its steps are so short that handing each to a thread of its own, the two searches side by
+side, took longer than it saved: six waits for the event loop, which a busy service makes long ones.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import ParamSpec, TypeVar
 
 from citewell.documents import ScoredChunk
 from citewell.retrieval import fusion
@@ -17,46 +20,40 @@ from citewell.retrieval.snapshot import Entry, Snapshot
 from citewell.retrieval.stores import Vectors
 from citewell.retrieval.trace import Trace
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 _ATTEMPTS = 8
 """A search starts over where a writer cleaned up while it ran, which a writer does as it begins and as it ends."""
 _WIDEST = 16
 """At most this many times the candidates are fetched when hits turn out to be leftovers or duplicates."""
 
 
-class Run(Protocol):
-    """Runs a blocking call in a thread."""
-
-    def __call__(self, call: Callable[..., Any], /, *args: Any) -> Awaitable[Any]: ...
-
-
 class Search:
-    """Searches one generation in a state that is whole: no source is seen half old and half new, or not at all.
+    """Searches one generation in a state that is whole. Blocking; for one thread. No source is seen half old and half new, or not at all.
 
     The catalog is read in one snapshot from beginning to end. The stores hold all of that snapshot's keys until a writer
     cleans up what no newer reader can see; a search during which that began starts over.
     """
 
-    def __init__(self, generation: Generation, run: Run, trace: Trace) -> None:
+    def __init__(self, generation: Generation, trace: Trace) -> None:
         self._generation = generation
-        self._run = run
         self._trace = trace
 
-    async def __call__(
+    def __call__(
         self, question: str, vector: Vectors, *, candidates: int, where: Filter | None, access: frozenset[str] | None
     ) -> list[ScoredChunk]:
         width = candidates
         for attempt in itertools.count(1):
-            snapshot, allowed = await self._timed("catalog", self._begin, access)
+            snapshot, allowed = self._timed("catalog", self._begin, access)
             try:
                 if allowed == ():
                     return []
                 only = both(where, Test("access", "in", allowed) if allowed is not None else None)
-                dense, keyword = await asyncio.gather(
-                    self._timed("dense", self._generation.store.search, vector, width, only),
-                    self._timed("keyword", self._generation.keywords.search, question, width, only),
-                )
+                dense = self._timed("dense", self._generation.store.search, vector, width, only)
+                keyword = self._timed("keyword", self._generation.keywords.search, question, width, only)
                 keys = dict.fromkeys(key for key, _ in [*dense, *keyword])
-                entries, cleaned = await self._timed("catalog", self._look_up, snapshot, keys)
+                entries, cleaned = self._timed("catalog", self._look_up, snapshot, keys)
                 if cleaned and attempt < _ATTEMPTS:
                     continue
                 known = {
@@ -75,9 +72,9 @@ class Search:
                 for key in keys:
                     if key not in known:
                         self._trace.drop("left over from a former state", key=key)
-                return await self._finish(snapshot, dense, keyword, known, unique, candidates, access)
+                return self._finish(snapshot, dense, keyword, known, unique, candidates, access)
             finally:
-                await asyncio.shield(self._run(self._generation.catalog.give_back, snapshot))
+                self._generation.catalog.give_back(snapshot)
         raise AssertionError("unreachable: the loop counts for ever")
 
     def _begin(self, access: frozenset[str] | None) -> tuple[Snapshot, tuple[str, ...] | None]:
@@ -95,14 +92,14 @@ class Search:
             cleaned = now.cleanings() != snapshot.cleanings()
         return snapshot.entries(keys), cleaned
 
-    async def _timed(self, stage: str, call: Callable[..., Any], *args: Any) -> Any:
+    def _timed(self, stage: str, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         began = time.perf_counter()
-        result = await self._run(call, *args)
+        result = call(*args, **kwargs)
         spent = (time.perf_counter() - began) * 1000
         self._trace.stages[stage] = round(self._trace.stages.get(stage, 0.0) + spent, 3)
         return result
 
-    async def _finish(
+    def _finish(
         self,
         snapshot: Snapshot,
         dense: Sequence[tuple[int, float]],
@@ -131,7 +128,7 @@ class Search:
             ranked.append(ScoredChunk(chunk=by_id[one.id].chunk, score=one.score, evidence=evidence))
         kept, beyond = ranked[:candidates], ranked[candidates:]
         marks = {one.chunk.id: by_id[one.chunk.id].digest for one in kept}
-        holders = await self._timed("catalog", snapshot.holders, set(marks.values()))
+        holders = self._timed("catalog", snapshot.holders, set(marks.values()))
         result = []
         for scored in kept:
             others = tuple(

@@ -15,7 +15,7 @@ class Trace:
     """Hand one to `Index.search` and `Index.rerank`; they fill it. `as_dict` is ready for JSON."""
 
     stages: dict[str, float] = field(default_factory=dict)
-    """Milliseconds by stage: `embed`, `dense`, `keyword` (these two run side by side), `catalog`, `rerank`."""
+    """Milliseconds by stage: `embed`, `dense`, `keyword`, `catalog`, `rerank`."""
     candidates: list[dict[str, object]] = field(default_factory=list)
     """Per candidate, in the final order: `id`, `source`, `score`, what stands in `ScoredChunk.evidence`, and `dropped`
     (why it was not kept, None if it was)."""

@@ -22,7 +22,8 @@ _NO_CHARACTER = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ufffd\ue000-\uf8ff]")
 _MOST_GARBLED = 0.2
 """Share of glyph numbers above which a page's font has no usable table of characters."""
 _DATE = re.compile(r"D:(\d{4})(\d\d)?(\d\d)?")
-_NO_TITLE = re.compile(r"untitled|\(anonymous\)|unspecified|microsoft word - .*|.*\.(docx?|pdf|indd|tex|dvi|xlsx?|pptx?|qxp|rtf|pages)", re.I)  # fmt: skip
+_NO_TITLE = re.compile(r"[\d\W_]+|untitled|\(anonymous\)|unspecified|microsoft word - .*|.*\.(docx?|pdf|indd|tex|dvi|xlsx?|pptx?|qxp|rtf|pages)", re.I)  # fmt: skip
+"""What programs write where a title belongs: a registry's number, a file's name, the lack of one."""
 
 
 def load_pdf(data: bytes) -> Document:
