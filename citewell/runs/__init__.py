@@ -12,7 +12,7 @@ import orjson
 
 from citewell.errors import Draining, RunLost, RunNotFound
 from citewell.runs.run import Result, Run, check_number
-from citewell.runs.writing import TICK_S, result, revive, write
+from citewell.runs.writing import result, revive, write
 from citewell.threads import Threads
 
 __all__ = ["Result", "Run", "Runs"]
@@ -20,6 +20,8 @@ __all__ = ["Result", "Run", "Runs"]
 POLL_S = 0.02
 FAREWELL_S = 1.0
 """Time for listeners to pass on that their run was cut, in seconds."""
+READ_S = 0.1
+"""How often the words of a run in another process are looked for, in seconds."""
 SILENCE_S = 1.0
 """A run in another process that says nothing for so long is looked for, in seconds."""
 
@@ -159,5 +161,5 @@ class Runs:
                 heard, is_gone = time.monotonic(), not await self._threads.lives(thread_id, run_id)
             if self.is_closed:
                 raise Draining("This process is shutting down; resume the answer at another one.")
-            await asyncio.sleep(SILENCE_S if is_gone else TICK_S)  # its last words may be under way
+            await asyncio.sleep(SILENCE_S if is_gone else READ_S)  # its last words may be under way
             last, payloads = await self._journal.read(run_id, last)

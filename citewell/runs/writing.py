@@ -19,7 +19,7 @@ from citewell.errors import CheckpointError, CitewellError
 from citewell.runs.run import Result, Run
 from citewell.threads.journal import Journal
 
-TICK_S = 0.1
+TICK_S = 0.25
 """Time between two entries of a run, in seconds: what is written down for clients that may come back costs one round
 trip each time, and those that listen do not wait for it."""
 log = structlog.get_logger()

@@ -13,7 +13,7 @@ from uuid import uuid4
 from citewell.threads.connection import Connection
 
 MOST = 4096
-"""Entries a stream keeps, about: a run writes at most ten a second."""
+"""Entries a stream keeps, about: a run writes at most four a second."""
 _DIGEST = 16
 
 
