@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +35,19 @@ class World:
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    place: Path = tmp_path_factory.mktemp("identity")
+    with _world(tmp_path_factory.mktemp("identity")) as made:
+        yield made
+
+
+@pytest.fixture
+def redis_world(tmp_path: Path, redis_url: str) -> Iterator[World]:
+    """The same, with its conversations in Redis."""
+    with _world(tmp_path, CITEWELL_REDIS_URL=redis_url) as made:
+        yield made
+
+
+@contextmanager
+def _world(place: Path, **settings: str) -> Iterator[World]:
     library, data_dir = place / "papers", place / "data"
     data_dir.mkdir()
     library.mkdir()
@@ -54,6 +67,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         running(
             data_dir, CITEWELL_API_KEYS_FILE=str(place / "keys"), CITEWELL_JWT_JWKS=issuer.url,
             CITEWELL_JWT_ISSUER=ISSUER, CITEWELL_JWT_AUDIENCE=AUDIENCE, CITEWELL_MCP="on",
+            CITEWELL_ON_DISCONNECT="continue", **settings,
         ) as live,
     ):  # fmt: skip
         yield World(live, issuer, keys)

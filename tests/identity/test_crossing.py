@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+import websockets.sync.client
 
 from tests.identity.callers import DOORS, Caller, mcp
 from tests.identity.conftest import SECRET, World
@@ -165,3 +166,29 @@ def test_a_filter_opens_nothing(world: World, by: str) -> None:
             "POST", "/chat", json={"message": VAULT, "filter": where, "trace": True, "include_sources": True}
         )
         assert SECRET not in json.dumps(response.json())
+
+
+def test_nobody_resumes_or_stops_anothers_answer(world: World, by: str) -> None:
+    alice, bob = world.caller("alice", by), world.caller("bob", by)
+    thread, streamed = f"{by} resumed", {"accept": "text/event-stream"}
+    body = {"message": VAULT, "conversation_id": thread}
+    reply = alice.send("POST", "/chat", json=body, headers=streamed).text
+    first = reply.partition("id: ")[2].split()[0]
+    resume = streamed | {"last-event-id": first}
+    run = first.partition(".")[0]
+    completion = {"model": "citewell", "stream": True, "messages": [{"role": "user", "content": VAULT}]}
+    ways: dict[str, Any] = {
+        "POST /chat": lambda who: who.send("POST", "/chat", json=body, headers=resume),
+        "events": lambda who: who.send("GET", f"/runs/{run}/events", headers=resume),
+        "v1": lambda who: who.send("POST", "/v1/chat/completions", json=completion, headers=resume),
+    }
+    for name, way in ways.items():
+        assert SECRET in way(alice).text, name
+        assert way(bob).status_code == 404, name
+        assert SECRET not in way(bob).text, name
+    for who, known in ((alice, True), (bob, False)):
+        with websockets.sync.client.connect(who.live.ws, additional_headers=who.headers) as socket:
+            socket.send(json.dumps({"resume": first}))
+            frame = json.loads(socket.recv(30))
+            assert ("error" not in frame) == known
+    problem(bob.send("POST", f"/conversation/{thread}/stop", json={"run_id": run}), "thread_not_found", 404)
