@@ -215,6 +215,14 @@ def test_a_browser_asks_for_the_key_and_the_pages_work(world: World, browser: Br
     context.close()
 
 
+def test_a_documents_own_markup_does_not_run_on_our_origin(world: World) -> None:
+    who = Caller(world.live, "alice", world.keys["alice"])
+    for uri in ("papers/handbook.html", "papers/lighthouse.md"):
+        headers = who.send("GET", "/source/file", params={"uri": uri}).raise_for_status().headers
+        assert headers["content-type"] == "text/plain; charset=utf-8"
+        assert headers["x-content-type-options"] == "nosniff"
+
+
 def test_nothing_secret_is_logged_or_told(world: World) -> None:
     """Last in this file: what all of it has logged."""
     good, wrong = world.keys["alice"], "cw_not-a-key-but-somebodys-secret"
