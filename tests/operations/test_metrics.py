@@ -141,7 +141,7 @@ def _talks_to(worker: psutil.Process, url: str) -> bool:
     return any(c.raddr and f"{c.raddr.port}" == url.rpartition(":")[2] for c in worker.net_connections(kind="tcp"))
 
 
-def _until(holds: Callable[[], bool], within_s: float = 30.0) -> None:
+def _until(holds: Callable[[], bool], within_s: float = 90.0) -> None:
     deadline = time.monotonic() + within_s
     while True:
         with suppress(httpx.TransportError):  # a worker that was just killed
