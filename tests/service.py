@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -85,7 +86,8 @@ def running(data_dir: Path, **settings: str) -> Iterator[Live]:
         try:
             process.wait(15)
         except subprocess.TimeoutExpired:
-            process.kill()
+            for each in [*psutil.Process(process.pid).children(recursive=True), process]:
+                each.kill()  # workers outlive the process that started them
             process.wait()
 
 
