@@ -129,4 +129,5 @@ def _turns(messages: list[Message], first: int) -> list[Turn]:
             turn = turns[-1]
             turn.text, turn.citations, turn.metadata = message.content, message.citations, message.metadata
             turn.message = position
+            turn.is_stopped = bool(message.metadata.get("stopped"))
     return turns

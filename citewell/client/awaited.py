@@ -1,0 +1,153 @@
+"""The client whose calls are awaited."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from . import wire
+from .door import Door
+from .values import (
+    Answer,
+    Conversation,
+    Feedback,
+    Found,
+    Ingested,
+    Passage,
+    Progress,
+    Rating,
+    ServiceError,
+    Source,
+    Thread,
+    ThreadList,
+)  # fmt: skip
+
+
+class AsyncClient(Door):
+    """The same calls, awaited; see `Client`."""
+
+    def __init__(self, url: str, *, key: str | None = None, timeout: httpx.Timeout | float | None = None) -> None:
+        super().__init__(url, key=key, timeout=timeout)
+        self._http = httpx.AsyncClient(**self._options)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def ask(self, question: str, *, thread_id: str | None = None, **options: Any) -> Answer:
+        """See `Client.ask`."""
+        return wire.answer(await self._json("POST", "/chat", json=wire.chat(question, thread_id, options)))
+
+    async def stream(
+        self, question: str, *, thread_id: str | None = None, **options: Any
+    ) -> AsyncGenerator[str | Answer, None]:
+        """See `Client.stream`."""
+        reader = wire.StreamReader()
+        body = wire.chat(question, thread_id, options)
+        while True:
+            try:
+                with wire.faults():
+                    async with self._http.stream("POST", "/chat", json=body, headers=reader.headers) as response:
+                        if response.is_error:
+                            await response.aread()
+                        wire.check(response)
+                        async for line in response.aiter_lines():
+                            for event in reader.feed(line):
+                                yield event
+                reader.end()
+                return
+            except ServiceError as fault:
+                await asyncio.sleep(reader.retry_s(fault))
+
+    async def stop(self, thread_id: str) -> bool:
+        """See `Client.stop`."""
+        return bool((await self._json("POST", f"{wire.thread(thread_id)}/stop"))["stopped"])
+
+    async def history(self, thread_id: str, *, before: int | None = None, limit: int = 100) -> Conversation:
+        """See `Client.history`."""
+        return wire.conversation(
+            await self._json("GET", wire.thread(thread_id), params=wire.given(before=before, limit=limit))
+        )
+
+    async def delete(self, thread_id: str) -> None:
+        """See `Client.delete`."""
+        await self._json("DELETE", wire.thread(thread_id))
+
+    async def threads(self, *, limit: int = 50, before: str | None = None) -> ThreadList:
+        """See `Client.threads`."""
+        return wire.threads(await self._json("GET", "/threads", params=wire.given(limit=limit, before=before)))
+
+    async def rename(self, thread_id: str, title: str) -> Thread:
+        """See `Client.rename`."""
+        return Thread.read(await self._json("PATCH", f"/threads/{wire.path(thread_id)}", json={"title": title}))
+
+    async def search(self, question: str, **options: Any) -> Found:
+        """See `Client.search`."""
+        return wire.found(await self._json("POST", "/search", json={"question": question} | wire.chosen(options)))
+
+    async def sources(self) -> list[Source]:
+        """See `Client.sources`."""
+        return [Source.read(source) for source in (await self._json("GET", "/sources"))["sources"]]
+
+    async def passage(self, uri: str, start: int, end: int) -> Passage:
+        """See `Client.passage`."""
+        return Passage.read(await self._json("GET", "/source", params={"uri": uri, "start": start, "end": end}))
+
+    async def upload(
+        self, name: str, data: bytes, *, access: Sequence[str] | None = None
+    ) -> AsyncGenerator[Progress | Ingested, None]:
+        """See `Client.upload`."""
+        params = wire.given(name=name, access=access)
+        request = self._http.stream("POST", "/uploads", params=params, content=data, headers=wire.EVENTS)
+        reader = wire.UploadReader()
+        with wire.faults():
+            async with request as response:
+                if response.is_error:
+                    await response.aread()
+                wire.check(response)
+                async for line in response.aiter_lines():
+                    for event in reader.feed(line):
+                        yield event
+        reader.end()
+
+    async def remove_upload(self, name: str) -> None:
+        """See `Client.remove_upload`."""
+        await self._json("DELETE", "/uploads", params={"name": name})
+
+    async def rate(
+        self, thread_id: str, rating: Rating, *, message: int | None = None, reason: str = "", comment: str = ""
+    ) -> Feedback:
+        """See `Client.rate`."""
+        body = {"thread_id": thread_id, "rating": rating, "reason": reason, "comment": comment} | wire.given(
+            message=message
+        )
+        return Feedback.read(await self._json("POST", "/feedback", json=body))
+
+    async def ratings(self, thread_id: str) -> list[Feedback]:
+        """See `Client.ratings`."""
+        found = await self._json("GET", "/feedback", params={"thread_id": thread_id})
+        return [Feedback.read(row) for row in found["feedback"]]
+
+    async def models(self) -> list[str]:
+        """See `Client.models`."""
+        return wire.models(await self._json("GET", "/v1/models"))
+
+    async def status(self) -> dict[str, Any]:
+        """See `Client.status`."""
+        with wire.faults():
+            return wire.check(await self._http.get("/readyz"), readiness=True)  # type: ignore[no-any-return]  # JSON
+
+    async def _json(self, method: str, path: str, **request: Any) -> Any:
+        with wire.faults():
+            return wire.check(await self._http.request(method, path, **request))

@@ -1,0 +1,29 @@
+"""What both clients share: where the service is."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, ClassVar
+from urllib.parse import urlencode
+
+import httpx
+
+
+class Door:
+    """What both clients share: where the service is, what a call sends, what a reply means."""
+
+    TIMEOUT: ClassVar[httpx.Timeout] = httpx.Timeout(10, read=180)
+    """Seconds; `read` is the longest silence, so it must outlast the wait for a busy thread."""
+
+    def __init__(self, url: str, *, key: str | None, timeout: httpx.Timeout | float | None) -> None:
+        self.url = url.rstrip("/")
+        key = os.environ.get("CITEWELL_API_KEY") if key is None else key
+        self._options: dict[str, Any] = {
+            "base_url": self.url,
+            "headers": {"authorization": f"Bearer {key}"} if key else {},
+            "timeout": self.TIMEOUT if timeout is None else timeout,
+        }
+
+    def file_url(self, uri: str, page: int | None = None) -> str:
+        """Where a browser opens the original file, a PDF at the page."""
+        return f"{self.url}/source/file?{urlencode({'uri': uri})}" + (f"#page={page}" if page else "")

@@ -1,0 +1,225 @@
+"""What calls send and what replies mean."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from .values import (
+    Answer,
+    Citation,
+    Conversation,
+    Found,
+    Hit,
+    Ingested,
+    Message,
+    Progress,
+    ServiceError,
+    Statistics,
+    Thread,
+    ThreadList,
+)  # fmt: skip
+
+# --- what calls send ------------------------------------------------------------------------------
+
+RESUMABLE = ("broken_off", "unreachable", "timeout", "draining")
+"""Faults of a connection or of one process, after which the answer may go on elsewhere."""
+TRIES = 8
+"""Attempts to take a stream up again without a word from the service: about ten seconds."""
+EVENTS = {"accept": "text/event-stream", "content-type": "application/octet-stream"}
+
+
+def given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def chosen(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value not in (None, "", {})}
+
+
+def chat(question: str, thread_id: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    return {"message": question, "conversation_id": thread_id, "include_sources": True} | chosen(options)
+
+
+def path(thread_id: str) -> str:
+    return quote(thread_id, safe="")
+
+
+def thread(thread_id: str) -> str:
+    return f"/conversation/{path(thread_id)}"
+
+
+# --- what replies mean ----------------------------------------------------------------------------
+
+
+@contextmanager
+def faults() -> Iterator[None]:
+    try:
+        yield
+    except httpx.RemoteProtocolError as exc:
+        raise ServiceError({"code": "broken_off", "detail": "The service broke off.", "retryable": True}) from exc
+    except httpx.TimeoutException as exc:
+        raise ServiceError(
+            {"code": "timeout", "detail": "The service did not answer in time.", "retryable": True}
+        ) from exc
+    except httpx.TransportError as exc:
+        raise ServiceError(
+            {"code": "unreachable", "detail": "The service cannot be reached.", "retryable": True}
+        ) from exc
+
+
+def check(response: httpx.Response, *, readiness: bool = False) -> Any:
+    """The reply's JSON, or the problem it holds. A stream is left unread."""
+    if response.is_success or (readiness and response.status_code == 503):
+        streamed = response.headers.get("content-type", "").startswith("text/event-stream")
+        return None if streamed or response.status_code == 204 else response.json()
+    try:
+        problem = response.json()
+    except ValueError:
+        problem = None
+    if isinstance(problem, dict):
+        problem = problem.get("error", problem)  # the OpenAI door wraps its errors
+    if not isinstance(problem, dict):
+        problem = {"detail": f"The service answered {response.status_code} {response.reason_phrase}."}
+    problem = {"status": response.status_code, "request_id": response.headers.get("x-request-id")} | problem
+    raise ServiceError(problem | ({"detail": problem["message"]} if "message" in problem else {}))
+
+
+class EventReader:
+    """Server-sent events, line by line (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
+
+    def __init__(self) -> None:
+        self._event = ""
+        self._data: list[str] = []
+        self._id = ""
+        self.last_id = ""
+        """Of the last event that was whole."""
+        self._ended = False
+
+    def feed(self, line: str) -> Iterator[Any]:
+        if line:
+            name, _, value = line.partition(":")
+            value = value.removeprefix(" ")
+            if name == "event":
+                self._event = value
+            elif name == "data":
+                self._data.append(value)
+            elif name == "id":
+                self._id = value
+            return
+        event, data = self._event or "message", "\n".join(self._data)
+        self._event, self._data = "", []
+        if not data:  # a comment, which keeps the connection open
+            return
+        self.last_id = self._id
+        if event == "error":
+            raise ServiceError(json.loads(data))
+        yield from self.read(event, data)
+
+    def read(self, event: str, data: str) -> Iterator[Any]:
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """Raise when the stream stopped before it was whole."""
+        if not self._ended:
+            raise ServiceError({"code": "broken_off", "detail": "The service broke off.", "retryable": True})
+
+
+class StreamReader(EventReader):
+    """An answer's events, over as many connections as it takes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pieces: list[str] = []
+        self._tries = 0
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What the next request says: where to go on, after the first."""
+        return {"accept": "text/event-stream"} | ({"last-event-id": self.last_id} if self.last_id else {})
+
+    def read(self, event: str, data: str) -> Iterator[str | Answer]:
+        frame = json.loads(data)
+        self._tries = 0
+        if event == "done":
+            self._ended = True
+            yield answer({"response": "".join(self._pieces)} | frame)
+        elif frame["token"]:
+            self._pieces.append(frame["token"])
+            yield frame["token"]
+
+    def retry_s(self, fault: ServiceError) -> float:
+        """How long to wait before the stream is taken up again, in seconds.
+
+        Raises:
+            ServiceError: The fault, where that is no use: the service keeps no stream, or it was tried often enough.
+        """
+        if not self.last_id or fault.code not in RESUMABLE or self._tries >= TRIES:
+            raise fault
+        self._event, self._data = "", []
+        self._tries += 1
+        return float(min(0.1 * 2**self._tries, 2.0))
+
+
+class UploadReader(EventReader):
+    def read(self, event: str, data: str) -> Iterator[Progress | Ingested]:
+        if event == "progress":
+            yield Progress.read(json.loads(data))
+        elif event == "done":
+            self._ended = True
+            yield Ingested.read(json.loads(data))
+
+
+def whole(text: str, citations: list[dict[str, Any]], body: Mapping[str, Any]) -> Answer:
+    return Answer(
+        text=text,
+        citations=[Citation.read(citation) for citation in citations],
+        thread_id=body["thread_id"],
+        usage=body["usage"],
+        metadata=body["metadata"],
+    )
+
+
+def answer(body: Mapping[str, Any]) -> Answer:
+    metadata = dict(body["metadata"])
+    usage = metadata.pop("usage")
+    rest = {"thread_id": body["conversation_id"], "usage": usage, "metadata": metadata}
+    return whole(body["response"], body["sources"], rest)
+
+
+def conversation(body: Mapping[str, Any]) -> Conversation:
+    messages = [
+        Message(
+            role=message["role"],
+            content=message["content"],
+            created_at=message["created_at"],
+            citations=[Citation.read(citation) for citation in message["citations"]],
+            metadata=message["metadata"],
+        )
+        for message in body["history"]
+    ]
+    return Conversation(
+        thread_id=body["conversation_id"],
+        messages=messages,
+        statistics=Statistics.read(body["statistics"]),
+        summary=body["summary"],
+        before=body["before"],
+        first=body["before"] or 0,
+    )
+
+
+def threads(body: Mapping[str, Any]) -> ThreadList:
+    return ThreadList(threads=[Thread.read(thread) for thread in body["threads"]], before=body["before"])
+
+
+def found(body: Mapping[str, Any]) -> Found:
+    return Found(hits=[Hit.read(hit) for hit in body["hits"]], trace=body["trace"])
+
+
+def models(body: Mapping[str, Any]) -> list[str]:
+    return [model["id"] for model in body["data"] if model["id"] != "citewell"]
