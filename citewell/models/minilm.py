@@ -74,8 +74,10 @@ class MiniLM(Embedder):
     def encode(self, texts: Sequence[str], *, tokens: bool = False, progress: Progress | None = None) -> Encoded:
         """See `Embedder.encode`. Every text costs 384 floats, with `tokens` 384 more per token (at most 254)."""
         if len(texts) == 1:
-            known = self._recall(texts[0])
-            return _without(tokens, known or self._express.submit(self._alone, texts[0]).result())
+            known = self._recall(texts[0]) or self._express.submit(self._alone, texts[0]).result()
+            if progress is not None:
+                progress(1, 1)
+            return _without(tokens, known)
         job = _Job(self._token_ids(texts), tokens)
         futures = self._submit(job)
         try:
@@ -91,6 +93,8 @@ class MiniLM(Embedder):
             known = self._recall(texts[0])
             if known is None:
                 known = await loop.run_in_executor(self._express, self._alone, texts[0])
+            if progress is not None:
+                progress(1, 1)
             return _without(tokens, known)
         few = len(texts) <= 8
         ids = await loop.run_in_executor(self._express if few else self._pool, self._token_ids, texts)
