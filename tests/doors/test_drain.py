@@ -13,7 +13,7 @@ import pytest
 import websockets
 
 from tests.models.paced_server import Paced
-from tests.service import Live, problem, running
+from tests.service import LIBRARY, Live, ingest, problem, running
 
 QUESTION = "How high is the tower of the lighthouse?"
 
@@ -192,3 +192,21 @@ async def test_a_rolling_restart_under_load_loses_no_turn(
     finally:
         for stack in stacks:
             await asyncio.to_thread(stack.close)
+
+
+async def test_every_one_of_several_workers_drains(tmp_path: Path, chroma_server: str, paced: Paced) -> None:
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    settings = paced.model(6) | {
+        "CITEWELL_VECTOR_STORE": f"chroma+{chroma_server}", "CITEWELL_NAMESPACE": "drain-of-workers",
+    }  # fmt: skip
+    await asyncio.to_thread(ingest, data_dir, LIBRARY, **settings)
+    with running(data_dir, CITEWELL_WORKERS="2", **settings) as live:
+        before = paced.calls()["started"]
+        async with httpx.AsyncClient(base_url=live.url, timeout=60) as client:
+            turns = [asyncio.create_task(client.post("/chat", json={"message": QUESTION})) for _ in range(6)]
+            await until_the_model_is_asked(paced, before + 5)
+            live.process.send_signal(signal.SIGTERM)
+            for turn in turns:
+                assert "42 metres" in (await turn).raise_for_status().json()["response"]
+        assert await asyncio.to_thread(live.process.wait, 20) == 0
