@@ -25,6 +25,7 @@ CitewellError
 │   │   ├── ModelRefused      502
 │   │   ├── ModelTimeout      504  retryable
 │   │   └── ModelUnavailable  503  retryable
+│   │       └── CircuitOpen   503  retryable; it has failed too often to be asked just now
 │   ├── StoreError        502
 │   │   ├── StoreUnavailable  503  retryable
 │   │   ├── StoreTimeout      504  retryable
@@ -224,6 +225,17 @@ class ModelUnavailable(ModelError):
     title = "The chat model cannot be reached"
     status = 503
     retryable = True
+
+
+class CircuitOpen(ModelUnavailable):
+    """`retry_after_s` is in seconds: when it will be asked again."""
+
+    code = "model_circuit_open"
+    title = "The chat model has failed repeatedly and is left alone for a while"
+
+    def __init__(self, detail: str = "", *, retry_after_s: float = 1.0) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
 
 
 class StoreError(UpstreamError):

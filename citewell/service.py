@@ -19,10 +19,11 @@ from langgraph.graph.state import CompiledStateGraph
 
 from citewell import telemetry
 from citewell.documents import ScoredChunk
-from citewell.errors import InvalidRequest, ResumeOff, RunReplaced, ThreadNotFound, TurnTimeout, UnknownModel
+from citewell.errors import InvalidRequest, ResumeOff, RunReplaced, ThreadNotFound, TurnTimeout
 from citewell.identity import bind, given_id
 from citewell.limits import Limits
-from citewell.models.chat import EXTRACTIVE
+from citewell.models.chat import not_offered
+from citewell.models.circuit import Circuits
 from citewell.questions import check_question, check_thread_id
 from citewell.retrieval import filters
 from citewell.retrieval.index import Index
@@ -86,12 +87,14 @@ class Service:
     def __init__(
         self, *, settings: Settings, graph: CompiledStateGraph[Any, Any, Any, Any],
         stateless: CompiledStateGraph[Any, Any, Any, Any], threads: Threads, index: Index, limits: Limits,
+        circuits: Circuits,
     ) -> None:  # fmt: skip
         self.settings = settings
         self.graph = graph
         self.threads = threads
         self.index = index
         self.limits = limits
+        self.circuits = circuits
         self.runs = Runs(threads, keep_s=settings.resume_s, longest_s=settings.turn_timeout_s)
         self._stateless = stateless
 
@@ -116,9 +119,8 @@ class Service:
         given = check_thread_id(thread_id)
         if policy not in (None, "queue", "reject", "replace"):
             raise InvalidRequest("The thread policy must be queue, reject or replace.")
-        allowed = {self.settings.chat_model, *self.settings.chat_models, EXTRACTIVE}
-        if context.chat_model is not None and context.chat_model not in allowed:
-            raise UnknownModel(f"The model is not offered here. Offered are: {', '.join(sorted(allowed))}.")
+        if context.chat_model is not None and context.chat_model not in self.settings.offered_models:
+            raise not_offered(self.settings)
         _within("temperature", context.temperature, 0, 2)
         _within("max_tokens", context.max_tokens, 1, 32_000)
         _within("top_k", context.top_k, 1, 50)
@@ -262,7 +264,8 @@ class Service:
         return {"store": "redis" if self.settings.redis_url else "sqlite"}
 
     async def _check_model(self) -> dict[str, Any]:
-        return {"name": self.settings.chat_model}
+        # An open circuit is no reason to take an instance out of service: retrieval, quotes and other models go on.
+        return {"name": self.settings.chat_model, "circuits": self.circuits.states()}
 
     async def _answer(self, turn: Turn, config: RunnableConfig, run: Run) -> Result:
         stages: dict[str, float | str] = {}

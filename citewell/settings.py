@@ -63,8 +63,18 @@ class Settings(BaseSettings):
     max_tokens: int = Field(500, ge=1, le=32_000, description="Longest answer, in tokens.")
     model_timeout_s: float = Field(60, gt=0, le=600, description="Deadline for one call to a chat model, in seconds.")
     model_retries: int = Field(
-        2, ge=0, le=10, description="Further tries after a transient failure of a chat model, before the first token."
+        2, ge=0, le=10, description="Further tries after a transient failure of a model, before the first token."
     )
+    fallback_models: tuple[str, ...] = Field(
+        (),
+        description="Models that answer in place of one that fails before its first token, in this order (JSON list of "
+        "`provider:model`). The answer's metadata says so.",
+    )
+    circuit_failures: int = Field(
+        5, ge=0, le=1000, description="Failures in a row after which a chat model is left alone for a while; 0: never."
+    )
+    circuit_window_s: float = Field(60, gt=0, le=3600, description="Within which they fall, in seconds.")
+    circuit_pause_s: float = Field(30, gt=0, le=3600, description="How long it is then left alone, in seconds.")
     embedding_model: str = Field(
         "minilm",
         description="`minilm` (built in), any sentence-transformers name (extra `sentence-transformers`), or "
@@ -258,6 +268,17 @@ class Settings(BaseSettings):
             )
         self._check_tokens()
         return self
+
+    @property
+    def offered_models(self) -> frozenset[str]:
+        """What a caller may choose from, `extractive` among them."""
+        return frozenset({self.chat_model, *self.chat_models, "extractive"})
+
+    @property
+    def called_models(self) -> frozenset[str]:
+        """Every chat model that may be called, by a caller's choice or by the settings'."""
+        others = {self.budget_model} if self.budget_model else set()
+        return (self.offered_models | others | set(self.fallback_models)) - {"extractive"}
 
     @property
     def is_keyless(self) -> bool:

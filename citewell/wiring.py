@@ -54,6 +54,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
             threads=threads,
             index=index,
             limits=parts.limits,
+            circuits=parts.models.circuits,
         )
         try:
             yield service

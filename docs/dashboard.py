@@ -28,6 +28,9 @@ ROWS: list[tuple[str, list[tuple[str, str, list[tuple[str, str]]]]]] = [
     ]),
     ("Models", [
         ("Tokens", "short", [(DISTINCT.format(by="model, direction", name="citewell_tokens_total"), "{{model}} {{direction}}")]),
+        ("Calls by outcome", "ops", [(DISTINCT.format(by="model, outcome", name="citewell_model_calls_total"), "{{model}} {{outcome}}")]),
+        ("Answers of another model", "ops", [(DISTINCT.format(by="model, why", name="citewell_model_changes_total"), "{{model}}: {{why}}")]),
+        ("Open circuits", "short", [("max by (model) (citewell_model_circuit_open)", "{{model}}")]),
         ("Dollars an hour", "currencyUSD", [("sum by (model) (increase(citewell_cost_dollars_total[1h]))", "{{model}}")]),
     ]),
     ("Guards", [

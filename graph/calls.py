@@ -1,23 +1,99 @@
-"""Calls to chat models: paid for before they are made, their faults in our words, nothing done per token in vain."""
+"""Calls to chat models: paid for before they are made, their faults in our words, nothing done per token in vain.
 
+A call is tried again, and then another model is, as long as nothing of the answer has been shown. Each try is paid for by
+itself, so a budget holds however many are made.
+"""
+
+import asyncio
+import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, Final, TypeVar
 
+import structlog
 from langchain_core.callbacks import get_usage_metadata_callback
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata, add_usage
 from langchain_core.runnables import Runnable
 
+from citewell.errors import CircuitOpen, CitewellError, ModelRefused, ModelTimeout
 from citewell.limits import Reservation
 from citewell.models.chat import EXTRACTIVE, map_model_errors
-from citewell.telemetry import tracing
+from citewell.models.faults import asked_pause_s, is_free, is_models
+from citewell.telemetry import metrics, tracing
 from graph.parts import Parts
 from graph.state import RunContext
 
 Given = TypeVar("Given")
+Piece = TypeVar("Piece")
+
+PAUSE_S: Final = 0.5
+"""Before the second try; twice as long before each further one ..."""
+LONGEST_PAUSE_S: Final = 8.0
+"""... but never longer, and who asks for more is not tried again. Both as the OpenAI SDK has them."""
+
+log = structlog.get_logger()
+
+
+class Order:
+    """What is to be called, and how it went. For one call of one turn.
+
+    Args:
+        asked: The model that the caller or the settings chose, `provider:model`.
+        others: Those that stand in for it, in this order; `extractive` among them lets a rule do so after all others.
+    """
+
+    def __init__(self, asked: str, others: Sequence[str]) -> None:
+        self.models = [name for name in dict.fromkeys([asked, *others]) if name != EXTRACTIVE]
+        self._may_quote = EXTRACTIVE in others
+        self._asked = asked
+        self._answered: str | None = None
+        self._is_budgets = False
+        self._attempts = 0
+        self._failures: list[dict[str, str]] = []
+
+    def called(self, model: str, *, by_budget: bool) -> None:
+        """Note a try that is about to be made; `by_budget`: the budget chose the model."""
+        self._attempts += 1
+        self._answered, self._is_budgets = model, by_budget
+
+    def failed(self, model: str, code: str) -> None:
+        """Note a try that failed, or was not made because the model's circuit is open."""
+        self._answered = None
+        self._failures.append({"model": model, "code": code})
+
+    def do_without(self, exc: CitewellError) -> None:
+        """Note that what needs no model stands in for them all.
+
+        Raises:
+            CitewellError: `exc`, where the settings do not name `extractive`, or no model is to blame.
+        """
+        if not self._may_quote or not is_models(exc):
+            raise exc
+        log.warning("model.replaced", model=self._asked, by=EXTRACTIVE, code=exc.code)
+        self._answered, self._is_budgets = EXTRACTIVE, False
+        metrics.MODEL_CHANGES.labels(EXTRACTIVE, exc.code).inc()
+
+    @property
+    def answered(self) -> str:
+        """Who answers; the one asked for as long as nobody does."""
+        return self._answered or self._asked
+
+    @property
+    def why(self) -> str | None:
+        """Why another model than the one asked for answers: `budget`, or the error code of the one that failed."""
+        if self._answered in (None, self._asked):
+            return None
+        return "budget" if self._is_budgets else self._failures[-1]["code"]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the answer's metadata."""
+        return {
+            "asked": self._asked, "answered": self._answered, "why": self.why, "attempts": self._attempts,
+            "failures": self._failures,
+        }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,54 +115,131 @@ class Calls:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self._settings = parts.settings
 
     def name(self, context: RunContext) -> str | None:
         """The chat model of this run; None when the extractive answerer is to answer."""
         name = context.chat_model or self._parts.models.default
         return None if name == EXTRACTIVE else name
 
-    @asynccontextmanager
-    async def _paid(self, context: RunContext, prompt: str) -> AsyncIterator[Call]:
-        name = self.name(context)
-        assert name is not None
-        longest = context.max_tokens or self._parts.settings.max_tokens
-        # No tokenizer makes more tokens than the text has bytes, so this is an upper bound for any model.
-        async with self._parts.limits.reserve(context.caller, name, len(prompt.encode()), longest) as reservation:
-            model = self._parts.models.get(
-                reservation.model, temperature=context.temperature, max_tokens=context.max_tokens
-            )
-            asked = tracing.model_call(
-                reservation.model, max_tokens=longest,
-                temperature=self._parts.settings.temperature if context.temperature is None else context.temperature,
-            )  # fmt: skip
-            with asked as note, map_model_errors():
-                yield Call(model, reservation, note)
+    def order(self, context: RunContext) -> Order:
+        """Whom to ask: the chosen model, then those that stand in for it."""
+        asked = self.name(context)
+        assert asked is not None
+        return Order(asked, self._settings.fallback_models)
 
     async def text(
-        self, context: RunContext, chain: Callable[[BaseChatModel], Runnable[Given, str]], given: Given
+        self, context: RunContext, order: Order, chain: Callable[[BaseChatModel], Runnable[Given, str]], given: Given
     ) -> str:
         """Run prompt | model | text to its end."""
-        async with self._paid(context, str(given)) as call:
+
+        async def once(call: Call) -> AsyncGenerator[str, None]:
             with get_usage_metadata_callback() as used:
                 written = await chain(call.model).ainvoke(given)
             for usage in used.usage_metadata.values():
                 call.used(usage)
-            return written
+            yield written
+
+        async with aclosing(self._made(context, order, str(given), once)) as written:
+            return "".join([text async for text in written])
 
     async def stream(
-        self, context: RunContext, messages: Sequence[BaseMessage]
+        self, context: RunContext, order: Order, messages: Sequence[BaseMessage]
     ) -> AsyncGenerator[AIMessageChunk, None]:
         """The model's pieces as they come.
 
         The model is asked directly: between a prompt and a model, a RunnableSequence adds up all pieces so far at
         every token, which costs more than everything else the graph does for it.
         """
-        usage: UsageMetadata | None = None
-        async with self._paid(context, "".join(message.text for message in messages)) as call:
+
+        async def once(call: Call) -> AsyncGenerator[AIMessageChunk, None]:
+            usage: UsageMetadata | None = None
+            silent: list[AIMessageChunk] = []
             async with aclosing(call.model.astream(list(messages))) as pieces:  # type: ignore[type-var]  # it is a generator
                 async for piece in pieces:
                     if piece.usage_metadata:
                         usage = add_usage(usage, piece.usage_metadata)
-                    yield piece
+                    silent.append(piece)
+                    if piece.text:  # what comes before the first word is worth nothing if no word follows
+                        for each in silent:
+                            yield each
+                        silent.clear()
             if usage:
                 call.used(usage)
+            for each in silent:
+                yield each
+
+        text = "".join(message.text for message in messages)
+        async with aclosing(self._made(context, order, text, once)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def _made(
+        self, context: RunContext, order: Order, prompt: str, once: Callable[[Call], AsyncGenerator[Piece, None]]
+    ) -> AsyncGenerator[Piece, None]:
+        """Try until one is answered; the last failure is the one that is raised."""
+        for place, model in enumerate(order.models):
+            is_last = place + 1 == len(order.models)
+            for tried in range(self._settings.model_retries + 1):
+                begun = False
+                try:
+                    async with self._paid(context, order, model, prompt) as call, aclosing(once(call)) as pieces:
+                        async for piece in pieces:
+                            begun = True
+                            yield piece
+                    return
+                except CitewellError as exc:
+                    if begun or not is_models(exc):
+                        raise
+                    pause_s = None if tried == self._settings.model_retries else _pause_s(exc, tried, is_last=is_last)
+                    if pause_s is None and is_last:
+                        raise
+                    failed = exc
+                if pause_s is None:
+                    break
+                await asyncio.sleep(pause_s)
+            log.warning("model.replaced", model=model, by=order.models[place + 1], code=failed.code)
+
+    @asynccontextmanager
+    async def _paid(self, context: RunContext, order: Order, name: str, prompt: str) -> AsyncIterator[Call]:
+        """One try: money set aside, made, settled, and told to the model's circuit."""
+        longest = context.max_tokens or self._settings.max_tokens
+        # No tokenizer makes more tokens than the text has bytes, so this is an upper bound for any model.
+        async with self._parts.limits.reserve(context.caller, name, len(prompt.encode()), longest) as reservation:
+            called = reservation.model
+            outcome, is_sent = "left", False
+            try:
+                model = self._parts.models.get(called, temperature=context.temperature, max_tokens=context.max_tokens)
+                circuit = self._parts.models.circuits[called]
+                circuit.enter()
+                asked = tracing.model_call(
+                    called, max_tokens=longest,
+                    temperature=self._settings.temperature if context.temperature is None else context.temperature,
+                )  # fmt: skip
+                is_sent = True
+                order.called(called, by_budget=called != name)
+                with circuit.watching(is_models), asked as note, map_model_errors():
+                    yield Call(model, reservation, note)
+                outcome = "answered"
+            except CitewellError as exc:
+                outcome = exc.code
+                order.failed(called, exc.code)
+                if not is_sent or is_free(exc):
+                    reservation.release()
+                raise
+            finally:
+                metrics.MODEL_CALLS.labels(called, outcome).inc()
+                if outcome == "answered" and (why := order.why):
+                    metrics.MODEL_CHANGES.labels(called, why).inc()
+
+
+def _pause_s(error: CitewellError, tried: int, *, is_last: bool) -> float | None:
+    """How long to wait before the same model is tried again; None: not at all."""
+    if isinstance(error, CircuitOpen | ModelRefused):
+        return None
+    if isinstance(error, ModelTimeout) and not is_last:
+        return None  # the one who asked has waited long enough for this model
+    asked_s = asked_pause_s(error)
+    if asked_s is not None:
+        return asked_s if asked_s <= LONGEST_PAUSE_S else None
+    return float(min(LONGEST_PAUSE_S, PAUSE_S * 2**tried) * random.uniform(0.5, 1.0))  # noqa: S311  # spreads, hides nothing

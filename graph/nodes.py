@@ -23,12 +23,12 @@ from chains.prompts import PROMPT_VERSION, SYSTEM, AnswerInput, answer_messages
 from chains.summarize import summarize_chain, summarize_rule, summary_input, to_fold
 from citewell.citations import verify
 from citewell.documents import ScoredChunk
-from citewell.errors import SourceNotFound
+from citewell.errors import CitewellError, SourceNotFound
 from citewell.models.chat import EXTRACTIVE
 from citewell.questions import check_question
 from citewell.retrieval import Trace, filters
 from citewell.telemetry import tracing
-from graph.calls import Calls
+from graph.calls import Calls, Order
 from graph.events import emit
 from graph.parts import Parts
 from graph.state import RunContext, State
@@ -77,10 +77,17 @@ class Nodes:
             recent = self._recent(history)
             standalone = await asyncio.to_thread(condense_rule, asked.text, recent)  # reads its word list at first use
             # The rule leaves a question alone that needs no context; then there is nothing to ask a model either.
-            if standalone != asked.text and self._calls.name(_context(runtime)):
-                given = CondenseInput(question=asked.text, history=recent)
-                standalone = (await self._calls.text(_context(runtime), condense_chain, given)).strip() or asked.text
-            return {"standalone": standalone}
+            context = _context(runtime)
+            if standalone == asked.text or not self._calls.name(context):
+                return {"standalone": standalone}
+            order = self._calls.order(context)
+            given = CondenseInput(question=asked.text, history=recent)
+            try:
+                written = (await self._calls.text(context, order, condense_chain, given)).strip()
+                standalone = written or asked.text
+            except CitewellError as exc:
+                order.do_without(exc)
+            return {"standalone": standalone, "condense_call": order.as_dict()}
 
     async def retrieve(self, state: State, runtime: Runtime[RunContext]) -> dict[str, Any]:
         """Search by meaning and by words side by side, within what the caller may read."""
@@ -131,11 +138,16 @@ class Nodes:
             done = state.get("summarized", 0)
             old = [message for message in state["messages"][done : done + fold] if not _is_blocked(message)]
             before = state.get("summary", "")
-            if self._calls.name(_context(runtime)):
-                summary = await self._calls.text(_context(runtime), summarize_chain, summary_input(before, old))
-            else:
+            context = _context(runtime)
+            if not self._calls.name(context):
+                return {"summary": summarize_rule(before, old), "summarized": done + fold}
+            order = self._calls.order(context)
+            try:
+                summary = await self._calls.text(context, order, summarize_chain, summary_input(before, old))
+            except CitewellError as exc:
+                order.do_without(exc)
                 summary = summarize_rule(before, old)
-            return {"summary": summary, "summarized": done + fold}
+            return {"summary": summary, "summarized": done + fold, "summarize_call": order.as_dict()}
 
     async def generate(self, state: State, runtime: Runtime[RunContext]) -> dict[str, Any]:
         """Stream the answer, or say that the documents do not hold one."""
@@ -151,17 +163,19 @@ class Nodes:
                 answer = not_in_documents(sources)
                 emit(runtime, {"token": answer})
                 metadata |= {"answerer": "none", "supported": False, "finish_reason": "no_evidence"}
+                if calls := _calls(state, None):
+                    metadata["calls"] = calls
                 return {"answer": answer, "usage": _no_usage(), "metadata": metadata}
             context = _context(runtime)
-            name = self._calls.name(context)
+            order = self._calls.order(context) if self._calls.name(context) else None
             given = AnswerInput(
-                question=question if name is None else asked.text,
+                question=question if order is None else asked.text,
                 chunks=sources[: self._settings.top_n],
                 history=self._recent(history),
                 summary=state.get("summary", ""),
             )
-            answering = self._calls.stream(context, answer_messages(given)) if name else self._quote(given)
-            screen = self._parts.guards.answer_screen(SYSTEM if name else "")
+            answering = self._write(context, order, given, question) if order else self._quote(given)
+            screen = self._parts.guards.answer_screen(SYSTEM if order else "")
             shown: list[str] = []
             usage: UsageMetadata | None = None
             response: dict[str, Any] = {}
@@ -181,19 +195,22 @@ class Nodes:
                         break
             show(screen.finish())
         verdict = screen.verdict
+        answered = order.answered if order else EXTRACTIVE
         finish = response.get("finish_reason") or response.get("stop_reason") or "stop"
         if screen.is_blocked:
             finish = "blocked"
             show(("\n\n" if shown else "") + verdict.reason)
         metadata |= {
-            "answerer": "model" if name else EXTRACTIVE,
-            "model": response.get("model_name") or response.get("model") or name or EXTRACTIVE,
-            "prompt": PROMPT_VERSION if name else None,
+            "answerer": "model" if answered != EXTRACTIVE else EXTRACTIVE,
+            "model": response.get("model_name") or response.get("model") or answered,
+            "prompt": PROMPT_VERSION if answered != EXTRACTIVE else None,
             "supported": response.get("sentences") != 0,  # the extractive answerer found no sentence worth quoting
             "guard": verdict.rule,
             "finish_reason": finish,
             "truncated": finish in ("length", "max_tokens"),
         }
+        if calls := _calls(state, order):
+            metadata["calls"] = calls
         counts = (
             {key: usage[key] for key in ("input_tokens", "output_tokens", "total_tokens")} if usage else _no_usage()
         )
@@ -213,6 +230,24 @@ class Nodes:
         cited = list(dict.fromkeys(citation["chunk_id"] for citation in citations if citation["chunk_id"]))
         return {"citations": citations, "messages": [reply], "cited": cited}
 
+    async def _write(
+        self, context: RunContext, order: Order, given: AnswerInput, standalone: str
+    ) -> AsyncGenerator[AIMessageChunk, None]:
+        """A model's words; where none answers and the settings say so, the documents' own."""
+        begun = False
+        try:
+            async with aclosing(self._calls.stream(context, order, answer_messages(given))) as pieces:
+                async for piece in pieces:
+                    begun = True
+                    yield piece
+            return
+        except CitewellError as exc:
+            if begun:
+                raise
+            order.do_without(exc)
+        async for piece in self._quote(AnswerInput(**given | {"question": standalone})):
+            yield piece
+
     async def _quote(self, given: AnswerInput) -> AsyncGenerator[AIMessageChunk, None]:
         async for piece in self._parts.extractive.astream(given):
             yield piece
@@ -230,6 +265,15 @@ class Nodes:
 def _talk(state: State) -> list[BaseMessage]:
     """The transcript not yet summarized, without blocked questions and their refusals; the last is the question."""
     return [message for message in state["messages"][state.get("summarized", 0) :] if not _is_blocked(message)]
+
+
+def _calls(state: State, order: Order | None) -> dict[str, Any]:
+    """How each call to a chat model went, by what it was for."""
+    went = {
+        "condense": state.get("condense_call"), "summarize": state.get("summarize_call"),
+        "answer": order.as_dict() if order else None,
+    }  # fmt: skip
+    return {name: call for name, call in went.items() if call}
 
 
 def _is_blocked(message: BaseMessage) -> bool:

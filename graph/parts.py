@@ -11,6 +11,7 @@ from langchain_core.runnables import Runnable
 from chains.answer import AnswerInput
 from citewell.documents import Chunk, ScoredChunk
 from citewell.limits import Limits
+from citewell.models.circuit import Circuits
 from citewell.retrieval import Trace
 from citewell.settings import Settings
 
@@ -34,6 +35,7 @@ class Retriever(Protocol):
 
 class ChatModels(Protocol):
     default: str
+    circuits: Circuits
 
     def get(self, name: str | None = None, *, temperature: float | None = None, max_tokens: int | None = None) -> BaseChatModel: ...  # fmt: skip
 

@@ -48,6 +48,10 @@ class State(TypedDict, total=False):
     """The rule that refused the question; empty when none did."""
     standalone: Annotated[str, UntrackedValue]
     """The question, understandable without the conversation."""
+    condense_call: Annotated[dict[str, Any], UntrackedValue]
+    """How the call that made it so went, where a model was asked: see `graph.calls.Order`."""
+    summarize_call: Annotated[dict[str, Any], UntrackedValue]
+    """How the call for the summary went."""
     candidates: Annotated[list[ScoredChunk], UntrackedValue]
     """What retrieval found, best first."""
     trace: Annotated[Trace | None, UntrackedValue]

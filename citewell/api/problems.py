@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
-from citewell.errors import CitewellError, Draining, RateLimited
+from citewell.errors import CircuitOpen, CitewellError, Draining, RateLimited
 from citewell.telemetry import arrival
 
 MEDIA_TYPE = "application/problem+json"
@@ -65,7 +65,7 @@ def to_problem(exc: BaseException) -> Problem:
     """Turn any exception into a problem. What is not ours becomes a 500 that says nothing of its insides."""
     match exc:
         case CitewellError():
-            retry_after = exc.retry_after_s if isinstance(exc, RateLimited | Draining) else None
+            retry_after = exc.retry_after_s if isinstance(exc, RateLimited | Draining | CircuitOpen) else None
             return _problem(exc.code, exc.title, exc.status, exc.detail, exc.retryable, retry_after_s=retry_after)
         case RequestValidationError() | ValidationError():
             faults = [_fault(error) for error in exc.errors()]

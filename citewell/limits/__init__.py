@@ -39,7 +39,7 @@ log = structlog.get_logger()
 
 
 class Reservation:
-    """Money and tokens set aside for one call to a model, its retries included."""
+    """Money and tokens set aside for one try of a call to a model."""
 
     def __init__(self, *, model: str, ask: Ask | None, outcome: Outcome | None, share: float, prices: Prices) -> None:
         self.model = model
@@ -57,9 +57,7 @@ class Reservation:
         return self.share >= WARN_AT
 
     def settle(self, usage: Mapping[str, object]) -> None:
-        """Note what a try used; the difference is given back when the reservation closes.
-
-        Called again it adds up: every try that reached the provider costs.
+        """Note what was used; the difference is given back when the reservation closes. Called again it adds up.
 
         Args:
             usage: `input_tokens` and `output_tokens`, as LangChain's `UsageMetadata`.
@@ -200,9 +198,11 @@ async def open_limits(settings: Settings) -> AsyncIterator[Limits]:
     """
     prices = Prices(settings.prices)
     if settings.budget_usd_per_day:
-        for name in filter(None, (settings.budget_model,)):
-            if not prices.knows(name):
-                raise ConfigurationError(f"CITEWELL_BUDGET_MODEL: {name} has no price; add it to CITEWELL_PRICES")
+        named = {"BUDGET_MODEL": (settings.budget_model,), "FALLBACK_MODELS": settings.fallback_models}
+        for setting, names in named.items():
+            for name in filter(None, names):
+                if not prices.knows(name):
+                    raise ConfigurationError(f"CITEWELL_{setting}: {name} has no price; add it to CITEWELL_PRICES")
     is_on = bool(settings.requests_per_minute or settings.tokens_per_day or settings.budget_usd_per_day)
     ledger: Ledger = ProcessLedger()
     if is_on and settings.redis_url is not None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.language_models import BaseChatModel
 
 from citewell.errors import ConfigurationError, InvalidRequest, MissingExtra, UnknownModel
+from citewell.models.circuit import Circuits
 from citewell.models.faults import map_model_errors
 from citewell.settings import Settings
 from citewell.telemetry import tracing
@@ -32,7 +33,7 @@ class ChatModels:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.default: str = settings.chat_model
-        self.allowed: frozenset[str] = frozenset({settings.chat_model, *settings.chat_models, EXTRACTIVE})
+        self.circuits = Circuits(settings, settings.called_models)
         self._made: dict[tuple[str, float, int], BaseChatModel] = {}
         self._openai_http: openai.DefaultAsyncHttpxClient | None = None
 
@@ -47,14 +48,14 @@ class ChatModels:
             max_tokens: Longest answer, in tokens; as set when None.
 
         Raises:
-            UnknownModel: The name is not among `allowed`.
+            UnknownModel: No setting names it.
             ConfigurationError: A key or package is missing; the message says which.
         """
         name = name or self.default
-        if name not in self.allowed:
-            raise UnknownModel(f"The model is not offered here. Offered are: {', '.join(sorted(self.allowed))}.")
         if name == EXTRACTIVE:
             raise ValueError("the extractive answerer is no chat model: chains.extract makes it")
+        if name not in self._settings.called_models:
+            raise not_offered(self._settings)
         key = (
             name,
             self._settings.temperature if temperature is None else temperature,
@@ -124,7 +125,7 @@ class ChatModels:
             "api_key": settings.openai_api_key or "none",
             "timeout": settings.model_timeout_s,
             "stream_chunk_timeout": settings.model_timeout_s,
-            "max_retries": settings.model_retries,
+            "max_retries": 0,  # retries are graph.calls': paid for, counted and within reach of a fallback
             "stream_usage": True,
             "http_async_client": self._openai_http,
         }
@@ -140,7 +141,7 @@ class ChatModels:
             "max_tokens": max_tokens,
             "api_key": settings.anthropic_api_key,
             "timeout": settings.model_timeout_s,  # its package shares clients of equal address and timeout
-            "max_retries": settings.model_retries,
+            "max_retries": 0,  # retries are graph.calls': paid for, counted and within reach of a fallback
             "stream_usage": True,
         }
 
@@ -154,6 +155,11 @@ class ChatModels:
         }
 
 
+def not_offered(settings: Settings) -> UnknownModel:
+    """What to say of a model that a caller may not choose."""
+    return UnknownModel(f"The model is not offered here. Offered are: {', '.join(sorted(settings.offered_models))}.")
+
+
 @asynccontextmanager
 async def open_chat_models(settings: Settings) -> AsyncIterator[ChatModels]:
     """The chat models that settings name, each set up once so that a missing key stops the start, not a turn.
@@ -164,7 +170,7 @@ async def open_chat_models(settings: Settings) -> AsyncIterator[ChatModels]:
     """
     models = ChatModels(settings)
     try:
-        for name in sorted(models.allowed - {EXTRACTIVE}):
+        for name in sorted(settings.called_models):
             models.get(name)
         yield models
     finally:

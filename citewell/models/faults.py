@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from langchain_core.exceptions import ContextOverflowError
 
 from citewell.errors import (
+    BudgetExceeded,
+    CircuitOpen,
     CitewellError,
     ContextOverflow,
     ModelError,
@@ -152,6 +154,54 @@ def translate(exc: Exception) -> CitewellError | None:
     if getattr(exc, "code", None) == "insufficient_quota":  # waiting does not help, so it is no rate limit
         return ModelRefused("The quota at the model's provider is used up.")
     return RateLimited(detail or _BY_STATUS[429][1], retry_after_s=_retry_after_s(exc))
+
+
+def is_models(error: CitewellError) -> bool:
+    """Whether the model, its account or the way to it failed, so that another model may answer what this one did not.
+
+    False where the request is at fault, or our own limits are.
+    """
+    if isinstance(error, CircuitOpen | ModelTimeout | ModelUnavailable):
+        return True
+    status = _status(error)
+    if isinstance(error, ModelRefused):
+        return status in (401, 402, 403, 404, 429)
+    if isinstance(error, RateLimited):
+        return not isinstance(error, BudgetExceeded) and error.__cause__ is not None
+    return type(error) is ModelError
+
+
+def is_free(error: CitewellError) -> bool:
+    """Whether the provider cannot have charged for the call: it said no, or was never reached.
+
+    One that fell silent, broke off, or whose gateway lost patience, may have worked all the same.
+    """
+    if isinstance(error, CircuitOpen):
+        return True
+    if (status := _status(error)) is not None:
+        return status >= 400 and status not in (408, 504)
+    cause: BaseException | None = error.__cause__
+    while cause is not None:
+        if type(cause).__name__ in ("ConnectError", "ConnectTimeout", "PoolTimeout"):  # of httpx and its successor
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
+def asked_pause_s(error: CitewellError) -> float | None:
+    """How long the provider asks to wait before the next try, in seconds; None where it says nothing."""
+    headers: Mapping[str, str] = getattr(getattr(error.__cause__, "response", None), "headers", {})
+    for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        try:
+            return max(0.0, float(headers.get(name, "")) * unit_s)
+        except ValueError:  # absent, or a date, which clocks that differ make useless
+            continue
+    return None
+
+
+def _status(error: CitewellError) -> int | None:
+    status = getattr(error.__cause__, "status_code", None)
+    return status if isinstance(status, int) else None
 
 
 def _name(cls: type) -> str:

@@ -33,6 +33,19 @@ COST = Counter(
     "citewell_cost_dollars", "What they cost by the price list; a model without a price: nothing.", ["model"]
 )
 
+MODEL_CALLS = Counter(
+    "citewell_model_calls", "Calls to chat models, each try by itself, by how it ended.", ["model", "outcome"]
+)
+"""`answered`, `left` (nobody waited for it any more) or an error code; `model_circuit_open`: none was made."""
+MODEL_CHANGES = Counter(
+    "citewell_model_changes", "Calls answered by another model than the one asked for, by why.", ["model", "why"]
+)
+"""`model` is the one that answered; `why` is `budget` or the error code of the one that failed."""
+CIRCUIT_OPEN = Gauge(
+    "citewell_model_circuit_open", "1 while a chat model is left alone, or tried again, after failures.", ["model"],
+    multiprocess_mode="livemax",
+)  # fmt: skip
+
 VERDICTS = Counter("citewell_guard_verdicts", "What guards decided.", ["subject", "verdict", "rule"])
 """Of a `question`, a retrieved `chunk` or an `answer`: `allowed`, `changed` or `blocked`, by which rule."""
 

@@ -1,0 +1,105 @@
+"""An OpenAI-compatible server that does as it is told, model by model: answers, refuses, falls silent, breaks off."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+Deed = int | str
+"""A status to refuse with; `silent`: takes the request and says nothing; `cut`: breaks off after the first word;
+`answer`."""
+ANSWER = "The tower is 42 metres high [1]."
+USED = (100, 10)
+"""Tokens read and written, as it says with each answer."""
+
+
+@dataclass
+class ToldServer:
+    """What it was told, and what it was asked."""
+
+    base_url: str = ""
+    answer: str = ANSWER
+    pause_s: float = 0.0
+    """Before an answer."""
+    deeds: dict[str, list[Deed]] = field(default_factory=lambda: defaultdict(list))
+    """By model, what to do next; after the last of them, the `always`."""
+    always: dict[str, Deed] = field(default_factory=dict)
+    """By model, what to do otherwise; `answer` for the rest."""
+    headers: dict[str, str] = field(default_factory=lambda: {"retry-after-ms": "1"})
+    """Of a refusal."""
+    calls: list[str] = field(default_factory=list)
+    """The models that were asked, in order."""
+    finish_reason: str = "stop"
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+            body = json.loads(await reader.readexactly(int(length.split(b":")[1])))
+            model = body["model"]
+            self.calls.append(model)
+            waiting = self.deeds[model]
+            deed = waiting.pop(0) if waiting else self.always.get(model, "answer")
+            if isinstance(deed, int):
+                self._refuse(writer, deed)
+            elif deed == "silent":
+                await reader.read()
+            else:
+                await asyncio.sleep(self.pause_s)
+                self._say(writer, body, is_cut=deed == "cut")
+            await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass  # the client left
+        finally:
+            writer.close()
+
+    def _refuse(self, writer: asyncio.StreamWriter, status: int) -> None:
+        body = b'{"error": {"message": "as told"}}'
+        lines = [f"HTTP/1.1 {status} Told", "content-type: application/json", f"content-length: {len(body)}"]
+        lines += [f"{name}: {value}" for name, value in self.headers.items()]
+        writer.write("\r\n".join([*lines, "connection: close", "", ""]).encode() + body)
+
+    def _say(self, writer: asyncio.StreamWriter, body: dict[str, Any], *, is_cut: bool) -> None:
+        usage = dict(zip(("prompt_tokens", "completion_tokens"), USED, strict=True)) | {"total_tokens": sum(USED)}
+        if not body.get("stream"):
+            message = {"role": "assistant", "content": self.answer}
+            choice = {"index": 0, "message": message, "finish_reason": self.finish_reason}
+            whole = {"id": "x", "object": "chat.completion", "created": 0, "model": body["model"], "usage": usage}
+            text = json.dumps(whole | {"choices": [choice]}).encode()
+            writer.write(
+                b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n"
+                + f"content-length: {len(text)}\r\n\r\n".encode() + text
+            )  # fmt: skip
+            return
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n")
+        writer.write(b"connection: close\r\n\r\n")
+        chunk = {"id": "x", "object": "chat.completion.chunk", "created": 0, "model": body["model"]}
+        words = [f"{word} " for word in self.answer.split()]
+        for word in [words[0]] if is_cut else [*words[:-1], words[-1].strip()]:
+            delta = {"role": "assistant", "content": word}
+            _event(writer, chunk | {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
+        if not is_cut:  # else the last chunk never comes
+            _event(writer, chunk | {"choices": [{"index": 0, "delta": {}, "finish_reason": self.finish_reason}]})
+            _event(writer, chunk | {"choices": [], "usage": usage})
+            writer.write(b"0\r\n\r\n")
+
+
+def _event(writer: asyncio.StreamWriter, event: dict[str, Any]) -> None:
+    line = f"data: {json.dumps(event)}\n\n".encode()
+    writer.write(f"{len(line):x}\r\n".encode() + line + b"\r\n")
+
+
+@asynccontextmanager
+async def told_server() -> AsyncIterator[ToldServer]:
+    told = ToldServer()
+    server = await asyncio.start_server(told.serve, "127.0.0.1", 0)
+    told.base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    try:
+        yield told
+    finally:
+        server.close()
