@@ -7,7 +7,7 @@ it goes away.
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -31,7 +31,7 @@ from citewell.runs import Result, Run, Runs
 from citewell.settings import Settings
 from citewell.threads import Policy, ThreadInfo, Threads
 from citewell.threads.journal import new_run_id
-from graph.events import Event, listener
+from graph.events import Event, at_end, listener
 from graph.state import RunContext
 
 __all__ = ["Found", "Result", "Service", "Transcript", "Turn"]
@@ -337,13 +337,15 @@ class Service:
         watched = {**(config.get("metadata") or {}), "thread_id": turn.thread_id}
         config = {**config, "metadata": watched, "configurable": {"thread_id": turn.stored_id, **held}}
         listener.set(hear)  # for this task and those the graph starts from it
-        final = await graph.ainvoke(
-            state | {"question": turn.question},
-            config,
-            context=turn.context,
-            output_keys=["answer", "citations", "usage", "metadata"],
-            durability="async",
-        )
+        with ExitStack() as ending:
+            at_end.set(ending)
+            final = await graph.ainvoke(
+                state | {"question": turn.question},
+                config,
+                context=turn.context,
+                output_keys=["answer", "citations", "usage", "metadata"],
+                durability="async",
+            )
         return cast("dict[str, Any]", final)
 
 

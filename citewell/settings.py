@@ -154,6 +154,13 @@ class Settings(BaseSettings):
         description='Dollars per million tokens, `{"provider:model": [input, output]}` (JSON), beside the list that ships.',
     )
 
+    # --- answers given before ---------------------------------------------------------------------
+    answer_cache_s: int = Field(
+        0, ge=0, le=604_800,
+        description="How long an answer is kept for whoever asks the same of the same documents, in seconds; 0 keeps none.",
+    )  # fmt: skip
+    answer_cache_entries: int = Field(1000, ge=1, le=1_000_000, description="Most answers kept; the oldest goes first.")
+
     # --- who may ask --------------------------------------------------------------------------
     api_keys_file: Path | None = Field(
         None, description="File of API keys, one a line, as `python -m citewell.identity new` prints them."

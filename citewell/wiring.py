@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from chains.evidence import Evidence
 from chains.extract import extractive_answerer
+from citewell.cache import open_cache
 from citewell.guards import open_guards
 from citewell.limits import open_limits
 from citewell.models import open_embedder
@@ -37,6 +38,7 @@ async def open_parts(settings: Settings) -> AsyncIterator[tuple[Parts, Index]]:
                 guards=open_guards(settings, embedder),
                 evidence=Evidence(embedder),
                 limits=await stack.enter_async_context(open_limits(settings)),
+                cache=await stack.enter_async_context(open_cache(settings)),
             ),
             index,
         )

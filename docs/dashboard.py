@@ -31,6 +31,7 @@ ROWS: list[tuple[str, list[tuple[str, str, list[tuple[str, str]]]]]] = [
         ("Calls by outcome", "ops", [(DISTINCT.format(by="model, outcome", name="citewell_model_calls_total"), "{{model}} {{outcome}}")]),
         ("Answers of another model", "ops", [(DISTINCT.format(by="model, why", name="citewell_model_changes_total"), "{{model}}: {{why}}")]),
         ("Open circuits", "short", [("max by (model) (citewell_model_circuit_open)", "{{model}}")]),
+        ("Answer cache", "ops", [(DISTINCT.format(by="result", name="citewell_answer_cache_total"), "{{result}}")]),
         ("Dollars an hour", "currencyUSD", [("sum by (model) (increase(citewell_cost_dollars_total[1h]))", "{{model}}")]),
     ]),
     ("Guards", [

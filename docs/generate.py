@@ -80,7 +80,7 @@ def errors_page() -> str:
 
 def readme() -> str:
     """README.md with the graph drawn anew between its two marks."""
-    parts = cast(Parts, SimpleNamespace(settings=None))  # drawing calls no node
+    parts = cast(Parts, SimpleNamespace(settings=None, cache=None))  # drawing calls no node
     picture = build_graph(parts).compile().get_graph().draw_mermaid(with_styles=False)
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     block = f"<!-- graph: drawn from the code by make docs -->\n```mermaid\n{picture.strip()}\n```\n<!-- /graph -->"

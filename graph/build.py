@@ -3,7 +3,8 @@
     START ─► screen ─┬─► condense ─► retrieve ─► rerank ─┐
                      └─► summarize (only if long) ───────┴─► generate ─► verify ─► END
 
-A first question needs no condensing and goes straight to retrieve; a blocked one goes to END.
+A first question needs no condensing and goes straight to retrieve; a blocked one goes to END. With the answer cache on,
+`recall` stands before `retrieve`: an answer that was given before goes to END.
 """
 
 from langgraph.graph import END, START, StateGraph
@@ -30,9 +31,14 @@ def build_graph(parts: Parts) -> StateGraph[State, RunContext, Question, Answer]
     graph.add_node("generate", nodes.generate, defer=True)
     graph.add_node("verify", nodes.verify)
 
+    search = "retrieve"
+    if parts.cache is not None:
+        search = "recall"
+        graph.add_node("recall", nodes.recall)
+        graph.add_conditional_edges("recall", nodes.after_recall, ["retrieve", END])
     graph.add_edge(START, "screen")
-    graph.add_conditional_edges("screen", nodes.after_screen, ["condense", "retrieve", "summarize", END])
-    graph.add_edge("condense", "retrieve")
+    graph.add_conditional_edges("screen", nodes.after_screen, ["condense", search, "summarize", END])
+    graph.add_edge("condense", search)
     graph.add_edge("retrieve", "rerank")
     graph.add_edge("rerank", "generate")
     graph.add_edge("summarize", "generate")

@@ -5,6 +5,7 @@ wakes its scheduler for each of them, which at one event a token is a good part 
 """
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from contextvars import ContextVar
 
 from langgraph.runtime import Runtime
@@ -14,6 +15,9 @@ from graph.state import RunContext
 Event = dict[str, str | float]
 listener: ContextVar[Callable[[Event], None] | None] = ContextVar("listener", default=None)
 """Set by the service for the task that runs the graph."""
+
+at_end: ContextVar[ExitStack | None] = ContextVar("at_end", default=None)
+"""Set by the service as well: closed when the run is over, however it ended."""
 
 
 def emit(runtime: Runtime[RunContext], event: Event) -> None:

@@ -29,8 +29,9 @@ from citewell.questions import check_question
 from citewell.retrieval import Trace, filters
 from citewell.telemetry import tracing
 from graph.calls import Calls, Order
-from graph.events import emit
+from graph.events import at_end, emit
 from graph.parts import Parts
+from graph.recall import Recall
 from graph.state import RunContext, State
 
 
@@ -41,6 +42,7 @@ class Nodes:
         self._parts = parts
         self._settings = parts.settings
         self._calls = Calls(parts)
+        self._recall = Recall(parts, parts.cache) if parts.cache is not None else None
 
     async def screen(self, state: State, runtime: Runtime[RunContext]) -> dict[str, Any]:
         """Check the question, let the guards judge it, and put it into the transcript."""
@@ -65,7 +67,8 @@ class Nodes:
         """Where to go from `screen`; pure."""
         if state.get("blocked"):
             return [END]
-        steps = ["condense" if len(_talk(state)) > 1 else "retrieve"]
+        search = "retrieve" if self._recall is None else "recall"
+        steps = ["condense" if len(_talk(state)) > 1 else search]
         if self._fold(state):
             steps.append("summarize")
         return steps
@@ -88,6 +91,37 @@ class Nodes:
             except CitewellError as exc:
                 order.do_without(exc)
             return {"standalone": standalone, "condense_call": order.as_dict()}
+
+    async def recall(self, state: State, runtime: Runtime[RunContext]) -> dict[str, Any]:
+        """Give the answer that was given before, where everything it would be made from is the same."""
+        assert self._recall is not None
+        context = _context(runtime)
+        *history, asked = _talk(state)
+        question = state.get("standalone") or asked.text
+        if context.trace or self._fold(state):  # who asks why wants it looked for; a summary under way is not there yet
+            return {"standalone": question}
+        with _stage(runtime, "recall"):
+            view = await self._recall.view(context)
+            known = cast("State", {**state, "standalone": question})
+            key = self._recall.key(known, context, self._recent(history), asked=asked.text, view=view)
+            kept = await self._recall.cache.find(key, at_end.get())
+            pieces = self._recall.pieces(kept, context) if kept else None
+        if kept is None or pieces is None:
+            return {"standalone": question, "recalled": (key, view)}
+        for piece in pieces:
+            if piece:
+                emit(runtime, {"token": piece})
+        metadata = kept["metadata"] | {"cached": True, "cached_at": kept["at"]}
+        if calls := _calls(state, None):
+            metadata["calls"] = calls
+        return {
+            "messages": [_reply(kept["answer"], kept["citations"], metadata, _no_usage())], "cited": kept["cited"],
+            "answer": kept["answer"], "citations": kept["citations"], "usage": _no_usage(), "metadata": metadata,
+        }  # fmt: skip
+
+    def after_recall(self, state: State) -> str:
+        """Where to go from `recall`; pure."""
+        return END if "answer" in state else "retrieve"
 
     async def retrieve(self, state: State, runtime: Runtime[RunContext]) -> dict[str, Any]:
         """Search by meaning and by words side by side, within what the caller may read."""
@@ -123,7 +157,7 @@ class Nodes:
             kept, quarantined = await self._parts.guards.screen_chunks(ranked)
         metadata: dict[str, Any] = {
             "retrieved": len(state["candidates"]), "kept": len(kept), "quarantined": len(quarantined),
-            "index": self._parts.retriever.generation,
+            "index": self._parts.retriever.generation, "cached": False,
         }  # fmt: skip
         if trace is not None:
             metadata["trace"] = trace.as_dict() | {
@@ -228,6 +262,13 @@ class Nodes:
         kept = {key: value for key, value in state["metadata"].items() if key != "trace"}  # too much to keep
         reply = _reply(state["answer"], citations, kept, state["usage"])
         cited = list(dict.fromkeys(citation["chunk_id"] for citation in citations if citation["chunk_id"]))
+        if self._recall and "recalled" in state and self._recall.is_worth_keeping(state, citations):
+            key, view = state["recalled"]
+            if await self._recall.view(_context(runtime)) == view:  # else it was made while the documents changed
+                about = {name: value for name, value in kept.items() if name not in ("calls", "cached")}
+                await self._recall.cache.keep(
+                    key, answer=state["answer"], citations=[dict(one) for one in citations], metadata=about, cited=cited
+                )
         return {"citations": citations, "messages": [reply], "cited": cited}
 
     async def _write(

@@ -9,6 +9,7 @@ from langchain_core.messages import AIMessageChunk
 from langchain_core.runnables import Runnable
 
 from chains.answer import AnswerInput
+from citewell.cache import AnswerCache
 from citewell.documents import Chunk, ScoredChunk
 from citewell.limits import Limits
 from citewell.models.circuit import Circuits
@@ -30,6 +31,7 @@ class Retriever(Protocol):
     ) -> list[ScoredChunk]: ...
 
     async def chunks(self, ids: Sequence[str]) -> list[Chunk]: ...
+    async def view(self, access: frozenset[str] | None) -> str: ...
     async def page_at(self, source_uri: str, offset: int) -> int | None: ...
 
 
@@ -62,3 +64,5 @@ class Parts:
     guards: Guards
     evidence: Evidence
     limits: Limits
+    cache: AnswerCache | None = None
+    """None: every answer is made anew."""

@@ -52,6 +52,8 @@ class State(TypedDict, total=False):
     """How the call that made it so went, where a model was asked: see `graph.calls.Order`."""
     summarize_call: Annotated[dict[str, Any], UntrackedValue]
     """How the call for the summary went."""
+    recalled: Annotated[tuple[str, str], UntrackedValue]
+    """Key of the answer in the cache, and the view of the documents that it holds; where the answer may be kept."""
     candidates: Annotated[list[ScoredChunk], UntrackedValue]
     """What retrieval found, best first."""
     trace: Annotated[Trace | None, UntrackedValue]

@@ -79,6 +79,11 @@ class Generation:
         """The last revision that a search saw."""
         return self._seen
 
+    @property
+    def store_revision(self) -> int:
+        """The last revision whose vectors are sure to be found: behind `revision` while another process writes."""
+        return self._store_seen
+
     def close(self) -> None:
         self.keywords.close()
         self.store.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -19,7 +20,7 @@ from citewell.models import Embedder, Encoded
 from citewell.retrieval import maxsim
 from citewell.retrieval.catalog import SCHEMA_VERSION
 from citewell.retrieval.current import Current
-from citewell.retrieval.filters import parse
+from citewell.retrieval.filters import labels_of, parse
 from citewell.retrieval.generation import Generation, NewSource
 from citewell.retrieval.neighbours import join
 from citewell.retrieval.reranking import CrossEncoder, by_late_interaction, in_order
@@ -183,6 +184,28 @@ class Index:
         """The chunks with these ids, in the order given; ids that do not exist are left out."""
         found = await self._read(lambda snapshot: snapshot.entries_by_id(ids))
         return [found[id_].chunk for id_ in ids if id_ in found]
+
+    async def view(self, access: frozenset[str] | None) -> str:
+        """What can be found now by a caller with these labels: equal for two callers, or at two moments, only if every
+        document is.
+
+        Args:
+            access: The caller's labels; None: no restriction.
+        """
+
+        def read(generation: Generation) -> str:
+            snapshot = generation.take()
+            try:
+                sets = snapshot.access_sets()
+                revision = snapshot.revision()
+            finally:
+                generation.catalog.give_back(snapshot)
+            seen = [each for each in sets if access is None or not access.isdisjoint(labels_of(each))]
+            whole = json.dumps([generation.name, revision, generation.store_revision, seen])
+            return hashlib.sha256(whole.encode()).hexdigest()
+
+        async with self._deadline(), self._current.reading() as generation:
+            return await self._run(read, generation)
 
     async def stats(self) -> dict[str, object]:
         """`sources`, `chunks`, `bytes` on disk, `generation`, `fingerprint`."""

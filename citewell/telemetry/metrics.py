@@ -46,6 +46,9 @@ CIRCUIT_OPEN = Gauge(
     multiprocess_mode="livemax",
 )  # fmt: skip
 
+CACHE = Counter("citewell_answer_cache", "Turns that looked into the answer cache, by what came of it.", ["result"])
+"""`hit`; `joined`: waited for an equal question's answer; `miss`; `failed`: the store could not be used."""
+
 VERDICTS = Counter("citewell_guard_verdicts", "What guards decided.", ["subject", "verdict", "rule"])
 """Of a `question`, a retrieved `chunk` or an `answer`: `allowed`, `changed` or `blocked`, by which rule."""
 
