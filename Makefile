@@ -4,6 +4,8 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 HOST   ?= 127.0.0.1
 PORT   ?= 8000
+# Processes that run tests side by side: many tests wait for a server. 0 runs them in one, for a debugger.
+WORKERS ?= 3
 UV_VERSION := 0.13.9
 TORCH_VERSION := 2.13.0
 
@@ -45,7 +47,7 @@ run: $(VENV)/.run  ## set up, ingest the sample documents and start the service
 	CITEWELL_HOST=$(HOST) CITEWELL_PORT=$(PORT) $(BIN)/citewell-server
 
 test: $(VENV)/.test  ## set up, then run every test that needs no key (ARGS="-k name" for some)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile $(ARGS)
 
 soak: $(VENV)/.test  ## the tests that kill workers again and again, for minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)

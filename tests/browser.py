@@ -15,11 +15,12 @@ QUIET = [
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Browsers last: while one is open, Playwright's own event loop runs in this thread, and no other can."""
-    items.sort(key=lambda item: "browser" in getattr(item, "fixturenames", ()))
+    """Browsers last in their file: while one is open, Playwright's own event loop runs in this thread, and no other can."""
+    files = {path: number for number, path in enumerate(dict.fromkeys(item.path for item in items))}
+    items.sort(key=lambda item: (files[item.path], "browser" in getattr(item, "fixturenames", ())))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Chromium; skips, by name, where there is none, and fails where CITEWELL_TEST_BROWSER=required."""
     found = next((path for name in NAMES if (path := shutil.which(name))), None)

@@ -56,7 +56,7 @@ def test_a_setting_that_cannot_be_stops_the_start_with_a_sentence(tmp_path: Path
     kept = {name: text for name, text in environment(tmp_path / "data").items() if name not in ("OPENAI_API_KEY",)}
     done = subprocess.run(
         [sys.executable, str(ROOT / "server.py")], env=kept | {setting: value, "CITEWELL_PORT": "0", "HF_HUB_OFFLINE": "1"},
-        cwd=tmp_path, capture_output=True, text=True, timeout=60,
+        cwd=tmp_path, capture_output=True, text=True, timeout=100,
     )  # fmt: skip
     assert done.returncode == 2, done.stdout + done.stderr
     assert says in done.stderr
