@@ -75,6 +75,11 @@ class Settings(BaseSettings):
     )
     circuit_window_s: float = Field(60, gt=0, le=3600, description="Within which they fall, in seconds.")
     circuit_pause_s: float = Field(30, gt=0, le=3600, description="How long it is then left alone, in seconds.")
+    simple_model: str | None = Field(
+        None,
+        description="A cheaper `provider:model` that answers simple questions where the caller chose no model; docs/models.md "
+        "says which those are. Unset: the same model answers all.",
+    )
     embedding_model: str = Field(
         "minilm",
         description="`minilm` (built in), any sentence-transformers name (extra `sentence-transformers`), or "
@@ -284,7 +289,7 @@ class Settings(BaseSettings):
     @property
     def called_models(self) -> frozenset[str]:
         """Every chat model that may be called, by a caller's choice or by the settings'."""
-        others = {self.budget_model} if self.budget_model else set()
+        others = {name for name in (self.budget_model, self.simple_model) if name}
         return (self.offered_models | others | set(self.fallback_models)) - {"extractive"}
 
     @property

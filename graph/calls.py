@@ -29,6 +29,8 @@ from graph.state import RunContext
 Given = TypeVar("Given")
 Piece = TypeVar("Piece")
 
+SIMPLE: Final = "simple_question"
+"""Why a cheaper model answers."""
 PAUSE_S: Final = 0.5
 """Before the second try; twice as long before each further one ..."""
 LONGEST_PAUSE_S: Final = 8.0
@@ -43,10 +45,13 @@ class Order:
     Args:
         asked: The model that the caller or the settings chose, `provider:model`.
         others: Those that stand in for it, in this order; `extractive` among them lets a rule do so after all others.
+        cheaper: To be asked first, for the question is simple.
     """
 
-    def __init__(self, asked: str, others: Sequence[str]) -> None:
-        self.models = [name for name in dict.fromkeys([asked, *others]) if name != EXTRACTIVE]
+    def __init__(self, asked: str, others: Sequence[str], *, cheaper: str | None = None) -> None:
+        models = dict.fromkeys([*([cheaper] if cheaper else []), asked, *others])
+        self.models = [name for name in models if name != EXTRACTIVE]
+        self._cheaper = cheaper
         self._may_quote = EXTRACTIVE in others
         self._asked = asked
         self._answered: str | None = None
@@ -83,10 +88,13 @@ class Order:
 
     @property
     def why(self) -> str | None:
-        """Why another model than the one asked for answers: `budget`, or the error code of the one that failed."""
+        """Why another model than the one asked for answers: `simple_question`, `budget`, or the error code of the one that
+        failed."""
         if self._answered in (None, self._asked):
             return None
-        return "budget" if self._is_budgets else self._failures[-1]["code"]
+        if self._is_budgets:
+            return "budget"
+        return SIMPLE if self._answered == self._cheaper else self._failures[-1]["code"]
 
     def as_dict(self) -> dict[str, Any]:
         """For the answer's metadata."""
@@ -122,11 +130,12 @@ class Calls:
         name = context.chat_model or self._parts.models.default
         return None if name == EXTRACTIVE else name
 
-    def order(self, context: RunContext) -> Order:
-        """Whom to ask: the chosen model, then those that stand in for it."""
+    def order(self, context: RunContext, *, is_simple: bool = False) -> Order:
+        """Whom to ask: the chosen model, or a cheaper one for a simple question; then those that stand in for it."""
         asked = self.name(context)
         assert asked is not None
-        return Order(asked, self._settings.fallback_models)
+        cheaper = self._settings.simple_model if is_simple and context.chat_model is None else None
+        return Order(asked, self._settings.fallback_models, cheaper=cheaper)
 
     async def text(
         self, context: RunContext, order: Order, chain: Callable[[BaseChatModel], Runnable[Given, str]], given: Given

@@ -20,6 +20,7 @@ from langgraph.runtime import Runtime
 from chains.condense import CondenseInput, condense_chain, condense_rule
 from chains.extract import not_in_documents
 from chains.prompts import PROMPT_VERSION, SYSTEM, AnswerInput, answer_messages
+from chains.simple import is_simple
 from chains.summarize import summarize_chain, summarize_rule, summary_input, to_fold
 from citewell.citations import verify
 from citewell.documents import ScoredChunk
@@ -201,7 +202,12 @@ class Nodes:
                     metadata["calls"] = calls
                 return {"answer": answer, "usage": _no_usage(), "metadata": metadata}
             context = _context(runtime)
-            order = self._calls.order(context) if self._calls.name(context) else None
+            order = None
+            if self._calls.name(context):
+                stands_alone = question == asked.text
+                order = self._calls.order(
+                    context, is_simple=stands_alone and is_simple(question, confidence=confidence)
+                )
             given = AnswerInput(
                 question=question if order is None else asked.text,
                 chunks=sources[: self._settings.top_n],

@@ -14,6 +14,7 @@ from citewell import __version__
 from citewell.cache import AnswerCache, Kept
 from citewell.models.chat import EXTRACTIVE
 from citewell.settings import Settings
+from graph.calls import SIMPLE
 from graph.parts import Parts
 from graph.state import RunContext, State
 
@@ -62,9 +63,10 @@ class Recall:
         model = context.chat_model or self._parts.models.default
         # What was said before goes into a model's prompt, and from there into its answer.
         before = [] if model == EXTRACTIVE else [state.get("summary", ""), *([m.type, m.text] for m in recent)]
+        # Whether the caller chose the model counts too: who did is not given a cheaper one's answer.
         return _digest([
             self._fingerprint, view, _plain(asked), _plain(state["standalone"]), before, state.get("cited", []) if recent else [],
-            model, context.temperature, context.max_tokens, context.top_k, context.filter,
+            context.chat_model, context.temperature, context.max_tokens, context.top_k, context.filter,
         ])  # fmt: skip
 
     def is_worth_keeping(self, state: State, citations: Sequence[Any]) -> bool:
@@ -74,7 +76,7 @@ class Recall:
             bool(metadata.get("supported"))
             and metadata.get("guard") is None
             and metadata.get("finish_reason") in _WHOLE
-            and all(call["why"] is None for call in metadata.get("calls", {}).values())
+            and all(call["why"] in (None, SIMPLE) for call in metadata.get("calls", {}).values())
             and any(citation["status"] != "unsupported" for citation in citations)
         )
 

@@ -198,7 +198,10 @@ async def open_limits(settings: Settings) -> AsyncIterator[Limits]:
     """
     prices = Prices(settings.prices)
     if settings.budget_usd_per_day:
-        named = {"BUDGET_MODEL": (settings.budget_model,), "FALLBACK_MODELS": settings.fallback_models}
+        named = {
+            "BUDGET_MODEL": (settings.budget_model,), "SIMPLE_MODEL": (settings.simple_model,),
+            "FALLBACK_MODELS": settings.fallback_models,
+        }  # fmt: skip
         for setting, names in named.items():
             for name in filter(None, names):
                 if not prices.knows(name):

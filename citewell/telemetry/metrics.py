@@ -40,7 +40,7 @@ MODEL_CALLS = Counter(
 MODEL_CHANGES = Counter(
     "citewell_model_changes", "Calls answered by another model than the one asked for, by why.", ["model", "why"]
 )
-"""`model` is the one that answered; `why` is `budget` or the error code of the one that failed."""
+"""`model` is the one that answered; `why` is `simple_question`, `budget` or the error code of the one that failed."""
 CIRCUIT_OPEN = Gauge(
     "citewell_model_circuit_open", "1 while a chat model is left alone, or tried again, after failures.", ["model"],
     multiprocess_mode="livemax",

@@ -91,7 +91,7 @@ def test_the_picture_names_every_step() -> None:
 
     from graph.parts import Parts
 
-    drawn = build_graph(cast(Parts, SimpleNamespace(settings=None))).compile().get_graph()
+    drawn = build_graph(cast(Parts, SimpleNamespace(settings=None, cache=None))).compile().get_graph()
     assert set(drawn.nodes) == {
         "__start__", "screen", "condense", "retrieve", "rerank", "summarize", "generate", "verify", "__end__",
     }  # fmt: skip
