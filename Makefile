@@ -62,6 +62,9 @@ check: $(VENV)/.test  ## format, lint, types, imports, generated files
 docs: $(VENV)/.test  ## write the generated pages, the picture of the graph and .env.example
 	$(BIN)/python -m docs.generate
 
+site: $(VENV)/.test  ## write the documentation as a site, site/index.html; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --clean
+
 eval: $(VENV)/.test  ## measure quality on the evaluation packs: a table and plots
 	$(BIN)/python -m evals.all $(ARGS)
 
@@ -78,6 +81,6 @@ studio: $(VENV)/.test  ## the same graph, step by step, in langgraph dev
 	$(BIN)/langgraph dev --no-browser
 
 clean:  ## remove the index, the threads and the environment
-	rm -rf .citewell .langgraph_api $(VENV)
+	rm -rf .citewell .langgraph_api site $(VENV)
 
-.PHONY: help setup lock run test soak check docs eval bench ui studio clean
+.PHONY: help setup lock run test soak check docs site eval bench ui studio clean

@@ -1,5 +1,6 @@
 """Write what is derived from the code: `.env.example`, docs/settings.md, docs/errors.md, the picture in
-README.md, the metrics in docs/operations.md, the Grafana dashboard.
+README.md and docs/img/graph.svg, docs/http.md, the metrics in docs/operations.md, the list of decisions, the Grafana
+dashboard.
 
 `python -m docs.generate` writes; with `--check` it only says what is out of date and exits with 1.
 """
@@ -13,16 +14,19 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+from langchain_core.runnables.graph import Graph
 from prometheus_client.metrics import MetricWrapperBase
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from citewell import errors
+from citewell.api.app import create_app
 from citewell.errors import CitewellError
 from citewell.settings import PREFIX, Settings
 from citewell.telemetry import metrics
 from docs.dashboard import dashboard
+from docs.picture import svg
 from graph.build import build_graph
 from graph.parts import Parts
 
@@ -80,11 +84,48 @@ def errors_page() -> str:
 
 def readme() -> str:
     """README.md with the graph drawn anew between its two marks."""
-    parts = cast(Parts, SimpleNamespace(settings=None, cache=None))  # drawing calls no node
-    picture = build_graph(parts).compile().get_graph().draw_mermaid(with_styles=False)
+    picture = _graph().draw_mermaid(with_styles=False)
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     block = f"<!-- graph: drawn from the code by make docs -->\n```mermaid\n{picture.strip()}\n```\n<!-- /graph -->"
     return re.sub(r"<!-- graph:.*?<!-- /graph -->", lambda _: block, text, flags=re.DOTALL)
+
+
+def graph_picture() -> str:
+    return svg(_graph())
+
+
+def _graph() -> Graph:
+    parts = cast(Parts, SimpleNamespace(settings=None, cache=None))  # drawing calls no node
+    return build_graph(parts).compile().get_graph()
+
+
+def http_page() -> str:
+    """Every path of the service, as its OpenAPI description has it."""
+    lines = [
+        "# HTTP API",
+        "",
+        "Generated from the code. Shapes of bodies and answers, and a form to try them, are at `/docs` of a running "
+        "service, their OpenAPI description at `/openapi.json`. Beside these: `WS /ws/chat`, `/mcp` where it is "
+        "[switched on](clients.md#mcp), LangServe's playgrounds and schemas. Faults are [problems](errors.md).",
+        "",
+        "| | path | |",
+        "|---|---|---|",
+    ]
+    for path, calls in create_app(Settings()).openapi()["paths"].items():
+        for method, call in calls.items():
+            about = " ".join(call.get("description", "").split("\n\n")[0].split())
+            if not about and call["tags"]:  # LangServe's own
+                about = f"LangServe's `{path.rsplit('/', 1)[-1]}` of `/{call['tags'][0]}`."
+            lines.append(f"| {method.upper()} | `{path}` | {about} |")
+    return "\n".join(lines) + "\n"
+
+
+def decisions_page() -> str:
+    lines = ["# Decisions", "", "What was decided, and why; one page each, the oldest first.", ""]
+    for path in sorted((ROOT / "docs" / "adr").glob("0*.md")):
+        title = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+        lines.append(f"- [{title}]({path.name})")
+    return "\n".join(lines) + "\n"
 
 
 def operations_page() -> str:
@@ -129,6 +170,9 @@ PAGES = {
     "docs/settings.md": settings_page,
     "docs/errors.md": errors_page,
     "README.md": readme,
+    "docs/img/graph.svg": graph_picture,
+    "docs/http.md": http_page,
+    "docs/adr/index.md": decisions_page,
     "docs/operations.md": operations_page,
     "deploy/grafana/citewell.json": dashboard,
 }
