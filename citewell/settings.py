@@ -187,6 +187,13 @@ class Settings(BaseSettings):
         min_length=1,
         description="Claim that holds the caller's access labels: a list, or words with spaces between.",
     )
+    wrong_keys_per_minute: int = Field(
+        60,
+        ge=0,
+        le=100_000,
+        description="Wrong keys or tokens from one address in any 60 seconds after which unknown ones from there are refused "
+        "unlooked at (429), in each worker; 0 sets no limit.",
+    )
     keyless: Literal["loopback", "anywhere"] = Field(
         "loopback",
         description="From where everybody may ask while neither keys nor tokens are set. `anywhere` opens the service to "

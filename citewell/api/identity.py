@@ -2,7 +2,7 @@
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from urllib.parse import urlsplit
 
@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from citewell.api import openai, problems
 from citewell.errors import CitewellError, NotAuthenticated, NotAuthorized
-from citewell.identity import Authenticator, Identity, is_loopback
+from citewell.identity import Attempts, Authenticator, Identity, is_loopback
 from citewell.settings import Settings
 
 SUBPROTOCOL = "citewell"
@@ -36,6 +36,7 @@ class Identification:
         self._app = app
         self._origins = settings.cors_origins
         self._is_local_only = settings.is_keyless and settings.keyless == "loopback"
+        self._attempts = Attempts(settings.wrong_keys_per_minute)
         self._open = _OPEN if settings.metrics_access == "key" else (*_OPEN, "/metrics")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -50,12 +51,26 @@ class Identification:
             else:
                 authenticator: Authenticator = scope["app"].state.identity
                 identify = partial(authenticator.identify, _credential(connection))
-                scope["citewell_identity"] = await identify()
+                scope["citewell_identity"] = await self._counted(identify, connection)
                 scope["citewell_identify"] = identify
         except CitewellError as exc:
             await self._refuse(exc, connection, receive, send)
             return
         await self._app(scope, receive, send)
+
+    async def _counted(self, identify: Callable[[], Awaitable[Identity]], connection: HTTPConnection) -> Identity:
+        credential = _credential(connection)
+        if credential is None:  # asks without a key, as browsers first do: nothing is tried out
+            return await identify()
+        address = connection.client.host if connection.client else ""
+        self._attempts.check(address, credential)
+        try:
+            identity = await identify()
+        except NotAuthenticated:
+            self._attempts.failed(address, credential)
+            raise
+        self._attempts.succeeded(credential)
+        return identity
 
     def _check_place(self, connection: HTTPConnection) -> None:
         """Whether a request may come from where it comes from, whoever sends it.

@@ -67,7 +67,7 @@ def _world(place: Path, **settings: str) -> Iterator[World]:
         running(
             data_dir, CITEWELL_API_KEYS_FILE=str(place / "keys"), CITEWELL_JWT_JWKS=issuer.url,
             CITEWELL_JWT_ISSUER=ISSUER, CITEWELL_JWT_AUDIENCE=AUDIENCE, CITEWELL_MCP="on",
-            CITEWELL_ON_DISCONNECT="continue", CITEWELL_ANSWER_CACHE_S="600", **settings,
+            CITEWELL_ON_DISCONNECT="continue", CITEWELL_ANSWER_CACHE_S="600", CITEWELL_WRONG_KEYS_PER_MINUTE="10000", **settings,
         ) as live,
     ):  # fmt: skip
         yield World(live, issuer, keys)
