@@ -19,7 +19,7 @@ from langchain_core.messages.ai import UsageMetadata, add_usage
 from langchain_core.runnables import Runnable
 
 from citewell.errors import CircuitOpen, CitewellError, ModelRefused, ModelTimeout
-from citewell.limits import Reservation
+from citewell.limits import WARN_AT, Reservation
 from citewell.models.chat import EXTRACTIVE, map_model_errors
 from citewell.models.faults import asked_pause_s, is_free, is_models
 from citewell.telemetry import metrics, tracing
@@ -56,13 +56,20 @@ class Order:
         self._asked = asked
         self._answered: str | None = None
         self._is_budgets = False
+        self._share = 0.0
         self._attempts = 0
         self._failures: list[dict[str, str]] = []
 
-    def called(self, model: str, *, by_budget: bool) -> None:
-        """Note a try that is about to be made; `by_budget`: the budget chose the model."""
+    def called(self, model: str, *, by_budget: bool, share: float) -> None:
+        """Note a try that is about to be made.
+
+        Args:
+            model: Whom it is made to.
+            by_budget: Whether the budget chose the model.
+            share: Of the day's budget or tokens, spent and set aside so far, 0..1.
+        """
         self._attempts += 1
-        self._answered, self._is_budgets = model, by_budget
+        self._answered, self._is_budgets, self._share = model, by_budget, share
 
     def failed(self, model: str, code: str) -> None:
         """Note a try that failed, or was not made because the model's circuit is open."""
@@ -101,7 +108,7 @@ class Order:
         return {
             "asked": self._asked, "answered": self._answered, "why": self.why, "attempts": self._attempts,
             "failures": self._failures,
-        }  # fmt: skip
+        } | ({"budget_share": round(self._share, 3)} if self._share >= WARN_AT else {})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +233,7 @@ class Calls:
                     temperature=self._settings.temperature if context.temperature is None else context.temperature,
                 )  # fmt: skip
                 is_sent = True
-                order.called(called, by_budget=called != name)
+                order.called(called, by_budget=called != name, share=reservation.share)
                 with circuit.watching(is_models), asked as note, map_model_errors():
                     yield Call(model, reservation, note)
                 outcome = "answered"

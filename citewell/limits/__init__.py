@@ -27,7 +27,7 @@ from citewell.settings import Settings
 from citewell.telemetry import metrics
 from citewell.threads.connection import connect
 
-__all__ = ["Limits", "Prices", "Reservation", "open_limits"]
+__all__ = ["WARN_AT", "Limits", "Prices", "Reservation", "open_limits"]
 
 WARN_AT: Final = 0.8
 """Share of a day's budget from which its use is warned of."""

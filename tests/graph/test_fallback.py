@@ -221,6 +221,15 @@ async def test_each_try_is_paid_for_by_itself_and_a_refused_one_costs_nothing(
         assert await asker.spent_usd() == pytest.approx(spent_usd(OTHER, DEAR))
 
 
+async def test_an_answer_says_when_the_budget_is_nearly_used_up(opened: Open) -> None:
+    async with opened(budget_usd_per_day=0.019) as asker:
+        calls = [(await asker.ask())[1] for _ in range(2)]
+    assert [call.get("budget_share") for call in calls] == [
+        pytest.approx(0.805, abs=0.05),
+        pytest.approx(0.9, abs=0.05),
+    ]
+
+
 async def test_a_try_that_may_have_been_charged_stays_charged(opened: Open, told: ToldServer) -> None:
     told.deeds["dear"] = ["silent", "answer", "cut"]
     whole = 500 * PRICES[DEAR][1] / 1e6  # the silent model may have written all of its 500 tokens
