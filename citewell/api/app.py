@@ -11,7 +11,7 @@ from citewell import __version__
 from citewell.api import feedback, langserve, openai, ops, problems, rest, runs, sources, threads, websocket
 from citewell.api.arrivals import Arrivals
 from citewell.api.edge import Edge
-from citewell.api.identity import Identification
+from citewell.api.identity import Identification, describe
 from citewell.errors import ConfigurationError, MissingExtra
 from citewell.feedback import open_feedback
 from citewell.identity import is_loopback, open_identity
@@ -66,6 +66,7 @@ def create_app(settings: Settings) -> FastAPI:
     mcp = _mcp(app, settings)
     app.add_middleware(Edge, max_body_bytes=settings.max_body_bytes, unbounded=(sources.UPLOADS,))
     app.add_middleware(Identification, settings=settings)
+    describe(app, settings)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=list(settings.cors_origins), allow_methods=["GET", "POST", "PATCH", "DELETE"],

@@ -4,8 +4,10 @@ import base64
 import binascii
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from typing import Any
 from urllib.parse import urlsplit
 
+from fastapi import FastAPI
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -37,7 +39,7 @@ class Identification:
         self._origins = settings.cors_origins
         self._is_local_only = settings.is_keyless and settings.keyless == "loopback"
         self._attempts = Attempts(settings.wrong_keys_per_minute)
-        self._open = _OPEN if settings.metrics_access == "key" else (*_OPEN, "/metrics")
+        self._open = open_paths(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -115,6 +117,35 @@ class Identification:
                 'Basic realm="Citewell: any name, your key as password", charset="UTF-8"'
             )
         await response(scope, receive, send)
+
+
+def describe(app: FastAPI, settings: Settings) -> None:
+    """Name keys and tokens in the OpenAPI description, so that the API page asks for one ("Authorize") and sends it.
+
+    Without either there is nothing to name. What is open to all is described so.
+    """
+    if settings.is_keyless:
+        return
+    plain = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        schema = plain()
+        schema.setdefault("components", {})["securitySchemes"] = {
+            "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, or a token (JWT)."},
+            "key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "An API key or token."},
+        }
+        schema["security"] = [{"bearer": []}, {"key": []}]
+        for path in open_paths(settings):
+            for call in schema["paths"].get(path, {}).values():
+                call["security"] = []
+        return schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's documentation says to extend it
+
+
+def open_paths(settings: Settings) -> Sequence[str]:
+    """Where nobody is asked who they are, with what lies below."""
+    return _OPEN if settings.metrics_access == "key" else (*_OPEN, "/metrics")
 
 
 def _credential(connection: HTTPConnection) -> str | None:

@@ -69,6 +69,29 @@ def test_every_route_asks_for_a_credential_but_those_that_are_open(world: World)
         assert httpx.get(world.live.url + path, timeout=30).status_code == 200, path
 
 
+def test_the_api_page_asks_for_a_key_and_sends_it(world: World, browser: Browser) -> None:
+    page = browser.new_page()
+    page.goto(f"{world.live.url}/docs")
+    page.get_by_role("button", name="Authorize").first.click()
+    page.get_by_label("auth-bearer-value").fill(world.keys["alice"])
+    page.get_by_role("button", name="Apply credentials").first.click()
+    page.get_by_role("button", name="Close", exact=True).first.click()
+    page.locator("#operations-documents-sources_sources_get").click()
+    page.get_by_role("button", name="Try it out").click()
+    with page.expect_response("**/sources") as response:
+        page.get_by_role("button", name="Execute").click()
+    assert response.value.status == 200
+    page.close()
+
+
+def test_what_is_open_is_described_so(world: World) -> None:
+    described = httpx.get(f"{world.live.url}/openapi.json", timeout=30).json()
+    assert described["security"] == [{"bearer": []}, {"key": []}]
+    assert described["paths"]["/healthz"]["get"]["security"] == []
+    assert "security" not in described["paths"]["/metrics"]["get"]
+    assert "security" not in create_app(Settings(_env_file=None)).openapi()
+
+
 @pytest.mark.parametrize(
     "credential",
     ["", "cw_" + "0" * 43, "Bearer", "a.b.c", "x" * 9000],
