@@ -108,7 +108,10 @@ def _show(out: Console, result: Result, as_json: bool) -> None:
         ))  # fmt: skip
         out.print(Text(f"    “{citation['quote']}”", style="dim"))
     out.print()
-    out.print(Text(f"answered by {result.metadata.get('model') or result.metadata['answerer']} · thread {result.thread_id}", style="dim"))  # fmt: skip
+    by = result.metadata.get("model") or result.metadata["answerer"]
+    if why := result.metadata.get("calls", {}).get("answer", {}).get("why"):
+        by += f" ({why.replace('_', ' ')})"
+    out.print(Text(f"answered by {by} · thread {result.thread_id}", style="dim"))
 
 
 def main() -> None:

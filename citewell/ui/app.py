@@ -136,6 +136,11 @@ def _about(turn: Turn) -> str:
         parts = ["Nothing in the documents supports an answer"]
     elif metadata.get("blocked"):
         parts = [f"Refused by the rule “{metadata['blocked']}”"]
+    call = metadata.get("calls", {}).get("answer", {})
+    if call.get("why"):
+        parts[0] += f" in place of {call['asked']} ({call['why'].replace('_', ' ')})"
+    if metadata.get("cached"):
+        parts.append("given before to the same question")
     if "confidence" in metadata:
         parts.append(f"confidence {round(100 * metadata['confidence'])} %")
     if metadata.get("truncated"):
