@@ -103,7 +103,9 @@ def print_report(report: Report, console: Console) -> None:
         f"{count:,} {status}" for status, count in report.counts().items() if count or status != "skipped"
     )
     would = " (dry run: nothing was written)" if report.dry_run else ""
-    console.print(f"{counts}; {report.chunks:,} chunks in {report.elapsed_s:.1f} s{would}", highlight=False)
+    console.print(
+        f"{counts}; {report.chunks:,} chunks in {report.elapsed_s:.1f} s{would}", highlight=False, soft_wrap=True
+    )
 
 
 def _folded_skips(report: Report) -> list[FileReport]:
