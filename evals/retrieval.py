@@ -59,24 +59,26 @@ async def evaluate(pack: Pack, *, whole: bool, cache: Path = CACHE, settings: Se
     embedder = open_embedder(settings)
     try:
         async with open_index(settings, embedder) as anywhere:
-            folder = cache / _fingerprint(pack, whole, anywhere.fingerprint)
+            folder = cache / fingerprint(pack, whole, anywhere.fingerprint)
         # What is measured is quality: on a machine that is busy with other things a deadline would only lose questions.
         settings = settings.model_copy(update={"data_dir": folder, "retrieval_timeout_s": 120})
         async with open_index(settings, embedder) as index:
-            await _fill(index, pack, whole, settings)
+            await fill(index, pack, whole, settings)
             return await _ask(index, pack, whole, settings)
     finally:
         embedder.close()
 
 
-def _fingerprint(pack: Pack, whole: bool, index: Mapping[str, object]) -> str:
+def fingerprint(pack: Pack, whole: bool, index: Mapping[str, object]) -> str:
+    """Name of the folder that holds a pack's index: by what it is built from."""
     digest = hashlib.sha256(json.dumps([whole, index], sort_keys=True).encode())
     for document in pack.documents:
         digest.update(f"\0{document.id}\0{document.title}\0{document.text}".encode())
     return digest.hexdigest()[:16]
 
 
-async def _fill(index: Index, pack: Pack, whole: bool, settings: Settings) -> None:
+async def fill(index: Index, pack: Pack, whole: bool, settings: Settings) -> None:
+    """Index what the index does not hold yet."""
     done = {source.uri for source in await index.sources()}
     missing = [document for document in pack.documents if document.id not in done]
     if not missing:

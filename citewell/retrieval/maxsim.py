@@ -5,8 +5,9 @@ question's tokens, the weighted mean of the best cosine with any token of the pa
 Zaharia 2020, arXiv:2004.12832). Citewell keeps the token vectors that embedding computes anyway, so there is no
 second model: 256 dimensions at two bits, without the tokens that are punctuation. Two bits spread over many
 dimensions keep more than eight bits on few, because token vectors have no few directions that matter (64 of 384
-principal components hold half of the energy); what each choice costs in quality stands in
-`docs/retrieval-quality.md`.
+principal components hold half of the energy). A question's tokens go through a projection of their own and get weights, both
+learned (`python -m evals.train_questions`), which asks nothing of what is stored. What each choice costs in quality
+stands in `docs/retrieval-quality.md`.
 """
 
 from collections.abc import Sequence
@@ -25,9 +26,7 @@ PACKED_BYTES = DIMENSIONS // 4
 TOKEN_BYTES = PACKED_BYTES + 2
 """On disk, with the scale: about 7 KB for a chunk of 500 characters."""
 
-IDF_POWER = 0.5
-"""A question token weighs idf ** IDF_POWER. 0 costs .003 to .005 nDCG@10 on SQuAD, 1 costs .002 on SciFact."""
-WEIGHTS = (0.5, 0.25, 0.25)
+WEIGHTS = (0.6, 0.2, 0.2)
 """Shares of MaxSim, dense and keyword evidence in the final score, each scaled to 0..1 over the candidates."""
 NEIGHBOURS = 1 / 3
 """Share of a candidate's final score that is the mean score of the candidates like it: passages that answer the same
@@ -85,8 +84,8 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Model:
-    """What the installed data file holds. Made by `python -m evals.projection`."""
+class Passages:
+    """How passages are packed. Made by `python -m evals.projection`."""
 
     projection: Floats
     """[384, DIMENSIONS], orthonormal columns."""
@@ -94,15 +93,37 @@ class _Model:
     """[vocabulary]; 0 for a token that is punctuation, which is not stored."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Questions:
+    """How questions are compared with them. Made by `python -m evals.train_questions`."""
+
+    projection: Floats
+    """[384, DIMENSIONS]"""
+    salience: Floats
+    """[384]; its product with a token's vector is the logarithm of what the token weighs beside its idf."""
+    idf_power: float
+
+
 @cache
-def _model() -> _Model:
+def passages() -> Passages:
+    """What the installed data file says."""
     with files("citewell.retrieval").joinpath("projection.npz").open("rb") as file, np.load(file) as data:
-        return _Model(projection=data["projection"].astype(np.float32), idf=data["idf"].astype(np.float32))
+        return Passages(projection=data["projection"].astype(np.float32), idf=data["idf"].astype(np.float32))
 
 
-def _project(tokens: Floats) -> Floats:
-    projected = np.asarray(tokens, np.float32).reshape(-1, 384) @ _model().projection
-    unit: Floats = projected / np.maximum(np.linalg.norm(projected, axis=1, keepdims=True), np.float32(1e-6))
+@cache
+def _questions() -> _Questions:
+    with files("citewell.retrieval").joinpath("questions.npz").open("rb") as file, np.load(file) as data:
+        if not np.array_equal(data["passages"], passages().projection.astype(np.float16)[0]):
+            raise RuntimeError("questions.npz was made for another projection.npz: run python -m evals.train_questions")
+        return _Questions(
+            projection=data["projection"].astype(np.float32), salience=data["salience"].astype(np.float32),
+            idf_power=float(data["idf_power"]),
+        )  # fmt: skip
+
+
+def _unit(vectors: Floats) -> Floats:
+    unit: Floats = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.float32(1e-6))
     return unit
 
 
@@ -113,7 +134,7 @@ def pack(tokens: Floats, token_ids: ArrayLike) -> Packed:
         tokens: float32[tokens, 384] as the built-in model makes them, special tokens dropped.
         token_ids: int[tokens], the WordPiece id of each.
     """
-    vectors = _project(tokens[_model().idf[np.asarray(token_ids, np.int64)] > 0])
+    vectors = _unit(tokens[passages().idf[np.asarray(token_ids, np.int64)] > 0] @ passages().projection)
     standard = vectors * np.sqrt(np.float32(DIMENSIONS))
     low, middle, high = (standard > threshold for threshold in _THRESHOLDS)
     numbers = low.astype(np.uint8) + middle + high  # 0..3
@@ -126,10 +147,11 @@ def pack(tokens: Floats, token_ids: ArrayLike) -> Packed:
 
 def query(tokens: Floats, token_ids: ArrayLike) -> Query:
     """Prepare a question's token vectors (float32[tokens, 384]) for `score` and `rerank`."""
-    weights = _model().idf[np.asarray(token_ids, np.int64)] ** IDF_POWER
+    learned, unit = _questions(), _unit(np.asarray(tokens, np.float32).reshape(-1, 384))
+    weights = passages().idf[np.asarray(token_ids, np.int64)] ** learned.idf_power * np.exp(unit @ learned.salience)
     if not weights.any():  # nothing but punctuation
         weights = np.ones_like(weights)
-    return Query(vectors=_project(tokens), weights=weights / max(weights.sum(), np.float32(1e-6)))
+    return Query(vectors=_unit(unit @ learned.projection), weights=weights / max(weights.sum(), np.float32(1e-6)))
 
 
 def score(query: Query, chunks: Sequence[Packed]) -> Floats:
@@ -159,6 +181,12 @@ def _compared(query: Query, chunks: Sequence[Packed]) -> tuple[Floats, Floats]:
     return scores, sums
 
 
+def decoded(chunk: Packed) -> Floats:
+    """[tokens, DIMENSIONS]: a chunk's token vectors, as near as two bits come."""
+    numbers: Floats = _DECODED[chunk.codes].reshape(len(chunk), DIMENSIONS)
+    return numbers * chunk.scales.astype(np.float32)[:, None]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reranked:
     """What late interaction says of each chunk, in the order given."""
@@ -181,10 +209,7 @@ def rerank(
         keyword: Each candidate's BM25 score, None where the keyword search did not return it.
     """
     maxsim, sums = _compared(query, chunks)
-    evidence = (maxsim, _filled(dense), _filled(keyword))
-    own = np.asarray(
-        sum(weight * _scaled(values) for weight, values in zip(WEIGHTS, evidence, strict=True)), np.float32
-    )
+    own = WEIGHTS[0] * scaled(maxsim) + others(dense, keyword)
     alike = _likeness(sums)
     neighbours = alike @ own / alike.sum(axis=1)
     return Reranked(score=(1 - NEIGHBOURS) * own + NEIGHBOURS * neighbours, maxsim=maxsim)
@@ -192,10 +217,15 @@ def rerank(
 
 def _likeness(sums: Floats) -> Floats:
     """[chunks, chunks]: the cosines of the chunks' mean token vectors to the power LIKENESS_POWER; 1 on the diagonal."""
-    means = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), np.float32(1e-6))
+    means = _unit(sums)
     alike: Floats = np.clip(means @ means.T, 0, 1) ** LIKENESS_POWER
     np.fill_diagonal(alike, 1)
     return alike
+
+
+def others(dense: Sequence[float | None], keyword: Sequence[float | None]) -> Floats:
+    """[chunks]: what the two searches add to the final score, 0 to the sum of their shares; arguments as in `rerank`."""
+    return WEIGHTS[1] * scaled(_filled(dense)) + WEIGHTS[2] * scaled(_filled(keyword))
 
 
 def _filled(values: Sequence[float | None]) -> Floats:
@@ -204,6 +234,7 @@ def _filled(values: Sequence[float | None]) -> Floats:
     return np.array([low if value is None else value for value in values], np.float32)
 
 
-def _scaled(values: Floats) -> Floats:
+def scaled(values: Floats) -> Floats:
+    """The lowest to 0, the highest to 1; equals to 0."""
     low, high = values.min(initial=np.inf), values.max(initial=-np.inf)
     return (values - low) / (high - low) if high > low else np.zeros_like(values)

@@ -87,3 +87,10 @@ def test_final_scores_lie_between_0_and_1_and_use_all_evidence(packed, query) ->
 
 def test_no_candidates_give_no_scores(query) -> None:
     assert len(maxsim.rerank(query, [], dense=[], keyword=[]).score) == 0
+
+
+def test_what_was_learned_for_other_passages_is_refused(monkeypatch) -> None:
+    other = maxsim.Passages(projection=np.eye(384, maxsim.DIMENSIONS, dtype=np.float32), idf=maxsim.passages().idf)
+    monkeypatch.setattr(maxsim, "passages", lambda: other)
+    with pytest.raises(RuntimeError, match="train_questions"):
+        maxsim._questions.__wrapped__()
