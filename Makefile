@@ -47,7 +47,7 @@ run: $(VENV)/.run  ## set up, ingest the sample documents and start the service
 	CITEWELL_HOST=$(HOST) CITEWELL_PORT=$(PORT) $(BIN)/citewell-server
 
 test: $(VENV)/.test  ## set up, then run every test that needs no key (ARGS="-k name" for some)
-	$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder $(ARGS)
 
 soak: $(VENV)/.test  ## the tests that kill workers again and again, for minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)

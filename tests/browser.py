@@ -14,12 +14,6 @@ QUIET = [
 ]  # fmt: skip
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Browsers last in their file: while one is open, Playwright's own event loop runs in this thread, and no other can."""
-    files = {path: number for number, path in enumerate(dict.fromkeys(item.path for item in items))}
-    items.sort(key=lambda item: (files[item.path], "browser" in getattr(item, "fixturenames", ())))
-
-
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Chromium; skips, by name, where there is none, and fails where CITEWELL_TEST_BROWSER=required."""

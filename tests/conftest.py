@@ -2,6 +2,8 @@
 
 import importlib.util
 
+import pytest
+
 pytest_plugins = [
     name
     for name in (
@@ -14,3 +16,28 @@ pytest_plugins = [
     )
     if importlib.util.find_spec(name)
 ]
+
+LONGEST = (
+    "test_openapi.py",
+    "test_service.py",
+    "test_page.py",
+    "test_drain.py",
+    "test_metrics.py",
+    "test_code_blocks.py",
+    "test_streams.py",
+)
+"""Begun first, so that no process is still at one of them when the others have nothing left to do."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first; browsers last in their file.
+
+    While a browser is open, Playwright's own event loop runs in its thread, and no other can.
+    """
+    files = dict.fromkeys(item.path for item in items)
+    order = {path: number for number, path in enumerate(sorted(files, key=lambda path: _turn(path.name)))}
+    items.sort(key=lambda item: (order[item.path], "browser" in getattr(item, "fixturenames", ())))
+
+
+def _turn(name: str) -> int:
+    return LONGEST.index(name) if name in LONGEST else len(LONGEST)

@@ -11,7 +11,7 @@ import pytest
 from tests.service import Live
 
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
-EXAMPLES = 12  # requests per operation and phase
+EXAMPLES = 6  # requests per operation and phase
 
 
 @pytest.mark.timeout(300)

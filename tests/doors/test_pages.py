@@ -48,7 +48,7 @@ def test_the_playground_remembers_by_thread_id(live: Live, page: Page) -> None:
 
 
 def test_the_chat_playground_streams_and_remembers(live: Live, page: Page) -> None:
-    page.goto(f"{live.url}/chat/playground/")
+    page.goto(f"{live.url}/chat/playground/", wait_until="networkidle")  # before it has the schema it sends no thread
     for question, words in (
         ("How high is the tower of the lighthouse?", "42 metres"),
         ("And when was it first lit?", "14 March 1871"),
