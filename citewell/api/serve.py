@@ -1,5 +1,6 @@
 """Start the service: read the settings, say where it listens, run until told to stop."""
 
+import gc
 import signal
 import sys
 from contextlib import suppress
@@ -23,6 +24,9 @@ WORKER_STARTS_WITHIN_S = 60
 CLOSE_WITHIN_S = 5
 """Time for connections to close once no turn is under way, in seconds."""
 
+GC_AFTER = 10_000
+"""New objects before Python looks for cycles: a turn makes thousands, nearly all freed without it."""
+
 
 class Process:
     """The application as a process of its own: it shuts down in good order, and says in one sentence why it could not
@@ -43,12 +47,21 @@ class Process:
             if message["type"] == "lifespan.startup.complete":
                 service: Service = self._app.state.service
                 Drain(service.runs, self._settings).listen()
+                _spare_what_stays()
             if message["type"] == "lifespan.startup.failed" and isinstance(cause, CitewellError):
                 self.fault = cause
                 message = {**message, "message": cause.detail}
             await send(message)
 
         await self._app(scope, receive, say)
+
+
+def _spare_what_stays() -> None:
+    """Take what the start made out of every later garbage collection: it lives as long as the
+    process does, and looking it all over again and again took 4 % of a turn's CPU (`benchmarks.load`, 16 clients)."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_AFTER)
 
 
 def app() -> Process:
