@@ -1,6 +1,7 @@
 """A real service: ingested documents, its own process, a free port on loopback."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,9 +15,13 @@ import httpx
 import psutil
 import pytest
 
+from tests.starter import Started, starter
+
 ROOT = Path(__file__).parents[1]
 LIBRARY = Path(__file__).with_name("library")
 START_WITHIN_S = 60.0
+STOP_WITHIN_S = 60.0
+"""Long, because uvicorn's parent process does not hear the signal while a worker it replaces is starting."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +29,10 @@ class Live:
     """A running service."""
 
     url: str
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Started
     log: Path
     data_dir: Path
+    environment: Mapping[str, str]
 
     @property
     def ws(self) -> str:
@@ -63,12 +69,8 @@ def running(data_dir: Path, **settings: str) -> Iterator[Live]:
     port = free_port()
     log = data_dir.parent / f"server-{port}.log"
     url = f"http://127.0.0.1:{port}"
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [sys.executable, str(ROOT / "server.py")],
-            env=environment(data_dir, CITEWELL_PORT=str(port), **settings),
-            cwd=data_dir.parent, stdout=out, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+    variables = environment(data_dir, CITEWELL_PORT=str(port), **settings)
+    process = _start(variables, data_dir.parent, log)
     try:
         deadline = time.monotonic() + START_WITHIN_S
         while True:
@@ -80,15 +82,25 @@ def running(data_dir: Path, **settings: str) -> Iterator[Live]:
                 pass
             assert time.monotonic() < deadline, f"not ready within {START_WITHIN_S:g} s:\n{log.read_text()}"
             time.sleep(0.1)
-        yield Live(url, process, log, data_dir)
+        yield Live(url, process, log, data_dir, variables)
     finally:
         process.terminate()
         try:
-            process.wait(15)
+            process.wait(STOP_WITHIN_S)
         except subprocess.TimeoutExpired:
             for each in [*psutil.Process(process.pid).children(recursive=True), process]:
                 each.kill()  # workers outlive the process that started them
             process.wait()
+            pytest.fail(f"the service did not stop within {STOP_WITHIN_S:g} s:\n{log.read_text()}")
+
+
+def _start(environment: dict[str, str], folder: Path, log: Path) -> subprocess.Popen[bytes] | Started:
+    if environment.get("CITEWELL_WORKERS", "1") == "1":
+        return starter().start(environment, folder, log)
+    with log.open("wb") as out:
+        return subprocess.Popen(
+            [sys.executable, str(ROOT / "server.py")], env=environment, cwd=folder, stdout=out, stderr=subprocess.STDOUT
+        )
 
 
 @pytest.fixture(scope="session")
@@ -108,7 +120,7 @@ def live(indexed: Path) -> Iterator[Live]:
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Live]]:
+def start(tmp_path: Path, indexed: Path) -> Iterator[Callable[..., Live]]:
     """Start services with settings of the test's own: `start(CITEWELL_CHAT_MODEL=...)`."""
     with ExitStack() as stack:
 
@@ -116,7 +128,10 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Live]]:
             data_dir = tmp_path / "data"
             data_dir.mkdir(exist_ok=True)
             if documents is not None and not any(data_dir.iterdir()):
-                ingest(data_dir, documents)
+                if documents == LIBRARY:
+                    shutil.copytree(indexed, data_dir, dirs_exist_ok=True)
+                else:
+                    ingest(data_dir, documents)
             return stack.enter_context(running(data_dir, **settings))
 
         yield begin

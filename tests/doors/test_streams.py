@@ -260,8 +260,7 @@ async def test_without_redis_a_stream_is_resumed_and_stopped_in_its_process(
 async def test_a_killed_worker_leaves_what_it_wrote_down_and_a_clear_end(
     workers: list[Live], indexed: Path, paced: Paced, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    environ = Path(f"/proc/{workers[0].process.pid}/environ").read_bytes().split(b"\0")
-    url = next(line for line in environ if line.startswith(b"CITEWELL_REDIS_URL=")).decode().partition("=")[2]
+    url = workers[0].environment["CITEWELL_REDIS_URL"]
     settings = paced.model(30) | {"CITEWELL_REDIS_URL": url, "CITEWELL_ON_DISCONNECT": "continue"}
     thread = str(uuid4())
     with over_a_copy(indexed, tmp_path_factory, **settings) as victim:
