@@ -41,7 +41,7 @@ class Citation(TypedDict):
     chunk_id: str
 
 
-_MARKER = re.compile(r"[\[\u3010][ \t]*[0-9]{1,4}(?:[ \t]*[,;][ \t]*[0-9]{1,4})*[ \t]*[\]\u3011]")
+MARKER = re.compile(r"[\[\u3010][ \t]*[0-9]{1,4}(?:[ \t]*[,;][ \t]*[0-9]{1,4})*[ \t]*[\]\u3011]")
 _INTEGER = re.compile("[0-9]+")
 
 
@@ -75,14 +75,14 @@ def repair(answer: str, citations: Sequence[Citation]) -> str:
         citations: What it returned.
     """
     numbers = iter([citation["marker"] for citation in citations])
-    return _MARKER.sub(
+    return MARKER.sub(
         lambda match: _INTEGER.sub(lambda digits: str(next(numbers, digits.group())), match.group()), answer
     )
 
 
 def strip(text: str) -> str:
     """The text without its markers."""
-    return re.sub(r"[ \t]+(?=[.,;:!?]|$)", "", _MARKER.sub("", text), flags=re.MULTILINE)
+    return re.sub(r"[ \t]+(?=[.,;:!?]|$)", "", MARKER.sub("", text), flags=re.MULTILINE)
 
 
 class Claim(NamedTuple):
@@ -101,7 +101,7 @@ def claims(answer: str) -> list[Claim]:
     groups: list[tuple[int, list[int]]] = []  # place in the plain text, numbers
     plain = ""
     position = 0
-    for match in _MARKER.finditer(answer):
+    for match in MARKER.finditer(answer):
         between = answer[position : match.start()]
         plain += between
         numbers = [int(digits) for digits in _INTEGER.findall(match.group())]

@@ -25,7 +25,8 @@ async def open_parts(settings: Settings) -> AsyncIterator[tuple[Parts, Index]]:
     async with AsyncExitStack() as stack:
         embedder = open_embedder(settings)
         stack.callback(embedder.close)
-        index = await stack.enter_async_context(open_index(settings, embedder))
+        guards = open_guards(settings, embedder)
+        index = await stack.enter_async_context(open_index(settings, embedder, guard=guards.scanner))
         models = await stack.enter_async_context(open_chat_models(settings))
         if models.default != EXTRACTIVE:
             models.get()  # a missing key or package stops the start, not the first question
@@ -35,7 +36,7 @@ async def open_parts(settings: Settings) -> AsyncIterator[tuple[Parts, Index]]:
                 retriever=index,
                 models=models,
                 extractive=extractive_answerer(embedder),
-                guards=open_guards(settings, embedder),
+                guards=guards,
                 evidence=Evidence(embedder),
                 limits=await stack.enter_async_context(open_limits(settings)),
                 cache=await stack.enter_async_context(open_cache(settings)),

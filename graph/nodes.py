@@ -27,6 +27,7 @@ from citewell.documents import ScoredChunk
 from citewell.errors import CitewellError, SourceNotFound
 from citewell.models.chat import EXTRACTIVE
 from citewell.questions import check_question
+from citewell.repair import MarkerRepair
 from citewell.retrieval import Trace, filters
 from citewell.telemetry import tracing
 from graph.calls import Calls, Order
@@ -155,7 +156,8 @@ class Nodes:
             ranked = await self._parts.retriever.rerank(
                 state["standalone"], state["candidates"], top_k=top_k, trace=trace
             )
-            kept, quarantined = await self._parts.guards.screen_chunks(ranked)
+            known = await self._parts.retriever.verdicts([scored.chunk.id for scored in ranked])
+            kept, quarantined = await self._parts.guards.screen_chunks(ranked, known)
         metadata: dict[str, Any] = {
             "retrieved": len(state["candidates"]), "kept": len(kept), "quarantined": len(quarantined),
             "index": self._parts.retriever.generation, "cached": False,
@@ -216,12 +218,13 @@ class Nodes:
             )
             answering = self._write(context, order, given, question) if order else self._quote(given)
             screen = self._parts.guards.answer_screen(SYSTEM if order else "")
+            markers = MarkerRepair(given["chunks"]) if order else None  # what is quoted has the right ones
             shown: list[str] = []
             usage: UsageMetadata | None = None
             response: dict[str, Any] = {}
 
             def show(text: str) -> None:
-                if text:
+                if text := markers.feed(text) if markers else text:
                     shown.append(text)
                     emit(runtime, {"token": text})
 
@@ -234,6 +237,9 @@ class Nodes:
                     if screen.is_blocked:
                         break
             show(screen.finish())
+            if markers:
+                rest, markers = markers.finish(), None
+                show(rest)
         verdict = screen.verdict
         answered = order.answered if order else EXTRACTIVE
         finish = response.get("finish_reason") or response.get("stop_reason") or "stop"

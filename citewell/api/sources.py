@@ -257,6 +257,9 @@ class _Watched(WritableIndex):
     ) -> None:
         await self._index.replace_sources(new, progress=progress or self._embedded)
 
+    async def judge(self, sources: Sequence[str] | None = None) -> None:
+        await self._index.judge(sources)
+
     async def remove_source(self, uri: str) -> None:
         await self._index.remove_source(uri)
 

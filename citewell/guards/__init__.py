@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
 import structlog
@@ -40,6 +41,7 @@ __all__ = [
     "Guards",
     "Verdict",
     "open_guards",
+    "open_scanner",
 ]
 
 GUARD_TIMEOUT_S: Final = 10.0
@@ -55,6 +57,11 @@ class Guards:
         self._scanner = scanner
         self._detector = detector
         self._policy = settings.pii_policy
+
+    @property
+    def scanner(self) -> InjectionScanner | None:
+        """What judges chunks when they are ingested; None where the settings switch it off."""
+        return self._scanner
 
     async def screen(self, question: str) -> Verdict:
         """Judge a question: injection, then personal data by policy.
@@ -80,14 +87,18 @@ class Guards:
         return await self._personal(question, score)
 
     async def screen_chunks(
-        self, chunks: Sequence[ScoredChunk]
+        self, chunks: Sequence[ScoredChunk], known: Mapping[str, float] = MappingProxyType({})
     ) -> tuple[list[ScoredChunk], list[tuple[ScoredChunk, Verdict]]]:
         """Divide retrieved chunks into those that may be used and those that address the assistant.
+
+        Args:
+            chunks: In order.
+            known: Scores by chunk id that this scanner has given before; only the others are scanned.
 
         Returns:
             Kept chunks in their order, and the others each with its verdict.
         """
-        kept, quarantined = await self._divide(chunks)
+        kept, quarantined = await self._divide(chunks, known)
         if kept:
             metrics.judged("chunk", allow(), times=len(kept))
         for _, verdict in quarantined:
@@ -95,23 +106,30 @@ class Guards:
         return kept, quarantined
 
     async def _divide(
-        self, chunks: Sequence[ScoredChunk]
+        self, chunks: Sequence[ScoredChunk], known: Mapping[str, float]
     ) -> tuple[list[ScoredChunk], list[tuple[ScoredChunk, Verdict]]]:
         if self._scanner is None or not chunks:
             return list(chunks), []
-        try:
-            async with asyncio.timeout(GUARD_TIMEOUT_S):
-                scores = await asyncio.to_thread(self._scanner.score_documents, [c.chunk.text for c in chunks])
-        except Exception as exc:  # noqa: BLE001  # as above
-            verdict = self._undecided(exc)
-            return [], [(chunk, verdict) for chunk in chunks]
+        scores = dict(known)
+        undecided: Verdict | None = None
+        if new := [one.chunk for one in chunks if one.chunk.id not in known]:
+            try:
+                async with asyncio.timeout(GUARD_TIMEOUT_S):
+                    found = await asyncio.to_thread(self._scanner.score_documents, [chunk.text for chunk in new])
+                scores |= {chunk.id: score for chunk, score in zip(new, found, strict=True)}
+            except Exception as exc:  # noqa: BLE001  # as above
+                undecided = self._undecided(exc)
         kept: list[ScoredChunk] = []
         quarantined: list[tuple[ScoredChunk, Verdict]] = []
-        for chunk, score in zip(chunks, scores, strict=True):
-            if score < self._scanner.threshold("document"):
-                kept.append(chunk)
+        for one in chunks:
+            score = scores.get(one.chunk.id)
+            if score is None:
+                assert undecided is not None
+                quarantined.append((one, undecided))
+            elif score < self._scanner.threshold("document"):
+                kept.append(one)
             else:
-                quarantined.append((chunk, block(INJECTION, score)))
+                quarantined.append((one, block(INJECTION, score)))
         return kept, quarantined
 
     async def screen_answer(self, text: str, *, instructions: str = "") -> Verdict:
@@ -131,18 +149,6 @@ class Guards:
     def answer_screen(self, instructions: str = "") -> AnswerScreen:
         """The same checks for an answer that streams: feed it pieces, show what it gives back."""
         return AnswerScreen(instructions, self._policy, self._detector)
-
-    def scan_text(self, text: str) -> float:
-        """0..1, how much a document's text addresses the assistant; from `suspect_from` on it is quarantined.
-
-        Holds the processor for about as long as embedding the text: call it in a thread.
-        """
-        return 0.0 if self._scanner is None else self._scanner.score_documents([text])[0]
-
-    @property
-    def suspect_from(self) -> float:
-        """Score from which `screen_chunks` quarantines."""
-        return 1.0 if self._scanner is None else self._scanner.threshold("document")
 
     def redact(self, text: str) -> str:
         """The text with every piece of detected personal data replaced by its kind, as `[email]`."""
@@ -165,15 +171,28 @@ def open_guards(settings: Settings, embedder: Embedder) -> Guards:
 
     Args:
         settings: `injection_guard`, `pii_policy` and `pii_names` are read.
-        embedder: Shared when it is the built-in model, which the injection head was trained on; otherwise the
-            guard opens the built-in one beside it.
+        embedder: As for `open_scanner`.
 
     Raises:
         ConfigurationError: A configured guard cannot start; the service must not start without it.
     """
     detector = Detector(None if settings.pii_names == "off" else open_names(settings.pii_names))
+    return Guards(settings, open_scanner(settings, embedder), detector)
+
+
+def open_scanner(settings: Settings, embedder: Embedder) -> InjectionScanner | None:
+    """The injection guard alone, which is all that ingestion needs; None where the settings switch it off.
+
+    Args:
+        settings: `injection_guard` is read.
+        embedder: Shared when it is the built-in model, which the injection head was trained on; otherwise the
+            guard opens the built-in one beside it.
+
+    Raises:
+        ConfigurationError: It cannot start.
+    """
     if settings.injection_guard == "off":
-        return Guards(settings, None, detector)
+        return None
     heads, model = load_heads()
     encoder = embedder if embedder.fingerprint == model else MiniLM()
     if encoder.fingerprint != model:
@@ -181,4 +200,4 @@ def open_guards(settings: Settings, embedder: Embedder) -> Guards:
             "The injection guard's weights were trained on another embedding model; reinstall citewell, or set "
             "CITEWELL_INJECTION_GUARD to off."
         )
-    return Guards(settings, InjectionScanner(encoder, heads), detector)
+    return InjectionScanner(encoder, heads)

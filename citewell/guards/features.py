@@ -10,6 +10,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+READING: Final = 1
+"""Goes up when the same text would give other windows or features, so that stored scores are made anew."""
 BUCKETS: Final = 2**15
 """Places the character n-grams are hashed to (Weinberger et al. 2009, arXiv:0902.2206)."""
 NGRAMS: Final = (2, 3, 4, 5)

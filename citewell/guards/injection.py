@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from citewell.errors import ConfigurationError
-from citewell.guards.features import BUCKETS, in_context, merged, ngram_buckets, sentences, unhide
+from citewell.guards.features import BUCKETS, READING, in_context, merged, ngram_buckets, sentences, unhide
 from citewell.models.embedder import Embedder
 
 WEIGHTS: Final = "injection.npz"
@@ -90,6 +90,8 @@ class InjectionScanner:
     def __init__(self, encoder: Embedder, heads: dict[Form, Head]) -> None:
         self._encoder = encoder
         self._heads = heads
+        self.fingerprint = f"{_digest(heads['document'])}-{READING}-{encoder.fingerprint}"
+        """Changes whenever the same document could get another score."""
         self._cache: OrderedDict[bytes, float] = OrderedDict()
         self._lock = Lock()
 
@@ -169,6 +171,15 @@ def _head(data: np.lib.npyio.NpzFile, form: Form) -> Head:
 
 def _floats(array: NDArray[np.generic]) -> NDArray[np.float32]:
     return array.astype(np.float32)
+
+
+def _digest(head: Head) -> str:
+    """Of all numbers that a score is made of."""
+    whole = hashlib.blake2b(digest_size=6)
+    for one in (head, *([head.direct] if head.direct else [])):
+        for array in (one.dense, one.ngrams, np.array([one.bias, one.threshold])):
+            whole.update(array.tobytes())
+    return whole.hexdigest()
 
 
 def _logit(probability: float) -> float:

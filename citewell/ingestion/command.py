@@ -66,6 +66,7 @@ def main() -> None:
 
 async def _run(paths: list[Path], *, dry_run: bool, rebuild: bool, remove: list[str], console: Console) -> Report:
     # Late, because --help and a mistyped path should not wait for the embedding engine.
+    from citewell.guards import open_scanner
     from citewell.models import open_embedder
     from citewell.retrieval import open_index
 
@@ -74,7 +75,8 @@ async def _run(paths: list[Path], *, dry_run: bool, rebuild: bool, remove: list[
         if not path.exists():
             raise ConfigurationError(f"{path} does not exist")
     embedder = await asyncio.to_thread(open_embedder, settings)
-    async with open_index(settings, embedder) as index:
+    scanner = await asyncio.to_thread(open_scanner, settings, embedder)
+    async with open_index(settings, embedder, guard=scanner) as index:
         if remove:
             return await forget(index, remove, settings)
         watch: _Bar | _Lines = _Bar(console) if console.is_terminal else _Lines(console)

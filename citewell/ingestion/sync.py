@@ -45,6 +45,9 @@ class WritableIndex(Protocol):
     ) -> None:
         """Embed and store; all of it becomes visible at once, or nothing."""
 
+    async def judge(self, sources: Sequence[str] | None = None) -> None:
+        """Have the guard judge the chunks it has not judged, of these sources or of all."""
+
     async def remove_source(self, uri: str) -> None: ...
 
 
@@ -198,6 +201,8 @@ class _Run:
                 await index.remove_source(uri)
                 self._manifest.forget(uri)
             self._note(FileReport(uri=uri, status="removed"))
+        if not self._dry_run:
+            await index.judge()  # what an earlier run left, and everything where the guard has changed
         for uri, reason in sorted(found.skipped.items()):
             self.report.files.append(FileReport(uri=uri, status="skipped", reason=reason))
         self.report.files.sort(key=lambda file: file.uri)
@@ -275,6 +280,8 @@ class _Run:
         if batch and not self._dry_run:
             watch = self._progress.embedded if self._progress is not None else None
             await index.replace_sources([parsed.for_index() for parsed in batch], progress=watch)
+            # Only now that they can be found: those that are found before they are judged are judged then.
+            await index.judge([parsed.source.uri for parsed in batch])
         for parsed in batch:
             source = parsed.source
             if not self._dry_run:

@@ -123,6 +123,7 @@ async def _ingest(
                 await asyncio.to_thread(write_labels, path, labels)
             await asyncio.to_thread(os.replace, temporary, path)
             await index.replace_sources([parsed.for_index()], progress=embedded)
+            await index.judge([uri])
             return report_of(parsed, is_new=is_new)
     finally:
         await asyncio.to_thread(temporary.unlink, missing_ok=True)

@@ -11,13 +11,16 @@ from citewell.models import Embedder
 from citewell.retrieval.generation import NewSource
 from citewell.retrieval.index import Index, has_tokens
 from citewell.retrieval.trace import Trace
+from citewell.retrieval.verdicts import ChunkGuard
 from citewell.settings import Settings
 
-__all__ = ["Index", "NewSource", "Trace", "open_index"]
+__all__ = ["ChunkGuard", "Index", "NewSource", "Trace", "open_index"]
 
 
 @asynccontextmanager
-async def open_index(settings: Settings, embedder: Embedder) -> AsyncIterator[Index]:
+async def open_index(
+    settings: Settings, embedder: Embedder, *, guard: ChunkGuard | None = None
+) -> AsyncIterator[Index]:
     """The index under `settings.data_dir`, made empty where there is none yet.
 
     Opening does not look at the index: the first read or write does, and raises `IndexMismatch` when it was built with
@@ -38,7 +41,7 @@ async def open_index(settings: Settings, embedder: Embedder) -> AsyncIterator[In
         from citewell.models.cross_encoder import CrossEncoderReranker
 
         cross_encoder = await asyncio.to_thread(CrossEncoderReranker, settings.reranker)
-    index = Index(settings, embedder, cross_encoder=cross_encoder)
+    index = Index(settings, embedder, cross_encoder=cross_encoder, guard=guard)
     try:
         yield index
     finally:

@@ -22,7 +22,7 @@ from citewell.documents import Source
 from citewell.retrieval.filters import access_set
 from citewell.retrieval.snapshot import Entry, Snapshot
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Part of an index's fingerprint: a change here asks for a rebuild."""
 
 _SCHEMA = """
@@ -39,6 +39,7 @@ CREATE TABLE chunks (
 CREATE INDEX chunks_by_id ON chunks (id);
 CREATE INDEX chunks_by_source ON chunks (source, position);
 CREATE INDEX chunks_by_digest ON chunks (digest);
+CREATE TABLE verdicts (key INTEGER PRIMARY KEY, guard TEXT NOT NULL, score REAL NOT NULL);
 CREATE TABLE reserved (first INTEGER PRIMARY KEY, count INTEGER NOT NULL);
 CREATE TABLE garbage (key INTEGER PRIMARY KEY);
 """
@@ -140,6 +141,17 @@ class Catalog:
             self._publish(connection, stale, added=0, token_end=Snapshot(connection).token_end())
         return stale
 
+    def judge(self, guard: str, scores: Mapping[int, float]) -> None:
+        """Keep what a guard found of chunks, by key; of chunks that are gone nothing is kept.
+
+        No new revision: the same verdict would be reached when the chunk is found.
+        """
+        with self._transaction() as connection:
+            connection.executemany(
+                "INSERT OR REPLACE INTO verdicts SELECT key, ?, ? FROM chunks WHERE key = ?",
+                ((guard, score, key) for key, score in scores.items()),
+            )
+
     def begin_cleaning(self) -> list[int]:
         """Say that the stores are about to be emptied of leftovers; returns their keys.
 
@@ -160,6 +172,7 @@ class Catalog:
         if row is None:
             return []
         stale = [key for (key,) in connection.execute("SELECT key FROM chunks WHERE source = ?", row)]
+        connection.executemany("DELETE FROM verdicts WHERE key = ?", ((key,) for key in stale))
         connection.execute("DELETE FROM chunks WHERE source = ?", row)
         connection.execute("DELETE FROM sources WHERE number = ?", row)
         return stale

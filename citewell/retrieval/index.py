@@ -27,6 +27,7 @@ from citewell.retrieval.reranking import CrossEncoder, by_late_interaction, in_o
 from citewell.retrieval.search import Search
 from citewell.retrieval.snapshot import Snapshot
 from citewell.retrieval.trace import Trace
+from citewell.retrieval.verdicts import ChunkGuard, judge_some
 from citewell.settings import Settings
 
 P = ParamSpec("P")
@@ -50,17 +51,19 @@ class Index:
 
     def __init__(
         self, settings: Settings, embedder: Embedder, *, cross_encoder: CrossEncoder | None = None,
-        pinned: str | None = None,
+        guard: ChunkGuard | None = None, pinned: str | None = None,
     ) -> None:  # fmt: skip
         """Args:
         settings: Where the index lies, which store, how chunks are cut.
         embedder: Not closed by the index.
         cross_encoder: Reranks in place of late interaction. Not closed by the index.
+        guard: Judges chunks when `judge` is called; what it found stands in `verdicts`.
         pinned: A generation to stay with, whatever is current; for the index that a rebuild fills.
         """
         self._settings = settings
         self._embedder = embedder
         self._cross_encoder = cross_encoder
+        self._guard = guard
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="index")
         self._current = Current(settings, self.fingerprint, dimension=embedder.dimension, run=self._run, pinned=pinned)
         self._questions: OrderedDict[str, asyncio.Task[Encoded]] = OrderedDict()
@@ -185,6 +188,14 @@ class Index:
         found = await self._read(lambda snapshot: snapshot.entries_by_id(ids))
         return [found[id_].chunk for id_ in ids if id_ in found]
 
+    async def verdicts(self, ids: Sequence[str]) -> dict[str, float]:
+        """By chunk id, the score (0..1) that the guard gave when the chunk was ingested. Chunks that it, as it is now, has
+        not judged are left out."""
+        if self._guard is None or not ids:
+            return {}
+        guard = self._guard.fingerprint
+        return await self._read(lambda snapshot: snapshot.verdicts(ids, guard))
+
     async def view(self, access: frozenset[str] | None) -> str:
         """What can be found now by a caller with these labels: equal for two callers, or at two moments, only if every
         document is.
@@ -258,6 +269,20 @@ class Index:
         async with self._current.reading() as generation:
             await self._complete(generation.replace, new, encoded)
 
+    async def judge(self, sources: Sequence[str] | None = None) -> None:
+        """Let the guard judge every chunk that it has not judged, in the state it is in now, and keep what it found.
+
+        Args:
+            sources: Only chunks of these uris; None: of all sources.
+        """
+        self._must_be_writing()
+        if self._guard is None:
+            return
+        last: int | None = 0
+        async with self._current.reading() as generation:
+            while last is not None:
+                last = await self._complete(judge_some, generation.catalog, self._guard, sources=sources, after=last)
+
     async def remove_source(self, uri: str) -> None:
         """Make a source disappear; one that is not there is no error."""
         self._must_be_writing()
@@ -277,7 +302,9 @@ class Index:
         """
         async with self._current.lock(wait_s):
             name = await self._run(self._current.unfinished)
-            fresh = Index(self._settings, self._embedder, cross_encoder=self._cross_encoder, pinned=name)
+            fresh = Index(
+                self._settings, self._embedder, cross_encoder=self._cross_encoder, guard=self._guard, pinned=name
+            )
             try:
                 async with fresh._current.reading() as generation:
                     await self._complete(generation.clean)

@@ -81,6 +81,23 @@ class Snapshot:
         sql = "SELECT id, token_start, token_bytes FROM chunks WHERE token_bytes > 0 AND id IN"
         return {id_: (start, length) for id_, start, length in _in(self.connection, sql, ids)}
 
+    def verdicts(self, ids: Sequence[str], guard: str) -> dict[str, float]:
+        """By chunk id, the score that this guard gave; chunks it has not judged are left out."""
+        sql = """SELECT chunks.id, verdicts.score, verdicts.guard FROM chunks
+            JOIN verdicts ON verdicts.key = chunks.key WHERE chunks.id IN"""
+        return {id_: score for id_, score, by in _in(self.connection, sql, ids) if by == guard}
+
+    def unjudged(self, guard: str, *, sources: Sequence[str] | None, after: int, limit: int) -> dict[int, str]:
+        """Text by key of chunks that this guard has not judged: of these sources or of all, keys above `after`, in order."""
+        sql = """SELECT chunks.key, chunks.text FROM chunks
+            LEFT JOIN verdicts ON verdicts.key = chunks.key AND verdicts.guard = ?
+            WHERE verdicts.key IS NULL AND chunks.key > ?"""
+        values: list[object] = [guard, after]
+        if sources is not None:
+            sql += " AND chunks.source IN (SELECT number FROM sources WHERE uri IN (SELECT value FROM json_each(?)))"
+            values.append(json.dumps(list(sources)))
+        return dict(self.connection.execute(f"{sql} ORDER BY chunks.key LIMIT {limit}", values))
+
     def neighbours(self, source: str, first: int, last: int) -> list[Entry]:
         """Chunks of a source from position `first` to `last`, in order."""
         sql = _CHUNK + "WHERE sources.uri = ? AND chunks.position BETWEEN ? AND ? ORDER BY chunks.position"

@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 from blockbuster import blockbuster_ctx
 
+from citewell.guards.injection import InjectionScanner
 from citewell.service import Result, Service
 from citewell.settings import Settings
 from citewell.wiring import open_service
 from graph.build import build_graph
 from graph.state import RunContext
+from tests.models.told_server import told_server
 
 
 @pytest.fixture
@@ -72,6 +74,18 @@ async def test_an_attack_is_answered_with_a_refusal_and_not_used_later(service: 
     assert "condense" not in after.metadata["stages_ms"], "the blocked question was taken for history"
 
 
+async def test_a_first_turn_scans_no_chunk_that_ingestion_has_scanned(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> list[float]:
+        raise AssertionError("scanned again")
+
+    monkeypatch.setattr(InjectionScanner, "score_documents", fail)
+    first = await ask(service, "How high is the tower?")
+    assert "42 metres" in first.answer
+    assert first.metadata["quarantined"] == 0
+
+
 async def test_labels_bound_what_a_caller_is_shown(service: Service) -> None:
     assert (await ask(service, "How high is the tower?", access=("public",))).citations
     nothing = await ask(service, "How high is the tower?", access=("board",))
@@ -95,3 +109,20 @@ def test_the_picture_names_every_step() -> None:
     assert set(drawn.nodes) == {
         "__start__", "screen", "condense", "retrieve", "rerank", "summarize", "generate", "verify", "__end__",
     }  # fmt: skip
+
+
+async def test_a_marker_at_the_wrong_passage_is_moved_before_it_is_shown(settings: Settings) -> None:
+    async with told_server() as told:
+        using = settings.model_copy(update={"chat_model": "openai:told", "openai_base_url": told.base_url})
+        async with open_service(using) as service:
+            question = "How high is the tower of the lighthouse?"
+            chunks = (await service.search(service.prepare(question))).chunks
+            right = next(n for n, one in enumerate(chunks, 1) if "42 metres" in one.chunk.text)
+            told.answer = f"The tower is 42 metres high [{right % len(chunks) + 1}]. It is made of cheese [{right}]."
+            turn = service.prepare(question)
+            pieces = [piece async for piece in service.stream(turn)]
+    result = pieces.pop()
+    assert isinstance(result, Result)
+    assert result.answer == f"The tower is 42 metres high [{right}]. It is made of cheese [{right}]."
+    assert "".join(map(str, pieces)) == result.answer
+    assert [(one["marker"], one["status"]) for one in result.citations] == [(right, "verified"), (right, "unsupported")]

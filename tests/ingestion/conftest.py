@@ -56,6 +56,9 @@ class MemoryIndex:
         self.writes.append([each.source.uri for each in new])
         self.held.update((each.source.uri, each) for each in new)
 
+    async def judge(self, sources: Sequence[str] | None = None) -> None:
+        """There is no guard."""
+
     async def remove_source(self, uri: str) -> None:
         self.held.pop(uri, None)
 

@@ -1,0 +1,82 @@
+"""What the guard thinks of chunks: found out once, kept with them, and made anew for another guard."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from citewell.retrieval import Index, open_index
+from tests.retrieval.made import HashedWords, made, settings
+
+TEXTS = ["cats sleep", "dogs bark", "obey me"]
+
+
+class WordGuard:
+    """Suspects texts that say "obey", and remembers what it was shown."""
+
+    def __init__(self, fingerprint: str = "one") -> None:
+        self.fingerprint = fingerprint
+        self.seen: list[str] = []
+
+    def score_documents(self, texts: Sequence[str]) -> list[float]:
+        self.seen += texts
+        return [float("nan") if "odd" in text else float("obey" in text) for text in texts]
+
+
+async def verdicts(index: Index) -> dict[str, float]:
+    found = [one.chunk for one in await index.search("cats dogs obey birds odd", candidates=50)]
+    scores = await index.verdicts([chunk.id for chunk in found])
+    return {chunk.text: scores[chunk.id] for chunk in found if chunk.id in scores}
+
+
+async def test_a_chunk_is_judged_once_and_anew_when_its_text_or_the_guard_changes(tmp_path: Path) -> None:
+    guard = WordGuard()
+    async with open_index(settings(tmp_path), HashedWords(), guard=guard) as index:
+        async with index.writing():
+            await index.replace_sources([made("a.txt", TEXTS), made("b.txt", ["birds sing"])])
+            assert await verdicts(index) == {}
+            await index.judge(["a.txt"])
+            assert await verdicts(index) == {"cats sleep": 0.0, "dogs bark": 0.0, "obey me": 1.0}
+            await index.judge()
+        revision = index.generation
+        async with index.writing():
+            await index.judge()
+            assert sorted(guard.seen) == sorted([*TEXTS, "birds sing"])
+            assert index.generation == revision, "a verdict is no change that a reader could see"
+            await index.replace_source(
+                made("a.txt", ["obey now"]).source, "obey now", made("a.txt", ["obey now"]).chunks
+            )
+            await index.judge()
+        assert await verdicts(index) == {"obey now": 1.0, "birds sing": 0.0}
+    other = WordGuard("another")
+    async with open_index(settings(tmp_path), HashedWords(), guard=other) as index:
+        assert await verdicts(index) == {}
+        async with index.writing():
+            await index.judge()
+        assert sorted(other.seen) == ["birds sing", "obey now"]
+        assert await verdicts(index) == {"obey now": 1.0, "birds sing": 0.0}
+        async with index.rebuilding() as fresh:
+            await fresh.replace_sources([made("a.txt", TEXTS)])
+            await fresh.judge()
+        assert await verdicts(index) == {"cats sleep": 0.0, "dogs bark": 0.0, "obey me": 1.0}
+    async with open_index(settings(tmp_path), HashedWords()) as index:
+        assert await verdicts(index) == {}
+
+
+async def test_no_verdict_is_kept_where_the_guard_could_not_decide(tmp_path: Path) -> None:
+    guard = WordGuard()
+    async with open_index(settings(tmp_path), HashedWords(), guard=guard) as index, index.writing():
+        await index.replace_sources([made("a.txt", [*(f"cats {n}" for n in range(70)), "odd birds"])])
+        await index.judge()
+        assert len(guard.seen) == 71
+        assert (
+            len(await index.verdicts([chunk.id for chunk in made("a.txt", [f"cats {n}" for n in range(70)]).chunks]))
+            == 70
+        )
+        assert "odd birds" not in await verdicts(index)
+
+
+async def test_judging_is_writing(tmp_path: Path) -> None:
+    async with open_index(settings(tmp_path), HashedWords(), guard=WordGuard()) as index:
+        with pytest.raises(RuntimeError):
+            await index.judge()
