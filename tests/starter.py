@@ -65,19 +65,21 @@ class Starter:
         self._running: dict[int, Started] = {}
         self._begun: Started | None = None
         self._answered = threading.Event()
+        self._one_at_a_time = threading.Lock()
         threading.Thread(target=self._listen, daemon=True).start()
         atexit.register(self._process.terminate)
 
     def start(self, environment: dict[str, str], folder: Path, log: Path) -> Started:
         """Run `server.py` with this environment in this folder, its output in `log`."""
         assert self._process.stdin is not None
-        self._answered.clear()
         request = {"environment": environment, "folder": str(folder), "log": str(log)}
-        self._process.stdin.write(json.dumps(request).encode() + b"\n")
-        self._process.stdin.flush()
-        assert self._answered.wait(60), "the starter does not answer"
-        assert self._begun is not None, "the starter ended"
-        return self._begun
+        with self._one_at_a_time:
+            self._answered.clear()
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+            self._process.stdin.flush()
+            assert self._answered.wait(60), "the starter does not answer"
+            assert self._begun is not None, "the starter ended"
+            return self._begun
 
     def _listen(self) -> None:
         assert self._process.stdout is not None

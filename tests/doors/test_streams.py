@@ -25,7 +25,7 @@ UNKNOWN = "0" * 32 + ".3"
 def workers(indexed: Path, paced: Paced, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Live]]:
     """Two processes on one Redis; an answer takes two seconds."""
     with ExitStack() as stack:
-        settings = paced.model(6) | {
+        settings = paced.model(15) | {
             "CITEWELL_REDIS_URL": stack.enter_context(server()).url, "CITEWELL_ON_DISCONNECT": "continue",
         }  # fmt: skip
         yield [stack.enter_context(over_a_copy(indexed, tmp_path_factory, **settings)) for _ in range(2)]
@@ -244,7 +244,7 @@ async def test_only_the_run_that_is_named_is_stopped(workers: list[Live]) -> Non
 async def test_without_redis_a_stream_is_resumed_and_stopped_in_its_process(
     indexed: Path, paced: Paced, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    settings = paced.model(6) | {"CITEWELL_ON_DISCONNECT": "continue", "CITEWELL_RESUME_S": "3"}
+    settings = paced.model(15) | {"CITEWELL_ON_DISCONNECT": "continue", "CITEWELL_RESUME_S": "3"}
     with over_a_copy(indexed, tmp_path_factory, **settings) as live:
         text, ids = await hear(Chat(), live, "t", most=6)
         rest, _ = await hear(Chat(), live, "t", ids[-1])
