@@ -22,7 +22,6 @@ from citewell.retrieval.catalog import SCHEMA_VERSION
 from citewell.retrieval.current import Current
 from citewell.retrieval.filters import labels_of, parse
 from citewell.retrieval.generation import Generation, NewSource
-from citewell.retrieval.neighbours import join
 from citewell.retrieval.reranking import CrossEncoder, by_late_interaction, in_order
 from citewell.retrieval.search import Search
 from citewell.retrieval.snapshot import Snapshot
@@ -146,19 +145,6 @@ class Index:
                     ranked = await self._run(by_late_interaction, generation, encoded, candidates)
         trace.reranked(ranked, candidates, top_k)
         return ranked[:top_k]
-
-    async def with_neighbours(self, kept: Sequence[ScoredChunk], *, max_chars: int) -> list[ScoredChunk]:
-        """Let kept chunks grow by the chunks before and after them, so that an answer is not cut off at a chunk's edge.
-
-        Args:
-            kept: What is to be shown, best first; the best grow first.
-            max_chars: Most characters all of it may have together. What `kept` has already stays, even if it is more.
-
-        Returns:
-            The same, in the same order, with `text`, `start` and `end` widened where there was room: still exactly the
-            source's `text[start:end]`. `id`, `page` and the rest stay those of the kept chunk.
-        """
-        return await self._read(lambda snapshot: join(snapshot, kept, max_chars=max_chars))
 
     # --- reading --------------------------------------------------------------------------------
 

@@ -98,11 +98,6 @@ class Snapshot:
             values.append(json.dumps(list(sources)))
         return dict(self.connection.execute(f"{sql} ORDER BY chunks.key LIMIT {limit}", values))
 
-    def neighbours(self, source: str, first: int, last: int) -> list[Entry]:
-        """Chunks of a source from position `first` to `last`, in order."""
-        sql = _CHUNK + "WHERE sources.uri = ? AND chunks.position BETWEEN ? AND ? ORDER BY chunks.position"
-        return [_entry(row) for row in self.connection.execute(sql, (source, first, last))]
-
     def holders(self, digests: Iterable[bytes]) -> dict[bytes, list[tuple[str, tuple[str, ...]]]]:
         """By digest, the sources that hold such a chunk, each with its access labels, in order of uri."""
         sql = """SELECT DISTINCT chunks.digest, sources.uri, sources.access

@@ -32,7 +32,7 @@ def stored(index: Index) -> tuple[set[int], set[int], set[int]]:
     assert generation is not None
     vector = HashedWords().encode(["marker"]).vectors[0]
     with generation.catalog.reading() as snapshot:
-        known = {entry.key for uri in ("first.txt", "second.txt") for entry in snapshot.neighbours(uri, 0, 99)}
+        known = {key for (key,) in snapshot.connection.execute("SELECT key FROM chunks")}
     return (
         {key for key, _ in generation.store.search(vector, 1000)},
         {key for key, _ in generation.keywords.search("marker", 1000)},

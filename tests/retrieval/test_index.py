@@ -140,27 +140,6 @@ async def test_chunks_come_in_the_order_asked_for(index: Index) -> None:
     assert [chunk.id for chunk in await index.chunks([*reversed(ids), "unknown"])] == ids[::-1]
 
 
-async def test_neighbours_join_while_they_fit(tmp_path: Path) -> None:
-    paragraphs = [f"Paragraph {n} about topic{n} and nothing else." for n in range(6)]
-    async with open_index(settings(tmp_path), HashedWords()) as index:
-        async with index.writing():
-            new = made("long.txt", paragraphs)
-            await index.replace_source(new.source, new.text, new.chunks)
-        kept = (await index.rerank("topic2", await index.search("topic2"), top_k=1))[:1]
-        assert kept[0].chunk.text == paragraphs[2]
-        size = len(paragraphs[0]) + 2
-        assert await index.with_neighbours(kept, max_chars=10) == kept
-        for room, span in ((1, (2, 3)), (2, (1, 3)), (3, (1, 4)), (99, (0, 4))):
-            (one,) = await index.with_neighbours(kept, max_chars=len(paragraphs[2]) + room * size)
-            assert one.chunk.text == "\n\n".join(paragraphs[span[0] : span[1] + 1])
-            assert new.text[one.chunk.start : one.chunk.end] == one.chunk.text
-            assert one.chunk.id == kept[0].chunk.id
-        both = await index.search("topic2 topic3")
-        joined = await index.with_neighbours(both[:2], max_chars=10_000)
-        assert sum(len(one.chunk.text) for one in joined) <= 10_000
-        assert all(new.text[one.chunk.start : one.chunk.end] == one.chunk.text for one in joined)
-
-
 async def test_a_trace_says_why_each_candidate_was_kept_or_not(index: Index) -> None:
     trace = Trace()
     found = await index.search("dogs bark at the moon", trace=trace)
@@ -220,7 +199,6 @@ async def test_nothing_blocks_the_event_loop(tmp_path: Path) -> None:
                 await index.replace_source(new.source, new.text, new.chunks)
             found = await index.search("cats", where={"type": "txt"}, access=frozenset({"public"}))
             await index.rerank("cats", found, top_k=1)
-            await index.with_neighbours(found, max_chars=1000)
             await index.sources()
             await index.stats()
             async with index.rebuilding() as fresh:
