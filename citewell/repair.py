@@ -11,9 +11,9 @@ from citewell.documents import ScoredChunk
 _OPEN = re.compile("[\\[\u3010][ \\t0-9,;]*$")
 """The end of a text that may become a marker."""
 _NEXT = re.compile(
-    rf"(?:[.!?\u3002\uff01\uff1f][\"'\u201d\u2019)]*(?:[ \t]*{MARKER.pattern})*\s+|\n\s*)(?=[^\s\[\u3010])"
+    rf"(?:[.!?\u3002\uff01\uff1f][\"'\u201d\u2019)]*(?:[ \t]*{MARKER.pattern})*\s+|\n\s*)(?=[^\s\[\u3010a-z])"
 )
-"""Where another sentence has begun: a marker before it stands by nothing that comes after."""
+"""Where another sentence has begun (never with a small letter): a marker before it stands by nothing after it."""
 
 
 class MarkerRepair:
@@ -36,10 +36,9 @@ class MarkerRepair:
         """Take the next piece; returns what may be shown."""
         self._text += text
         settled = ""
-        first = MARKER.search(self._text)
-        if first and (ends := [m.end() for m in _NEXT.finditer(self._text) if m.end() >= first.end()]):
-            settled = self._settle(ends[-1])
-            first = MARKER.search(self._text)
+        # one sentence after the other, each at its first end: what is shown must not depend on how the pieces were cut
+        while (first := MARKER.search(self._text)) and (end := self._end_after(first)):
+            settled += self._settle(end)
         held = first or _OPEN.search(self._text)
         upto = held.start() if held else len(self._text)
         settled += self._text[self._shown : upto]
@@ -49,6 +48,9 @@ class MarkerRepair:
     def finish(self) -> str:
         """No more will come; returns the rest."""
         return self._settle(len(self._text))
+
+    def _end_after(self, marker: re.Match[str]) -> int | None:
+        return next((found.end() for found in _NEXT.finditer(self._text) if found.end() >= marker.end()), None)
 
     def _settle(self, end: int) -> str:
         done, self._text = self._text[:end], self._text[end:]

@@ -48,7 +48,7 @@ async def test_a_turn_on_a_thread_of_a_thousand_costs_milliseconds_more_than_on_
         assert (await threads.history("t")).total == 2 * 1000
         print(f"CPU of a turn, ms: {min(early) * 1000:.1f} early, {min(late) * 1000:.1f} after 1,000 turns")
         extra_ms = (min(late) - min(early)) * 1000
-        assert extra_ms < 12, "a turn with retrieval and reranking takes 30 and more"
+        assert extra_ms < 20, "a turn with retrieval and reranking takes 40 and more"
 
 
 async def test_what_a_turn_adds_does_not_depend_on_what_came_before(redis_url: str, tmp_path: Any) -> None:
