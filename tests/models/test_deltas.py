@@ -1,6 +1,7 @@
 """Streams that join what waits: nothing is lost or changed, whatever comes and however slowly it is read."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from citewell.joining import JoiningQueue
-from citewell.models.deltas import Delta, joined
+from citewell.models.deltas import LONGEST_HOLD_S, Delta, Pace, joined
 
 
 def delta(content: str | None = None, finish: str | None = None, **more: object) -> Delta:
@@ -42,6 +43,39 @@ async def test_a_reader_that_keeps_up_gets_each_token_as_it_comes() -> None:
         async with asyncio.timeout(5):
             assert await anext(reading) == delta(token)
     await reading.aclose()
+
+
+async def test_tokens_gather_while_the_event_loop_is_late() -> None:
+    async def evenly() -> AsyncIterator[Delta]:  # as a socket: what has come meanwhile is there at once
+        begun, sent = time.perf_counter(), 0
+        while sent < 40:
+            await asyncio.sleep(0.005)
+            while sent < min(40, (time.perf_counter() - begun) / 0.005):
+                sent += 1
+                yield delta("x")
+
+    async def busy() -> None:
+        while True:
+            time.sleep(0.004)  # what makes a loop late
+            await asyncio.sleep(0)
+
+    idle = [one async for one in joined(evenly())]
+    working = asyncio.create_task(busy())
+    under_load = [one async for one in joined(evenly())]
+    working.cancel()
+    for got in (idle, under_load):
+        assert "".join(one["choices"][0]["delta"]["content"] for one in got) == "x" * 40
+    assert len(under_load) < 10
+    assert len(under_load) < len(idle)
+
+
+async def test_the_first_words_are_not_held_up() -> None:
+    pace = Pace()
+    await pace.hold()
+    begun = time.perf_counter()
+    for _ in range(20):
+        await pace.hold()
+    assert time.perf_counter() - begun < LONGEST_HOLD_S
 
 
 async def test_what_is_not_plain_text_stays_alone() -> None:
