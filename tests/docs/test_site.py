@@ -40,3 +40,9 @@ def test_files_of_the_repository_come_along(site: Path) -> None:
     text = (site / "operations.html").read_text(encoding="utf-8")
     assert 'href="repository/deploy/compose.yaml"' in text
     assert (site / "repository/deploy/compose.yaml").read_bytes() == (ROOT / "deploy/compose.yaml").read_bytes()
+
+
+def test_the_python_reference_comes_out_of_the_code(site: Path) -> None:
+    text = (site / "python.html").read_text(encoding="utf-8")
+    for name in ("client.Client.stream", "threads.RedisSaver.aput", "retrieval.Index.search", "citations.verify"):
+        assert f'id="citewell.{name}"' in text, name
