@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from dataclasses import dataclass, field
+from typing import Final
+
+_HEAD_LINES: Final = 2
+_HEAD_LINE_CHARS: Final = 90
+"""Longer lines are running text: a paragraph's lines are joined."""
+_HEAD_CHARS: Final = 400
+_WORD = re.compile(r"[^\W\d_]{3}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +51,19 @@ class Document:
     def page_at(self, offset: int) -> int | None:
         """The 1-based page on which the character at `offset` stands; None where the format has no pages."""
         return bisect_right(self.page_starts, offset) or None
+
+    def page_head(self, page: int) -> str:
+        """What stands at the top of a page (from 1): up to two short lines, as a table's title; empty where it begins with
+        running text."""
+        start = self.page_starts[page - 1]
+        end = self.page_starts[page] if page < len(self.page_starts) else len(self.text)
+        head: list[str] = []
+        for line in self.text[start : min(end, start + _HEAD_CHARS)].split("\n"):
+            if len(head) == _HEAD_LINES or len(line) > _HEAD_LINE_CHARS or line.rstrip().endswith((".", ";", ",")):
+                break
+            if _WORD.search(line):
+                head.append(" ".join(line.split()))
+        return ", ".join(head)
 
     @property
     def pages(self) -> int | None:

@@ -42,9 +42,13 @@ def split(document: Document, uri: str, *, chunk_size: int, chunk_overlap: int) 
     """
     chunks: list[Chunk] = []
     text = document.text
-    for start, end, headings in _sections(document):
+    for start, end, path in _sections(document):
         for left, right in _windows(text, start, end, chunk_size, min(chunk_overlap, chunk_size // 2)):
             piece = text[left:right]
+            page = document.page_at(left)
+            # A page's table says at the top what it is of, and its later chunks are only figures without that.
+            head = document.page_head(page) if page and left > document.page_starts[page - 1] else ""
+            headings = (*path, head) if head and head not in path else path
             chunks.append(
                 Chunk(
                     id=_identify(uri, left, right, piece),
@@ -54,7 +58,7 @@ def split(document: Document, uri: str, *, chunk_size: int, chunk_overlap: int) 
                     start=left,
                     end=right,
                     index=len(chunks),
-                    page=document.page_at(left),
+                    page=page,
                     headings=headings,
                     type=document.type,
                     date=document.date,

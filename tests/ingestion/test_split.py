@@ -101,3 +101,18 @@ def test_three_million_characters_take_seconds_whatever_they_are(text: str) -> N
     began = time.process_time()
     split(Document(text=text, type="txt"), "a.txt", chunk_size=500, chunk_overlap=50)
     assert time.process_time() - began < 3
+
+
+def test_chunks_further_down_a_page_know_what_stands_at_its_top() -> None:
+    rows = "\n".join(f"Item {number} of the year {1000 + number} {2000 + number}" for number in range(30))
+    text = f"CONSOLIDATED BALANCE SHEETS\n(in millions)\n{rows}"
+    top, *below = split(Document(text=text, type="pdf", page_starts=(0,)), "a.pdf", chunk_size=200, chunk_overlap=0)
+    assert top.headings == ()  # it holds them itself
+    assert below
+    assert {chunk.headings for chunk in below} == {("CONSOLIDATED BALANCE SHEETS, (in millions)",)}
+
+
+@pytest.mark.parametrize("top", ["It ended here.", "words and " * 12, "12,345 678\n- 17 -\n" + "words and " * 12])
+def test_running_text_and_figures_at_the_top_of_a_page_are_no_heading(top: str) -> None:
+    document = Document(text=f"{top}\n{'more of it ' * 40}", type="pdf", page_starts=(0,))
+    assert {chunk.headings for chunk in split(document, "a.pdf", chunk_size=200, chunk_overlap=0)} == {()}
