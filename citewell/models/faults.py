@@ -89,6 +89,8 @@ OTHERS: Mapping[str, Fault] = {
     "httpx.HTTPError": ModelUnavailable,
     "httpx2.TimeoutException": ModelTimeout,
     "httpx2.HTTPError": ModelUnavailable,
+    "ssl.SSLError": ModelUnavailable,
+    "anyio.EndOfStream": ModelUnavailable,
     "builtins.TimeoutError": ModelTimeout,
     "builtins.ConnectionError": ModelUnavailable,
 }

@@ -1,15 +1,19 @@
 """Streams that join what waits: nothing is lost or changed, whatever comes and however slowly it is read."""
 
 import asyncio
+import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from itertools import pairwise
 
+import httpx2
+import openai
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from citewell.joining import JoiningQueue
-from citewell.models.deltas import LONGEST_HOLD_S, Delta, Pace, joined
+from citewell.models.deltas import LONGEST_HOLD_S, Delta, Pace, deltas_of, joined
 
 
 def delta(content: str | None = None, finish: str | None = None, **more: object) -> Delta:
@@ -134,3 +138,57 @@ async def test_a_queue_ends_after_what_waits() -> None:
         queue.put(number)
     queue.end()
     assert [number async for number in queue] == [3, 34]
+
+
+class Sent(httpx2.AsyncByteStream):
+    """A body in pieces; None: nothing more comes, though the connection stays."""
+
+    def __init__(self, pieces: Sequence[bytes | None]) -> None:
+        self._pieces = pieces
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self._pieces:
+            if piece is None:
+                await asyncio.Event().wait()
+            else:
+                yield piece
+
+
+async def received(*pieces: bytes | None) -> list[Delta]:
+    request = httpx2.Request("POST", "http://127.0.0.1/v1/chat/completions")
+    response = httpx2.Response(200, stream=Sent(pieces), request=request)
+    async with asyncio.timeout(5):
+        return [one async for one in deltas_of(response)]
+
+
+@given(
+    st.lists(st.text(max_size=5), max_size=6),
+    st.sampled_from(["\n", "\r\n", "\r"]),
+    st.lists(st.integers(0, 400), max_size=8),
+)
+def test_a_stream_reads_the_same_however_its_bytes_are_cut(words: list[str], end: str, cuts: list[int]) -> None:
+    sent = [delta(word) for word in words]
+    events = [f": still here{end}{end}", *(f"event: x{end}data: {json.dumps(one)}{end}{end}" for one in sent)]
+    body = "".join([*events, f"data: [DONE]{end}{end}"]).encode()
+    bounds = sorted({0, *(cut for cut in cuts if cut < len(body)), len(body)})
+    pieces = [body[left:right] for left, right in pairwise(bounds)]
+    assert asyncio.run(received(*pieces)) == sent
+
+
+async def test_a_stream_ends_when_it_says_so_and_a_cut_one_loses_only_what_is_not_whole() -> None:
+    assert await received(b'data: {"a": 1}\n\ndata: [DONE]\n\n', None) == [{"a": 1}]
+    assert await received(b'data: {"a":\ndata: 1}\n\ndata: {"b"') == [{"a": 1}]
+
+
+@pytest.mark.parametrize(
+    ("data", "fault"),
+    [
+        (b'{"error": {"message": "out of memory"}}', "out of memory"),
+        (b'{"error": "no"}', "An error occurred"),
+        (b"<html>", "not a JSON object"),
+        (b"[1]", "not a JSON object"),
+    ],
+)
+async def test_a_stream_that_goes_wrong_says_so(data: bytes, fault: str) -> None:
+    with pytest.raises(openai.APIError, match=fault):
+        await received(b"data: " + data + b"\n\n")
