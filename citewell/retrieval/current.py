@@ -6,12 +6,14 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, TypeVar, cast
 
 from citewell.errors import IndexMismatch, IngestBusy
 from citewell.retrieval.generation import Generation
 from citewell.retrieval.generations import Generations
 from citewell.settings import Settings
+
+T = TypeVar("T")
 
 
 class Run(Protocol):
@@ -56,13 +58,37 @@ class Current:
             IndexMismatch: It was built with other settings.
         """
         opened = await self._current()
+        async with self._using(opened):
+            yield opened.generation
+
+    @asynccontextmanager
+    async def _using(self, opened: _Opened) -> AsyncIterator[None]:
         opened.users += 1
         try:
-            yield opened.generation
+            yield
         finally:
             opened.users -= 1
             if opened.retired and not opened.users:
                 await asyncio.shield(self._run(opened.close))
+
+    async def read(self, call: Callable[[Generation], T]) -> T:
+        """What `call` makes of the current generation, in a thread: in the same one that finds out which is current, since
+        going to a thread and back is a good part of what a short call takes.
+
+        Raises:
+            IndexMismatch: It was built with other settings.
+        """
+
+        def look(opened: _Opened) -> list[T]:
+            is_current = self.writing or opened.generation.name == (self.pinned or self.generations.current())
+            return [call(opened.generation)] if is_current else []
+
+        while True:
+            opened = self._opened or await self._current()
+            async with self._using(opened):
+                if found := await self._run(look, opened):
+                    return cast("T", found[0])
+            await self._current()
 
     @asynccontextmanager
     async def lock(self, wait_s: float) -> AsyncIterator[None]:

@@ -107,12 +107,13 @@ class Index:
         """
         tree = parse(where)
         trace = Trace() if trace is None else trace
-        async with self._deadline(), self._current.reading() as generation:
+        async with self._deadline():
             with trace.stage("embed"):
                 encoded = await self._encode(question)
-            search = Search(generation, trace)
-            return await self._run(
-                search, question, encoded.vectors[0], candidates=candidates, where=tree, access=access
+            return await self._current.read(
+                lambda generation: Search(generation, trace)(
+                    question, encoded.vectors[0], candidates=candidates, where=tree, access=access
+                )
             )
 
     async def rerank(
@@ -140,9 +141,11 @@ class Index:
             elif self._settings.reranker == "none":
                 ranked = list(candidates)
             else:
-                async with self._deadline(), self._current.reading() as generation:
+                async with self._deadline():
                     encoded = await self._encode(question)
-                    ranked = await self._run(by_late_interaction, generation, encoded, candidates)
+                    ranked = await self._current.read(
+                        lambda generation: by_late_interaction(generation, encoded, candidates)
+                    )
         trace.reranked(ranked, candidates, top_k)
         return ranked[:top_k]
 
@@ -201,8 +204,8 @@ class Index:
             whole = json.dumps([generation.name, revision, generation.store_revision, seen])
             return hashlib.sha256(whole.encode()).hexdigest()
 
-        async with self._deadline(), self._current.reading() as generation:
-            return await self._run(read, generation)
+        async with self._deadline():
+            return await self._current.read(read)
 
     async def stats(self) -> dict[str, object]:
         """`sources`, `chunks`, `bytes` on disk, `generation`, `fingerprint`."""
@@ -332,8 +335,8 @@ class Index:
             with generation.catalog.reading() as snapshot:
                 return call(snapshot)
 
-        async with self._deadline(), self._current.reading() as generation:
-            return await self._run(read, generation)
+        async with self._deadline():
+            return await self._current.read(read)
 
     @asynccontextmanager
     async def _deadline(self) -> AsyncIterator[None]:
