@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import orjson
@@ -81,19 +81,22 @@ async def deltas_of(response: httpx2.Response) -> AsyncGenerator[Delta, None]:
         httpx2.RequestError: The connection was lost, or silent for too long.
     """
     rest = b""
-    async with contextlib.aclosing(response.aiter_bytes()) as chunks:
-        async for chunk in chunks:
-            *events, rest = _EVENT_END.split(rest + chunk)
-            for event in events:
-                data = b"\n".join(line[5:] for line in event.splitlines() if line.startswith(b"data:")).strip()
-                if data.startswith(b"[DONE]"):
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(_REST_S):
-                            async for _ in chunks:
-                                pass
-                    return
-                if data:  # else a comment, which keeps the connection alive
-                    yield _delta(data, response)
+    try:
+        async with contextlib.aclosing(response.aiter_bytes()) as chunks:
+            async for chunk in chunks:
+                *events, rest = _EVENT_END.split(rest + chunk)
+                for event in events:
+                    data = b"\n".join(line[5:] for line in event.splitlines() if line.startswith(b"data:")).strip()
+                    if data.startswith(b"[DONE]"):
+                        with contextlib.suppress(TimeoutError):
+                            async with asyncio.timeout(_REST_S):
+                                async for _ in chunks:
+                                    pass
+                        return
+                    if data:  # else a comment, which keeps the connection alive
+                        yield _delta(data, response)
+    finally:
+        await response.aclose()  # whoever leaves ends the model's work at once, and pays for no more of it
 
 
 def _delta(data: bytes, response: httpx2.Response) -> Delta:
@@ -111,8 +114,8 @@ def _delta(data: bytes, response: httpx2.Response) -> Delta:
     return delta
 
 
-async def joined(deltas: AsyncIterator[Delta]) -> AsyncGenerator[Delta, None]:
-    """Pass deltas on, those that have come while the reader was busy as one.
+async def joined(deltas: AsyncGenerator[Delta, None]) -> AsyncGenerator[Delta, None]:
+    """Pass deltas on, those that have come while the reader was busy as one. Closes `deltas` when it is closed.
 
     Raises:
         Exception: What `deltas` raises, after everything that came before it.
@@ -122,12 +125,13 @@ async def joined(deltas: AsyncIterator[Delta]) -> AsyncGenerator[Delta, None]:
     async def read() -> None:
         pace, has_begun = Pace(), False
         try:
-            async for delta in deltas:
-                if has_begun:
-                    await pace.hold()
-                queue.put(delta)
-                has_begun = has_begun or _has_text(delta)
-                pace.passed()
+            async with contextlib.aclosing(deltas):
+                async for delta in deltas:
+                    if has_begun:
+                        await pace.hold()
+                    queue.put(delta)
+                    has_begun = has_begun or _has_text(delta)
+                    pace.passed()
         finally:
             queue.end()
 

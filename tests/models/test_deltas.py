@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from itertools import pairwise
 
 import httpx2
@@ -21,7 +21,7 @@ def delta(content: str | None = None, finish: str | None = None, **more: object)
     return {"id": "1", "choices": [{"index": 0, "delta": text | more, "finish_reason": finish}]}
 
 
-async def stream(deltas: list[Delta], pauses: list[bool]) -> AsyncIterator[Delta]:
+async def stream(deltas: list[Delta], pauses: list[bool]) -> AsyncGenerator[Delta, None]:
     for one, pause in zip(deltas, pauses, strict=True):
         if pause:
             await asyncio.sleep(0)
@@ -37,7 +37,7 @@ async def test_tokens_that_come_together_go_on_together() -> None:
 async def test_a_reader_that_keeps_up_gets_each_token_as_it_comes() -> None:
     arrived: asyncio.Queue[Delta] = asyncio.Queue()
 
-    async def slowly() -> AsyncIterator[Delta]:
+    async def slowly() -> AsyncGenerator[Delta, None]:
         for _ in range(3):
             yield await arrived.get()
 
@@ -50,7 +50,7 @@ async def test_a_reader_that_keeps_up_gets_each_token_as_it_comes() -> None:
 
 
 async def test_tokens_gather_while_the_event_loop_is_late() -> None:
-    async def evenly() -> AsyncIterator[Delta]:  # as a socket: what has come meanwhile is there at once
+    async def evenly() -> AsyncGenerator[Delta, None]:  # as a socket: what has come meanwhile is there at once
         begun, sent = time.perf_counter(), 0
         while sent < 40:
             await asyncio.sleep(0.005)
@@ -93,7 +93,7 @@ async def test_what_is_not_plain_text_stays_alone() -> None:
 
 
 async def test_a_fault_comes_after_everything_before_it() -> None:
-    async def broken() -> AsyncIterator[Delta]:
+    async def broken() -> AsyncGenerator[Delta, None]:
         yield delta("a")
         raise ConnectionError("gone")
 
@@ -106,7 +106,7 @@ async def test_a_fault_comes_after_everything_before_it() -> None:
 async def test_leaving_ends_the_reading() -> None:
     ended = asyncio.Event()
 
-    async def endless() -> AsyncIterator[Delta]:
+    async def endless() -> AsyncGenerator[Delta, None]:
         try:
             yield delta("a")
             await asyncio.Event().wait()
@@ -115,6 +115,28 @@ async def test_leaving_ends_the_reading() -> None:
 
     reading = joined(endless())
     await anext(reading)
+    await reading.aclose()
+    assert ended.is_set()
+
+
+async def test_leaving_while_a_token_is_held_back_ends_the_reading_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    held, ended = asyncio.Event(), asyncio.Event()
+
+    async def hold(_: Pace) -> None:
+        held.set()
+        await asyncio.Event().wait()
+
+    async def endless() -> AsyncGenerator[Delta, None]:
+        try:
+            while True:
+                yield delta("a")
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(Pace, "hold", hold)
+    reading = joined(endless())
+    await anext(reading)
+    await held.wait()
     await reading.aclose()
     assert ended.is_set()
 
