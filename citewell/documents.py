@@ -66,3 +66,6 @@ class ScoredChunk:
     """0..1, higher is better; what that means is the stage's that set it."""
     evidence: Mapping[str, float] = field(default_factory=dict)
     """Raw figures by name, for the trace: `dense`, `keyword`, `fused`, `maxsim`, and `<name>_rank` (from 1)."""
+    suspicion: float | None = None
+    """0..1, how much of an instruction to the assistant the guard, as it is now, saw in the chunk when it was ingested;
+    None where it has not judged it."""

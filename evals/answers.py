@@ -137,7 +137,7 @@ class Turn:
         where: dict[str, object] | None = {"title": {"$ne": without}} if without else None
         found = await self._index.search(asked.text, candidates=self._settings.candidates, where=where)
         kept = await self._index.rerank(asked.text, found, top_k=self._settings.top_k)
-        confidence = await self._evidence.confidence(asked.text, kept)
+        confidence = self._evidence.confidence(asked.text, kept)
         text, citations = "", list[Citation]()
         if answer:
             shown = kept[: self._settings.top_n]

@@ -156,8 +156,7 @@ class Nodes:
             ranked = await self._parts.retriever.rerank(
                 state["standalone"], state["candidates"], top_k=top_k, trace=trace
             )
-            known = await self._parts.retriever.verdicts([scored.chunk.id for scored in ranked])
-            kept, quarantined = await self._parts.guards.screen_chunks(ranked, known)
+            kept, quarantined = await self._parts.guards.screen_chunks(ranked)
         metadata: dict[str, Any] = {
             "retrieved": len(state["candidates"]), "kept": len(kept), "quarantined": len(quarantined),
             "index": self._parts.retriever.generation, "cached": False,
@@ -194,7 +193,7 @@ class Nodes:
         if question != asked.text:
             metadata["standalone_question"] = question
         with _stage(runtime, "generate"):
-            confidence = await self._parts.evidence.confidence(question, sources) if sources else 0.0
+            confidence = self._parts.evidence.confidence(question, sources) if sources else 0.0
             metadata["confidence"] = round(confidence, 3)
             if not sources or not self._parts.evidence.is_supported(confidence):
                 answer = not_in_documents(sources)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 from typing import Final
 
 import structlog
@@ -87,18 +86,17 @@ class Guards:
         return await self._personal(question, score)
 
     async def screen_chunks(
-        self, chunks: Sequence[ScoredChunk], known: Mapping[str, float] = MappingProxyType({})
+        self, chunks: Sequence[ScoredChunk]
     ) -> tuple[list[ScoredChunk], list[tuple[ScoredChunk, Verdict]]]:
         """Divide retrieved chunks into those that may be used and those that address the assistant.
 
         Args:
-            chunks: In order.
-            known: Scores by chunk id that this scanner has given before; only the others are scanned.
+            chunks: In order. Only those without a `suspicion` are scanned.
 
         Returns:
             Kept chunks in their order, and the others each with its verdict.
         """
-        kept, quarantined = await self._divide(chunks, known)
+        kept, quarantined = await self._divide(chunks)
         if kept:
             metrics.judged("chunk", allow(), times=len(kept))
         for _, verdict in quarantined:
@@ -106,13 +104,13 @@ class Guards:
         return kept, quarantined
 
     async def _divide(
-        self, chunks: Sequence[ScoredChunk], known: Mapping[str, float]
+        self, chunks: Sequence[ScoredChunk]
     ) -> tuple[list[ScoredChunk], list[tuple[ScoredChunk, Verdict]]]:
         if self._scanner is None or not chunks:
             return list(chunks), []
-        scores = dict(known)
+        scores = {one.chunk.id: one.suspicion for one in chunks if one.suspicion is not None}
         undecided: Verdict | None = None
-        if new := [one.chunk for one in chunks if one.chunk.id not in known]:
+        if new := [one.chunk for one in chunks if one.suspicion is None]:
             try:
                 async with asyncio.timeout(GUARD_TIMEOUT_S):
                     found = await asyncio.to_thread(self._scanner.score_documents, [chunk.text for chunk in new])

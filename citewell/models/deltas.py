@@ -30,8 +30,10 @@ Delta = dict[str, Any]
 
 LONGEST_HOLD_S: Final = 0.1
 """Tokens gather for no longer, in seconds: ten frames a second still read as flowing text."""
-HOLD_FOR: Final = 10
-"""Tokens gather for so many times as long as the event loop was late, so that they take a small part of its time."""
+HOLD_FOR: Final = 20
+"""Tokens gather for so many times as long as the event loop is late, so that they take a small part of its time."""
+_NEW: Final = 0.2
+"""What the last time the loop was late counts beside all the times before: one quick pass says little of a busy loop."""
 _AT_ONCE_S: Final = 0.0005
 """Deltas with less time between them have come in one read of the socket."""
 _REST_S: Final = 0.25
@@ -45,6 +47,7 @@ class Completions(AsyncCompletions):
     def __init__(self, client: AsyncOpenAI) -> None:
         super().__init__(client)
         self._openai = client
+        self._pace = Lateness()
 
     async def create(self, **payload: Any) -> Any:
         """As the SDK's. A stream gives dictionaries; its retries, faults and deadlines are the SDK's."""
@@ -53,14 +56,15 @@ class Completions(AsyncCompletions):
         stream = await self._openai.post(
             "/chat/completions", body=payload, cast_to=object, stream=True, stream_cls=AsyncStream[object]
         )
-        return JoinedStream(stream)
+        return JoinedStream(stream, self._pace)
 
 
 class JoinedStream:
     """The deltas of a stream; those that wait for the reader become one. An asynchronous context manager."""
 
-    def __init__(self, stream: AsyncStream[Any]) -> None:
+    def __init__(self, stream: AsyncStream[Any], lateness: Lateness) -> None:
         self._stream = stream
+        self._lateness = lateness
 
     async def __aenter__(self) -> Self:
         return self
@@ -69,7 +73,7 @@ class JoinedStream:
         await self._stream.close()
 
     def __aiter__(self) -> AsyncGenerator[Delta, None]:
-        return joined(deltas_of(self._stream.response))
+        return joined(deltas_of(self._stream.response), self._lateness)
 
 
 async def deltas_of(response: httpx2.Response) -> AsyncGenerator[Delta, None]:
@@ -114,8 +118,12 @@ def _delta(data: bytes, response: httpx2.Response) -> Delta:
     return delta
 
 
-async def joined(deltas: AsyncGenerator[Delta, None]) -> AsyncGenerator[Delta, None]:
+async def joined(deltas: AsyncGenerator[Delta, None], lateness: Lateness | None = None) -> AsyncGenerator[Delta, None]:
     """Pass deltas on, those that have come while the reader was busy as one. Closes `deltas` when it is closed.
+
+    Args:
+        deltas: As they come.
+        lateness: What other streams of this event loop have found.
 
     Raises:
         Exception: What `deltas` raises, after everything that came before it.
@@ -123,7 +131,7 @@ async def joined(deltas: AsyncGenerator[Delta, None]) -> AsyncGenerator[Delta, N
     queue: JoiningQueue[Delta] = JoiningQueue(_join)
 
     async def read() -> None:
-        pace, has_begun = Pace(), False
+        pace, has_begun = Pace(lateness or Lateness()), False
         try:
             async with contextlib.aclosing(deltas):
                 async for delta in deltas:
@@ -145,11 +153,27 @@ async def joined(deltas: AsyncGenerator[Delta, None]) -> AsyncGenerator[Delta, N
         await asyncio.wait({reading})
 
 
+class Lateness:
+    """How late an event loop is, as all streams that are read in it have found."""
+
+    def __init__(self) -> None:
+        self._mean_s = 0.0
+
+    def note(self, late_s: float) -> None:
+        """The loop came so many seconds later than it was asked to."""
+        self._mean_s += _NEW * (late_s - self._mean_s)
+
+    @property
+    def hold_s(self) -> float:
+        """How long tokens should gather, in seconds, 0..LONGEST_HOLD_S."""
+        return min(LONGEST_HOLD_S, HOLD_FOR * self._mean_s) if self._mean_s > _AT_ONCE_S else 0.0
+
+
 class Pace:
     """Holds a stream up for as long as the event loop has too much to do, see `LONGEST_HOLD_S`."""
 
-    def __init__(self) -> None:
-        self._hold_s = 0.0
+    def __init__(self, lateness: Lateness) -> None:
+        self._lateness = lateness
         self._passed = 0.0
 
     async def hold(self) -> None:
@@ -157,9 +181,9 @@ class Pace:
         began = time.perf_counter()
         if began - self._passed < _AT_ONCE_S:
             return
-        await asyncio.sleep(self._hold_s)
-        late_s = time.perf_counter() - began - self._hold_s
-        self._hold_s = min(LONGEST_HOLD_S, HOLD_FOR * late_s) if late_s > _AT_ONCE_S else 0.0
+        hold_s = self._lateness.hold_s
+        await asyncio.sleep(hold_s)
+        self._lateness.note(time.perf_counter() - began - hold_s)
 
     def passed(self) -> None:
         """Note that a delta has gone on."""

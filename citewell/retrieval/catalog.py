@@ -91,6 +91,15 @@ class Catalog:
         finally:
             self.give_back(snapshot)
 
+    @contextmanager
+    def glance(self) -> Iterator[Snapshot]:
+        """The catalog for a single question, which needs no transaction to be answered out of one state."""
+        connection = self._connection()
+        try:
+            yield Snapshot(connection)
+        finally:
+            self._idle.put(connection)
+
     def take(self) -> Snapshot:
         """As `reading`, for callers that cannot use a block: `give_back` what this returns."""
         connection = self._connection()

@@ -6,14 +6,14 @@ import sqlite3
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from citewell.documents import Chunk, Source
+from citewell.documents import Chunk, ScoredChunk, Source
 from citewell.models import Encoded
 from citewell.retrieval import maxsim
 from citewell.retrieval.catalog import Catalog, Replacement
@@ -126,11 +126,17 @@ class Generation:
 
     def token_vectors(self, ids: Sequence[str]) -> dict[str, maxsim.Packed]:
         """Packed token vectors by chunk id; a chunk that is gone, or has none, is left out."""
-        with self.catalog.reading() as snapshot:
+        with self.catalog.glance() as snapshot:
             spans = snapshot.token_spans(ids)
         return {
             id_: maxsim.unpack(data) for id_, data in zip(spans, self.tokens.read(list(spans.values())), strict=True)
         }
+
+    def judged(self, chunks: Sequence[ScoredChunk], guard: str) -> list[ScoredChunk]:
+        """The chunks, each with what this guard found when they were ingested."""
+        with self.catalog.glance() as snapshot:
+            found = snapshot.verdicts([one.chunk.id for one in chunks], guard)
+        return [replace(one, suspicion=found.get(one.chunk.id)) for one in chunks]
 
     # --- writing --------------------------------------------------------------------------------
 

@@ -26,10 +26,20 @@ class Generations:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._pointer = str(folder / "current")
+        self._known: tuple[tuple[int, int], str | None] | None = None
 
     def current(self) -> str | None:
         """The generation that readers use; None before the first."""
-        return self._read("current")
+        try:
+            stat = os.stat(self._pointer)  # asked by every read of the index, where a Path costs as much again
+        except FileNotFoundError:
+            return None
+        # Replaced, never changed: the same file says the same.
+        file, known = (stat.st_ino, stat.st_mtime_ns), self._known
+        if known is None or known[0] != file:
+            known = self._known = file, self._read("current")
+        return known[1]
 
     def building(self) -> str | None:
         """The generation that a rebuild was filling when it ended or was killed."""

@@ -56,7 +56,7 @@ class Index:
         settings: Where the index lies, which store, how chunks are cut.
         embedder: Not closed by the index.
         cross_encoder: Reranks in place of late interaction. Not closed by the index.
-        guard: Judges chunks when `judge` is called; what it found stands in `verdicts`.
+        guard: Judges chunks when `judge` is called; what it found comes with what `rerank` keeps.
         pinned: A generation to stay with, whatever is current; for the index that a rebuild fills.
         """
         self._settings = settings
@@ -128,7 +128,8 @@ class Index:
             trace: Filled with how it came about.
 
         Returns:
-            By descending score, 0..1, comparable within one question. Chunks that were replaced meanwhile are gone.
+            By descending score, 0..1, comparable within one question, each with what the guard found when it was ingested
+            (`suspicion`). Chunks that were replaced meanwhile are gone.
         """
         trace = Trace() if trace is None else trace
         if not candidates:
@@ -137,17 +138,21 @@ class Index:
             if self._cross_encoder is not None:
                 async with self._deadline():
                     scores = await self._cross_encoder.rerank(question, [one.chunk.text for one in candidates])
-                ranked = in_order(candidates, scores, cross_encoder=scores)
-            elif self._settings.reranker == "none":
-                ranked = list(candidates)
+                given = in_order(candidates, scores, cross_encoder=scores)
             else:
-                async with self._deadline():
-                    encoded = await self._encode(question)
-                    ranked = await self._current.read(
-                        lambda generation: by_late_interaction(generation, encoded, candidates)
-                    )
+                given = list(candidates)
+            late = self._cross_encoder is None and self._settings.reranker == "maxsim"
+
+            def order(generation: Generation) -> tuple[list[ScoredChunk], list[ScoredChunk]]:
+                ranked = by_late_interaction(generation, encoded, given) if encoded else given
+                kept = ranked[:top_k]
+                return ranked, generation.judged(kept, self._guard.fingerprint) if self._guard else kept
+
+            async with self._deadline():
+                encoded = await self._encode(question) if late else None
+                ranked, kept = await self._current.read(order)
         trace.reranked(ranked, candidates, top_k)
-        return ranked[:top_k]
+        return kept
 
     # --- reading --------------------------------------------------------------------------------
 
@@ -176,14 +181,6 @@ class Index:
         """The chunks with these ids, in the order given; ids that do not exist are left out."""
         found = await self._read(lambda snapshot: snapshot.entries_by_id(ids))
         return [found[id_].chunk for id_ in ids if id_ in found]
-
-    async def verdicts(self, ids: Sequence[str]) -> dict[str, float]:
-        """By chunk id, the score (0..1) that the guard gave when the chunk was ingested. Chunks that it, as it is now, has
-        not judged are left out."""
-        if self._guard is None or not ids:
-            return {}
-        guard = self._guard.fingerprint
-        return await self._read(lambda snapshot: snapshot.verdicts(ids, guard))
 
     async def view(self, access: frozenset[str] | None) -> str:
         """What can be found now by a caller with these labels: equal for two callers, or at two moments, only if every

@@ -10,7 +10,8 @@ learned (`python -m evals.train_questions`), which asks nothing of what is store
 stands in `docs/retrieval-quality.md`.
 """
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -40,6 +41,8 @@ _THRESHOLDS = (_LEVELS[1:] + _LEVELS[:-1]) / 2
 _SHIFTS = np.array([0, 2, 4, 6], np.uint8)
 _DECODED = _LEVELS[(np.arange(256)[:, None] >> _SHIFTS) & 3]
 """[256, 4]: the four numbers in a byte."""
+_TABLE = _DECODED.view(np.complex128).ravel()
+"""[256]: the same as one number each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,23 +165,61 @@ def score(query: Query, chunks: Sequence[Packed]) -> Floats:
 def _compared(query: Query, chunks: Sequence[Packed]) -> tuple[Floats, Floats]:
     """[chunks] MaxSim, and [chunks, DIMENSIONS] the sum of each chunk's token vectors.
 
-    One chunk after the other: its decoded vectors, about 75 KB, stay in the core's cache, which takes 30 % less time
-    than all of them in one matrix.
+    Many chunks at a time, although one after the other, whose decoded vectors stay in the core's cache, takes a quarter
+    less: every call into NumPy gives the interpreter's lock away, and a thread of a busy service waits to get it back
+    (50 candidates beside 16 clients: 37 ms one after the other, 18 ms in two groups).
     """
     scores = np.zeros(len(chunks), np.float32)
     sums = np.zeros((len(chunks), DIMENSIONS), np.float32)
     questions = np.ascontiguousarray(query.vectors.T)
-    # Four floats are fetched as one 16-byte number, which takes half the time.
-    table = _DECODED.view(np.complex128).ravel()
-    for i, chunk in enumerate(chunks):
-        if not len(chunk):
-            continue
-        decoded = np.take(table, chunk.codes).view(np.float32)  # still without the scales
-        scales = chunk.scales.astype(np.float32)
+    for some in _groups([len(chunk) for chunk in chunks]):
+        codes = np.concatenate([chunks[i].codes for i in some])
+        scales = np.concatenate([chunks[i].scales for i in some]).astype(np.float32)
+        ends = np.cumsum([len(chunks[i]) for i in some])
+        starts = np.concatenate([[0], ends[:-1]])
+        decoded = _decode(codes)  # still without the scales
         if len(query.weights):
-            scores[i] = (decoded @ questions * scales[:, None]).max(axis=0) @ query.weights
-        sums[i] = scales @ decoded
+            alike = decoded @ questions
+            alike *= scales[:, None]
+            scores[some] = np.maximum.reduceat(alike, starts) @ query.weights
+        own = np.zeros(
+            (len(some), len(codes)), np.float32
+        )  # each chunk's scales in its own row, so that one product adds up
+        for row, (start, end) in enumerate(zip(starts, ends, strict=True)):
+            own[row, start:end] = scales[start:end]
+        sums[some] = own @ decoded
     return scores, sums
+
+
+_AT_ONCE = 3000
+"""Tokens compared at once, about: 3 MB of decoded vectors."""
+_scratch = threading.local()
+
+
+def _groups(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Places of chunks to be compared at once, given how many tokens each has; those without any are left out."""
+    some: list[int] = []
+    tokens = 0
+    for place, length in enumerate(lengths):
+        if length:
+            some.append(place)
+            tokens += length
+        if tokens >= _AT_ONCE:
+            yield some
+            some, tokens = [], 0
+    if some:
+        yield some
+
+
+def _decode(codes: NDArray[np.uint8]) -> Floats:
+    """[tokens, DIMENSIONS] without the scales, in memory that this thread uses again at the next call: new pages from the
+    system take longer than the numbers that go there."""
+    space: NDArray[np.complex128] | None = getattr(_scratch, "space", None)
+    if space is None or len(space) < len(codes):
+        space = _scratch.space = np.empty((len(codes) * 5 // 4, PACKED_BYTES), np.complex128)
+    # Four floats are fetched as one 16-byte number, which takes half the time; no byte is out of the table's range.
+    numbers: Floats = np.take(_TABLE, codes, out=space[: len(codes)], mode="clip").view(np.float32)
+    return numbers
 
 
 def decoded(chunk: Packed) -> Floats:

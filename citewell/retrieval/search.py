@@ -88,7 +88,7 @@ class Search:
 
     def _look_up(self, snapshot: Snapshot, keys: Iterable[int]) -> tuple[dict[int, Entry], bool]:
         """What the snapshot knows of the keys, and whether a clean-up has begun since it was taken."""
-        with self._generation.catalog.reading() as now:
+        with self._generation.catalog.glance() as now:
             cleaned = now.cleanings() != snapshot.cleanings()
         return snapshot.entries(keys), cleaned
 

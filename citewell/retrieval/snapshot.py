@@ -10,13 +10,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+import orjson
+
 from citewell.documents import Chunk, Source
 from citewell.errors import SourceNotFound
 
-_CHUNK = """SELECT chunks.key, chunks.id, sources.uri, sources.title, chunks.text, chunks.start, chunks."end",
+_CHUNK = """chunks.key, chunks.id, sources.uri, sources.title, chunks.text, chunks.start, chunks."end",
     chunks.position, chunks.page, chunks.headings, sources.type, sources.date, sources.tags, sources.access,
-    chunks.digest, chunks.token_start, chunks.token_bytes
-    FROM chunks JOIN sources ON sources.number = chunks.source """
+    hex(chunks.digest), chunks.token_start, chunks.token_bytes"""
+_OF_SOURCES = "FROM chunks JOIN sources ON sources.number = chunks.source "
 
 _SOURCE = "SELECT uri, title, type, sha256, size_bytes, date, tags, access, pages FROM sources "
 
@@ -45,6 +47,7 @@ class Snapshot:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
+        self._values: dict[str, object] | None = None
 
     def end(self) -> None:
         self.connection.execute("COMMIT")
@@ -70,22 +73,23 @@ class Snapshot:
 
     def entries(self, keys: Iterable[int]) -> dict[int, Entry]:
         """Those of the keys that exist."""
-        return {row[0]: _entry(row) for row in _in(self.connection, _CHUNK + "WHERE chunks.key IN", list(keys))}
+        rows = _all(self.connection, _CHUNK, _OF_SOURCES + "WHERE chunks.key IN", list(keys))
+        return {row[0]: _entry(row) for row in rows}
 
     def entries_by_id(self, ids: Sequence[str]) -> dict[str, Entry]:
-        found = (_entry(row) for row in _in(self.connection, _CHUNK + "WHERE chunks.id IN", ids))
+        found = map(_entry, _all(self.connection, _CHUNK, _OF_SOURCES + "WHERE chunks.id IN", ids))
         return {entry.chunk.id: entry for entry in found}
 
     def token_spans(self, ids: Sequence[str]) -> dict[str, tuple[int, int]]:
         """By chunk id, where its packed token vectors lie in the token file: first byte and length. None without any."""
-        sql = "SELECT id, token_start, token_bytes FROM chunks WHERE token_bytes > 0 AND id IN"
-        return {id_: (start, length) for id_, start, length in _in(self.connection, sql, ids)}
+        rows = _all(self.connection, "id, token_start, token_bytes", "FROM chunks WHERE token_bytes > 0 AND id IN", ids)
+        return {id_: (start, length) for id_, start, length in rows}
 
     def verdicts(self, ids: Sequence[str], guard: str) -> dict[str, float]:
         """By chunk id, the score that this guard gave; chunks it has not judged are left out."""
-        sql = """SELECT chunks.id, verdicts.score, verdicts.guard FROM chunks
-            JOIN verdicts ON verdicts.key = chunks.key WHERE chunks.id IN"""
-        return {id_: score for id_, score, by in _in(self.connection, sql, ids) if by == guard}
+        verdict = "chunks.id, verdicts.score, verdicts.guard"
+        where = "FROM chunks JOIN verdicts ON verdicts.key = chunks.key WHERE chunks.id IN"
+        return {id_: score for id_, score, by in _all(self.connection, verdict, where, ids) if by == guard}
 
     def unjudged(self, guard: str, *, sources: Sequence[str] | None, after: int, limit: int) -> dict[int, str]:
         """Text by key of chunks that this guard has not judged: of these sources or of all, keys above `after`, in order."""
@@ -100,11 +104,11 @@ class Snapshot:
 
     def holders(self, digests: Iterable[bytes]) -> dict[bytes, list[tuple[str, tuple[str, ...]]]]:
         """By digest, the sources that hold such a chunk, each with its access labels, in order of uri."""
-        sql = """SELECT DISTINCT chunks.digest, sources.uri, sources.access
-            FROM chunks JOIN sources ON sources.number = chunks.source WHERE chunks.digest IN"""
+        where = _OF_SOURCES + "WHERE chunks.digest IN"
+        rows = _all(self.connection, "hex(chunks.digest), sources.uri, sources.access", where, list(digests))
         found: dict[bytes, list[tuple[str, tuple[str, ...]]]] = {}
-        for mark, uri, access in sorted(_in(self.connection, sql, list(digests))):
-            found.setdefault(mark, []).append((uri, _words(access)))
+        for mark, uri, access in sorted(set(map(tuple, rows))):
+            found.setdefault(bytes.fromhex(mark), []).append((uri, _words(access)))
         return found
 
     def access_sets(self) -> list[str]:
@@ -151,16 +155,25 @@ class Snapshot:
         return sorted(keys)
 
     def _meta(self, name: str) -> object:
-        return self.connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()[0]
+        if self._values is None:
+            (values,) = self.connection.execute("SELECT json_group_object(name, value) FROM meta").fetchone()
+            self._values = orjson.loads(values)
+        return self._values[name]
 
 
-def _in(connection: sqlite3.Connection, sql: str, values: Sequence[object]) -> Iterator[tuple]:  # type: ignore[type-arg]  # rows of several shapes
+def _all(connection: sqlite3.Connection, columns: str, where: str, values: Sequence[object]) -> Iterator[list]:  # type: ignore[type-arg]  # rows of several shapes
+    """The columns of all rows that `where` finds, which ends in IN.
+
+    SQLite writes them as one JSON text: between two rows Python's module gives the interpreter's lock away, and a thread of
+    a busy service waits to get it back (16 clients, 170 rows a search: most of its 40 ms).
+    """
     for start in range(0, len(values), 500):  # SQLite's bound on parameters was 999 for long
         some = values[start : start + 500]
-        yield from connection.execute(f"{sql} ({','.join('?' * len(some))})", some)
+        sql = f"SELECT json_group_array(json_array({columns})) {where} ({','.join('?' * len(some))})"
+        yield from orjson.loads(connection.execute(sql, some).fetchone()[0])
 
 
-def _entry(row: tuple) -> Entry:  # type: ignore[type-arg]  # a row of _CHUNK
+def _entry(row: list) -> Entry:  # type: ignore[type-arg]  # a row of _CHUNK
     (
         key,
         id_,
@@ -184,7 +197,7 @@ def _entry(row: tuple) -> Entry:  # type: ignore[type-arg]  # a row of _CHUNK
         id=id_, source=uri, title=title, text=text, start=start, end=end, index=position, page=page,
         headings=_words(headings), type=type_, date=date, tags=_words(tags), access=_words(access),
     )  # fmt: skip
-    return Entry(key, chunk, mark, first, count)
+    return Entry(key, chunk, bytes.fromhex(mark), first, count)
 
 
 def _source(row: tuple) -> Source:  # type: ignore[type-arg]  # a row of _SOURCE

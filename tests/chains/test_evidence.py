@@ -50,17 +50,17 @@ async def test_what_is_there_is_told_from_what_is_not(index: Index) -> None:
         "What is the boiling point of mercury?",
         "Which team won the 1998 World Cup?",
     ]
-    yes = [await evidence.confidence(question, await found(index, question)) for question in there]
-    no = [await evidence.confidence(question, await found(index, question)) for question in absent]
+    yes = [evidence.confidence(question, await found(index, question)) for question in there]
+    no = [evidence.confidence(question, await found(index, question)) for question in absent]
     assert all(map(evidence.is_supported, yes)), yes
     assert not any(map(evidence.is_supported, no)), no
 
 
 async def test_confidence_is_a_probability_and_none_without_chunks(index: Index) -> None:
     evidence = Evidence(MiniLM(threads=1))
-    assert await evidence.confidence("Anything?", []) == 0
+    assert evidence.confidence("Anything?", []) == 0
     for question in ("?", "bread " * 500, "\u65e5\u672c\u8a9e"):
-        assert 0 <= await evidence.confidence(question, await found(index, question)) <= 1
+        assert 0 <= evidence.confidence(question, await found(index, question)) <= 1
 
 
 async def test_every_sign_is_given_and_finite(index: Index) -> None:
@@ -74,4 +74,4 @@ async def test_without_late_interaction_the_words_decide(index: Index) -> None:
     question = "When did the oil crisis begin?"
     searched = await index.search(question)
     assert "maxsim" not in searched[0].evidence
-    assert evidence.is_supported(await evidence.confidence(question, searched))
+    assert evidence.is_supported(evidence.confidence(question, searched))

@@ -113,13 +113,14 @@ async def test_a_chunk_is_scanned_once(embedder: MiniLM) -> None:
 async def test_a_known_score_is_used_and_only_the_rest_is_scanned(embedder: MiniLM) -> None:
     counted = Counting(embedder)
     guards = Guards(make_settings(), InjectionScanner(counted, load_heads()[0]), Detector())
-    good, bad, new = scored(HONEST, "good"), scored(HONEST, "bad"), scored(HONEST + " It is white.", "new")
-    kept, quarantined = await guards.screen_chunks([good, bad], {"good": 0.1, "bad": 0.99})
+    good, bad = replace(scored(HONEST, "good"), suspicion=0.1), replace(scored(HONEST, "bad"), suspicion=0.99)
+    new = scored(HONEST + " It is white.", "new")
+    kept, quarantined = await guards.screen_chunks([good, bad])
     assert (kept, [chunk for chunk, _ in quarantined], counted.calls) == ([good], [bad], 0)
-    assert (await guards.screen_chunks([good, new], {"good": 0.1}))[0] == [good, new]
+    assert (await guards.screen_chunks([good, new]))[0] == [good, new]
     assert counted.calls == 1
     broken = Guards(make_settings(), InjectionScanner(Broken(embedder), load_heads()[0]), Detector())
-    kept, quarantined = await broken.screen_chunks([good, new], {"good": 0.1})
+    kept, quarantined = await broken.screen_chunks([good, new])
     assert (kept, [verdict.rule for _, verdict in quarantined]) == ([good], ["undecided"])
 
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from citewell.joining import JoiningQueue
-from citewell.models.deltas import LONGEST_HOLD_S, Delta, Pace, deltas_of, joined
+from citewell.models.deltas import LONGEST_HOLD_S, Delta, Lateness, Pace, deltas_of, joined
 
 
 def delta(content: str | None = None, finish: str | None = None, **more: object) -> Delta:
@@ -74,7 +74,7 @@ async def test_tokens_gather_while_the_event_loop_is_late() -> None:
 
 
 async def test_the_first_words_are_not_held_up() -> None:
-    pace = Pace()
+    pace = Pace(Lateness())
     await pace.hold()
     begun = time.perf_counter()
     for _ in range(20):
