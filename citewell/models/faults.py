@@ -95,6 +95,18 @@ OTHERS: Mapping[str, Fault] = {
     "builtins.ConnectionError": ModelUnavailable,
 }
 _FAULTS: Mapping[str, Fault] = {**OPENAI, **ANTHROPIC, **OTHERS}
+AIOHTTP: Mapping[str, Fault] = {
+    "aiohttp.ServerTimeoutError": ModelTimeout,
+    "aiohttp.ClientError": ModelUnavailable,
+}
+"""What OpenAI's requests travel on. Its exceptions are looked for among the causes: the transport in between takes a refused
+connection, and one that broke, for a timeout."""
+_NEVER_REACHED = {
+    "aiohttp.ClientConnectorError", "aiohttp.ConnectionTimeoutError",
+    "httpx.ConnectError", "httpx.ConnectTimeout", "httpx.PoolTimeout",
+    "httpx2.ConnectError", "httpx2.ConnectTimeout", "httpx2.PoolTimeout",
+}  # fmt: skip
+"""What says that no request was sent. aiohttp's word is heard first, as above."""
 
 _BY_STATUS: Mapping[int, tuple[Fault, str]] = {
     401: (ModelRefused, "The model's provider does not accept this service's key."),
@@ -139,9 +151,10 @@ def translate(exc: Exception) -> CitewellError | None:
     """The error to show for a client library's exception; None when it is no such exception."""
     if isinstance(exc, CitewellError):
         return None
-    fault = next((_FAULTS[name] for name in map(_name, type(exc).__mro__) if name in _FAULTS), None)
+    fault = _fault(exc, _FAULTS)
     if fault is None:
         return None
+    fault = next((found for cause in _causes(exc) if (found := _fault(cause, AIOHTTP))), fault)
     status = getattr(exc, "status_code", None)
     status = status if isinstance(status, int) else None
     if isinstance(exc, ContextOverflowError) or (status in (400, 413, 422, 500) and _OVERFLOW.search(str(exc))):
@@ -182,12 +195,9 @@ def is_free(error: CitewellError) -> bool:
         return True
     if (status := _status(error)) is not None:
         return status >= 400 and status not in (408, 504)
-    cause: BaseException | None = error.__cause__
-    while cause is not None:
-        if type(cause).__name__ in ("ConnectError", "ConnectTimeout", "PoolTimeout"):  # of httpx and its successor
-            return True
-        cause = cause.__cause__ or cause.__context__
-    return False
+    causes = list(_causes(error))
+    carried = [cause for cause in causes if _fault(cause, AIOHTTP)]
+    return any(name in _NEVER_REACHED for cause in carried or causes for name in map(_name, type(cause).__mro__))
 
 
 def asked_pause_s(error: CitewellError) -> float | None:
@@ -204,6 +214,18 @@ def asked_pause_s(error: CitewellError) -> float | None:
 def _status(error: CitewellError) -> int | None:
     status = getattr(error.__cause__, "status_code", None)
     return status if isinstance(status, int) else None
+
+
+def _fault(exc: BaseException, table: Mapping[str, Fault]) -> Fault | None:
+    return next((table[name] for name in map(_name, type(exc).__mro__) if name in table), None)
+
+
+def _causes(exc: BaseException) -> Iterator[BaseException]:
+    """What led to an exception, the last cause first."""
+    cause = exc.__cause__ or exc.__context__
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
 
 
 def _name(cls: type) -> str:

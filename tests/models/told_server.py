@@ -52,6 +52,9 @@ class ToldServer:
             else:
                 await asyncio.sleep(self.pause_s)
                 self._say(writer, body, is_cut=deed == "cut")
+                if deed == "cut":  # a word that is overtaken by the end of its connection was never said
+                    await writer.drain()
+                    await asyncio.sleep(0.1)
             await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass  # the client left
