@@ -20,7 +20,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help="Look into th
 
 COLUMNS = (
     ("dense", "dense_rank"), ("keyword", "keyword_rank"), ("fused", "fused_rank"), ("maxsim", None),
-    ("cross_encoder", None), ("score", "rerank_rank"),
+    ("stretch", None), ("cross_encoder", None), ("score", "rerank_rank"),
 )  # fmt: skip
 """Figures of the table, each with the rank that goes with it."""
 

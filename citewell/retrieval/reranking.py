@@ -37,7 +37,7 @@ def by_late_interaction(
         dense=[candidate.evidence.get("dense") for candidate in kept],
         keyword=[candidate.evidence.get("keyword") for candidate in kept],
     )
-    return in_order(kept, judged.score, maxsim=judged.maxsim)
+    return in_order(kept, judged.score, maxsim=judged.maxsim, stretch=judged.stretch)
 
 
 def in_order(

@@ -14,6 +14,7 @@ _COLUMNS = (
     ("keyword", "Words", "Match of words (BM25)"),
     ("fused", "Both", "Meaning and words put together"),
     ("maxsim", "Rerank", "Late interaction, word by word"),
+    ("stretch", "Nearby", "The same within the best sentence or so"),
 )
 
 

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from citewell.models.minilm import MiniLM
 from citewell.retrieval import maxsim
@@ -44,6 +46,32 @@ def test_scores_are_close_to_those_of_the_uncut_token_vectors(encoded, packed, q
 def test_one_matrix_product_gives_what_a_loop_over_passages_gives(packed, query) -> None:
     one_by_one = [float(maxsim.score(query, [one])[0]) for one in packed]
     assert maxsim.score(query, packed) == pytest.approx(one_by_one, abs=1e-5)
+
+
+@given(
+    lengths=st.lists(st.integers(0, 60), min_size=1, max_size=12), at_once=st.integers(1, 200), seed=st.integers(0, 99)
+)
+def test_scores_are_those_of_a_loop_over_passages_and_their_stretches(lengths, at_once, seed) -> None:
+    drawn = np.random.default_rng(seed)
+    chunks = [
+        maxsim.Packed(
+            codes=drawn.integers(0, 256, (length, maxsim.PACKED_BYTES)).astype(np.uint8),
+            scales=drawn.uniform(0.01, 0.1, length).astype(np.float16),
+        )
+        for length in lengths
+    ]
+    vectors = drawn.standard_normal((4, maxsim.DIMENSIONS)).astype(np.float32)
+    query = maxsim.Query(vectors=vectors, weights=np.array([0.4, 0.3, 0.2, 0.1], np.float32))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(maxsim, "_AT_ONCE", at_once)
+        found = maxsim._compared(query, chunks)
+    half = maxsim.HALF_STRETCH
+    for place, chunk in enumerate(chunks):
+        alike = maxsim.decoded(chunk) @ vectors.T
+        stretches = [alike[start : start + 2 * half] for start in range(0, max(1, len(chunk) - half), half)]
+        whole, *best = (float(part.max(axis=0) @ query.weights) if len(part) else 0.0 for part in (alike, *stretches))
+        assert (found.whole[place], found.stretch[place]) == pytest.approx((whole, max(best)), rel=1e-4, abs=1e-4)
+        assert found.sums[place] == pytest.approx(maxsim.decoded(chunk).sum(axis=0), rel=1e-3, abs=1e-3)
 
 
 def test_the_passage_that_answers_comes_first_and_one_without_text_scores_nothing(packed, query) -> None:
