@@ -152,10 +152,11 @@ def _nearest(chunk: maxsim.Packed, asked: Floats) -> Floats:
 
 
 def loss(model: Model, lesson: Lesson) -> torch.Tensor:
-    """Listwise: how improbable the right ones are, by the final score (without neighbours) and by MaxSim alone."""
+    """Listwise: how improbable the right ones are, by the final score (without neighbours, the best stretch taken for as good
+    as the whole) and by MaxSim alone. Learning from the stretch as well brought nothing (docs/retrieval-quality.md)."""
     similar, right = model(lesson), torch.from_numpy(lesson.right)
     scaled = (similar - similar.min()) / (similar.max() - similar.min() + 1e-6)
-    final = (maxsim.WEIGHTS[0] * scaled + torch.from_numpy(lesson.others)) / TEMPERATURE
+    final = (sum(maxsim.WEIGHTS[:2]) * scaled + torch.from_numpy(lesson.others)) / TEMPERATURE
     alone = similar / TEMPERATURE_ALONE
     return _surprise(final, right) + SHARE_ALONE * _surprise(alone, right)
 
