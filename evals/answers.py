@@ -187,7 +187,8 @@ def judge(outcomes: Sequence[Outcome]) -> dict[str, float]:
     result = {
         "questions": len(outcomes),
         "contains_gold": fmean(holds(text, one.asked.golds) for text, one in zip(answers, outcomes, strict=True)),
-        "gold_given": fmean(any(holds(each.chunk.text, one.asked.golds) for each in one.given) for one in outcomes),
+        "gold_given": fmean(max(_given(one), default=False) for one in outcomes),
+        "golds_given": fmean(fmean(_given(one) or [False]) for one in outcomes),
         "chars_given": fmean(sum(len(each.chunk.text) for each in one.given) for one in outcomes),
         "exact_match": fmean(
             any(normalised(text) == normalised(gold) for gold in one.asked.golds)
@@ -214,6 +215,11 @@ def judge(outcomes: Sequence[Outcome]) -> dict[str, float]:
             for one in outcomes
         )
     return {name: round(float(value), 4) for name, value in result.items()}
+
+
+def _given(one: Outcome) -> list[bool]:
+    """For each gold answer, whether it stands in a passage that the answer was made from."""
+    return [any(holds(each.chunk.text, [gold]) for each in one.given) for gold in one.asked.golds]
 
 
 def _names(source: str) -> frozenset[str]:
