@@ -71,7 +71,7 @@ class AnswerCache:
         """
         if (flight := self._flights.get(key)) is None:
             ticket = uuid4().hex
-            found = await self._look(key, ticket if at_end else None)
+            found = await self._look(key, None if at_end is None else ticket)
             if isinstance(found, bytes):
                 metrics.CACHE.labels("hit").inc()
                 return _read(found)
@@ -113,7 +113,8 @@ class AnswerCache:
     async def close(self) -> None:
         for key, flight in list(self._flights.items()):
             self._land(key, flight, None)
-        await asyncio.gather(*self._tasks)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=2 * REDIS_TIMEOUT_S)
         await self._store.close()
 
     def _set_out(self, key: str) -> Flight:
