@@ -119,6 +119,11 @@ class Settings(BaseSettings):
     candidates: int = Field(50, ge=5, le=500, description="Chunks each search hands to the reranker.")
     top_k: int = Field(5, ge=1, le=50, description="Chunks that leave the reranker.")
     top_n: int = Field(3, ge=1, le=20, description="Chunks of those the answer is made from.")
+    neighbour_chars: int = Field(
+        4000, ge=0, le=200_000,
+        description="A chat model is given the chunks before and after those as well, as long as it all has no more "
+        "characters than this; 0: never.",
+    )  # fmt: skip
     retrieval_timeout_s: float = Field(10, gt=0, le=120, description="Deadline for retrieval, in seconds.")
 
     # --- threads ------------------------------------------------------------------------------

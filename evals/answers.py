@@ -36,12 +36,14 @@ from chains.extract import extractive_answerer
 from chains.prompts import AnswerInput
 from citewell.citations import Citation, strip, verify
 from citewell.documents import ScoredChunk, Source
+from citewell.guards.features import ends_at
 from citewell.ingestion.document import Document
 from citewell.ingestion.split import split
 from citewell.ingestion.sync import ingest
 from citewell.models import open_embedder
 from citewell.models.chat import open_chat_models
 from citewell.retrieval import Index, NewSource, open_index
+from citewell.retrieval.neighbours import join
 from citewell.settings import Settings
 from evals.packs import read_jsonl, read_qrels
 
@@ -73,6 +75,8 @@ class Outcome:
     answer: str
     citations: Sequence[Citation]
     retrieved: Sequence[ScoredChunk]
+    given: Sequence[ScoredChunk]
+    """What the answer was made from."""
     seconds: float
 
 
@@ -138,14 +142,17 @@ class Turn:
         found = await self._index.search(asked.text, candidates=self._settings.candidates, where=where)
         kept = await self._index.rerank(asked.text, found, top_k=self._settings.top_k)
         confidence = self._evidence.confidence(asked.text, kept)
-        text, citations = "", list[Citation]()
+        text, citations, shown = "", list[Citation](), list[ScoredChunk]()
         if answer:
             shown = kept[: self._settings.top_n]
+            if self._settings.neighbour_chars:
+                around = await self._index.neighbours(shown)
+                shown = join(shown, around, max_chars=self._settings.neighbour_chars, apart=ends_at)
             given = AnswerInput(question=asked.text, chunks=shown, history=[], summary="")
             text = (await self._answerer.ainvoke(given)).text
             citations = verify(text, shown)
         return Outcome(
-            asked=asked, confidence=confidence, answer=text, citations=citations, retrieved=kept,
+            asked=asked, confidence=confidence, answer=text, citations=citations, retrieved=kept, given=shown,
             seconds=time.perf_counter() - began,
         )  # fmt: skip
 
@@ -180,6 +187,9 @@ def judge(outcomes: Sequence[Outcome]) -> dict[str, float]:
     result = {
         "questions": len(outcomes),
         "contains_gold": fmean(holds(text, one.asked.golds) for text, one in zip(answers, outcomes, strict=True)),
+        "gold_given": fmean(max(_given(one), default=False) for one in outcomes),
+        "golds_given": fmean(fmean(_given(one) or [False]) for one in outcomes),
+        "chars_given": fmean(sum(len(each.chunk.text) for each in one.given) for one in outcomes),
         "exact_match": fmean(
             any(normalised(text) == normalised(gold) for gold in one.asked.golds)
             for text, one in zip(answers, outcomes, strict=True)
@@ -205,6 +215,11 @@ def judge(outcomes: Sequence[Outcome]) -> dict[str, float]:
             for one in outcomes
         )
     return {name: round(float(value), 4) for name, value in result.items()}
+
+
+def _given(one: Outcome) -> list[bool]:
+    """For each gold answer, whether it stands in a passage that the answer was made from."""
+    return [any(holds(each.chunk.text, [gold]) for each in one.given) for gold in one.asked.golds]
 
 
 def _names(source: str) -> frozenset[str]:
@@ -289,10 +304,13 @@ async def run(args: argparse.Namespace) -> dict[str, Any]:
     random.Random(args.seed).shuffle(questions)
     if args.sample:
         questions = questions[: args.sample]
+    neighbour_chars = args.neighbour_chars
+    if neighbour_chars is None:  # as in the service
+        neighbour_chars = 0 if args.model == "extractive" else Settings.model_fields["neighbour_chars"].default
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings.load(
             data_dir=args.index or Path(folder), chat_model=args.model, retrieval_timeout_s=120, top_n=args.top_n,
-            top_k=max(5, args.top_n),
+            top_k=max(5, args.top_n), neighbour_chars=neighbour_chars,
         )  # fmt: skip
         embedder = open_embedder(settings)
         evidence = Evidence(embedder)
@@ -347,6 +365,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--top-n", type=int, default=Settings.model_fields["top_n"].default, help="chunks answered from"
     )
+    parser.add_argument(
+        "--neighbour-chars", type=int,
+        help="most characters of those with their neighbours; unset: 0 for `extractive`, else as a service has it",
+    )  # fmt: skip
     parser.add_argument("--index", type=Path, help="keep the index in this folder and use it again")
     parser.add_argument("--plot", type=Path, help="draw trade-off and calibration into this PNG")
     parser.add_argument("--details", type=Path, help="write every answer into this JSON lines file")

@@ -29,6 +29,7 @@ from citewell.models.chat import EXTRACTIVE
 from citewell.questions import check_question
 from citewell.repair import MarkerRepair
 from citewell.retrieval import Trace, filters
+from citewell.retrieval.neighbours import join
 from citewell.telemetry import tracing
 from graph.calls import Calls, Order
 from graph.events import at_end, emit
@@ -210,14 +211,16 @@ class Nodes:
                     context, is_simple=stands_alone and is_simple(question, confidence=confidence)
                 )
             given = AnswerInput(
-                question=question if order is None else asked.text,
+                question=question,
                 chunks=sources[: self._settings.top_n],
                 history=self._recent(history),
                 summary=state.get("summary", ""),
             )
-            answering = self._write(context, order, given, question) if order else self._quote(given)
+            wide = await self._widened(given["chunks"]) if order else given["chunks"]
+            told = AnswerInput(**given | {"question": asked.text, "chunks": wide})
+            answering = self._write(context, order, told, given) if order else self._quote(given)
+            markers = MarkerRepair(wide) if order else None  # what is quoted has the right ones
             screen = self._parts.guards.answer_screen(SYSTEM if order else "")
-            markers = MarkerRepair(given["chunks"]) if order else None  # what is quoted has the right ones
             shown: list[str] = []
             usage: UsageMetadata | None = None
             response: dict[str, Any] = {}
@@ -259,7 +262,9 @@ class Nodes:
         counts = (
             {key: usage[key] for key in ("input_tokens", "output_tokens", "total_tokens")} if usage else _no_usage()
         )
-        return {"answer": "".join(shown), "usage": counts, "metadata": metadata}
+        if answered != EXTRACTIVE:  # it is checked against what it was written from
+            sources = [*wide, *sources[self._settings.top_n :]]
+        return {"answer": "".join(shown), "sources": sources, "usage": counts, "metadata": metadata}
 
     async def verify(self, state: State, runtime: Runtime[RunContext]) -> dict[str, Any]:
         """Match each cited sentence to the text of the chunk it cites, and close the turn."""
@@ -282,10 +287,21 @@ class Nodes:
                 )
         return {"citations": citations, "messages": [reply], "cited": cited}
 
+    async def _widened(self, kept: Sequence[ScoredChunk]) -> list[ScoredChunk]:
+        """The chunks with those around them, as far as the guards let these through and the settings leave room."""
+        if not self._settings.neighbour_chars:
+            return list(kept)
+        found = await self._parts.retriever.neighbours(kept)
+        fit, _ = await self._parts.guards.screen_chunks(found)
+        return join(kept, fit, max_chars=self._settings.neighbour_chars, apart=self._parts.guards.reads_apart)
+
     async def _write(
-        self, context: RunContext, order: Order, given: AnswerInput, standalone: str
+        self, context: RunContext, order: Order, given: AnswerInput, quoted: AnswerInput
     ) -> AsyncGenerator[AIMessageChunk, None]:
-        """A model's words; where none answers and the settings say so, the documents' own."""
+        """A model's words from what it is given; where none answers and the settings say so, the documents' own.
+
+        Quoting is done from chunks as they were found: with their neighbours, worse sentences are chosen.
+        """
         begun = False
         try:
             async with aclosing(self._calls.stream(context, order, answer_messages(given))) as pieces:
@@ -297,7 +313,7 @@ class Nodes:
             if begun:
                 raise
             order.do_without(exc)
-        async for piece in self._quote(AnswerInput(**given | {"question": standalone})):
+        async for piece in self._quote(quoted):
             yield piece
 
     async def _quote(self, given: AnswerInput) -> AsyncGenerator[AIMessageChunk, None]:

@@ -59,7 +59,8 @@ class State(TypedDict, total=False):
     trace: Annotated[Trace | None, UntrackedValue]
     """How that came about, for callers who ask."""
     sources: Annotated[list[ScoredChunk], UntrackedValue]
-    """What reranking kept and the guards let through, best first; markers number these from 1."""
+    """What reranking kept and the guards let through, best first; markers number these from 1. Where a model answered, those it
+    was given are as it was given them, grown by their neighbours."""
     answer: Annotated[str, UntrackedValue]
     citations: Annotated[list[Citation], UntrackedValue]
     usage: Annotated[dict[str, int], UntrackedValue]

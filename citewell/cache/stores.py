@@ -1,4 +1,8 @@
-"""Where answers are kept: in this process, or in Redis for all workers. So many of them, each for so long."""
+"""Where answers are kept: in this process, or in Redis for all workers. So many of them, each for so long.
+
+Redis also holds who is making an answer that others wait for: a lease under a ticket, which ends by itself when its holder
+is not heard of any more.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,15 @@ import asyncio
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
 import redis.exceptions
 
 from citewell.threads.connection import TRANSIENT, Client
+
+LEASE_S: Final = 5.0
+"""A process that is making an answer and says nothing for so long is taken for dead."""
 
 
 class StoreLost(Exception):
@@ -25,11 +32,26 @@ class Store(Protocol):
     async def put(self, key: str, value: bytes) -> None:
         """Keep it; where there are too many, the oldest goes. Raises StoreLost."""
 
+    async def take(self, key: str, ticket: str) -> bytes | bool:
+        """Look, and where nothing is kept, be the one process that answers; to be repeated within `LEASE_S`.
+
+        Returns:
+            The answer; else whether the ticket has the lease, and not another one. Raises StoreLost.
+        """
+
+    async def is_taken(self, key: str) -> bool:
+        """Whether somebody has the lease. Raises StoreLost."""
+
+    async def free(self, key: str, ticket: str) -> None:
+        """Give the lease up, if the ticket has it. Raises StoreLost."""
+
     async def close(self) -> None: ...
 
 
 class ProcessStore:
-    """Args:
+    """Nobody else sees it, so there are no leases.
+
+    Args:
     most: Entries.
     keep_s: For how long, in seconds.
     clock: Seconds, from any moment on.
@@ -51,6 +73,14 @@ class ProcessStore:
         if len(self._entries) > self._most:
             self._entries.popitem(last=False)
 
+    async def take(self, key: str, ticket: str) -> bytes | bool:
+        return await self.get(key) or True
+
+    async def is_taken(self, key: str) -> bool:
+        return False
+
+    async def free(self, key: str, ticket: str) -> None: ...
+
     async def close(self) -> None:
         self._entries.clear()
 
@@ -71,9 +101,22 @@ return 0
 """
 """A sorted set beside the answers says how old each is. They share one hash slot, for the script needs both."""
 
+_TAKE: Final = """
+local kept = redis.call('GET', KEYS[1])
+if kept then return kept end
+local holder = redis.call('GET', KEYS[2])
+if holder and holder ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
+_FREE: Final = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+return 0
+"""
+
 
 class RedisStore:
-    """One round trip to read, one to write."""
+    """Each call is one round trip."""
 
     def __init__(
         self, client: Client, *, namespace: str, most: int, keep_s: int, timeout_s: float, max_connections: int
@@ -86,27 +129,45 @@ class RedisStore:
         self._timeout_s = timeout_s
 
     async def get(self, key: str) -> bytes | None:
-        try:
-            async with asyncio.timeout(self._timeout_s), self._slots:
-                value = await self._client.get(self._name(key))
-                return value if isinstance(value, bytes) else None
-        except (*TRANSIENT, redis.exceptions.RedisError) as exc:
-            raise StoreLost from exc
+        value = await self._ask(lambda: self._client.get(self._name(key)))
+        return value if isinstance(value, bytes) else None
 
     async def put(self, key: str, value: bytes) -> None:
-        keys_and_args = (2, self._name(key), self._index, value, self._keep_s, self._most)
-        try:
-            async with asyncio.timeout(self._timeout_s), self._slots:
-                try:
-                    sha = hashlib.sha1(_PUT.encode(), usedforsecurity=False).hexdigest()
-                    await self._client.evalsha(sha, *keys_and_args)
-                except redis.exceptions.NoScriptError:  # once after a server's start
-                    await self._client.eval(_PUT, *keys_and_args)
-        except (*TRANSIENT, redis.exceptions.RedisError) as exc:
-            raise StoreLost from exc
+        await self._run(_PUT, [self._name(key), self._index], value, self._keep_s, self._most)
+
+    async def take(self, key: str, ticket: str) -> bytes | bool:
+        found = await self._run(_TAKE, [self._name(key), self._lease(key)], ticket, round(LEASE_S * 1000))
+        return found if isinstance(found, bytes) else bool(found)
+
+    async def is_taken(self, key: str) -> bool:
+        return bool(await self._ask(lambda: self._client.exists(self._lease(key))))
+
+    async def free(self, key: str, ticket: str) -> None:
+        await self._run(_FREE, [self._lease(key)], ticket)
 
     async def close(self) -> None:
         await self._client.aclose()
 
+    async def _run(self, script: str, keys: list[str], *args: bytes | str | int) -> object:
+        sha = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+
+        async def run() -> object:
+            try:
+                return await self._client.evalsha(sha, len(keys), *keys, *args)
+            except redis.exceptions.NoScriptError:  # once after a server's start
+                return await self._client.eval(script, len(keys), *keys, *args)
+
+        return await self._ask(run)
+
+    async def _ask(self, call: Callable[[], Awaitable[object]]) -> object:
+        try:
+            async with asyncio.timeout(self._timeout_s), self._slots:
+                return await call()
+        except (*TRANSIENT, redis.exceptions.RedisError) as exc:
+            raise StoreLost from exc
+
     def _name(self, key: str) -> str:
         return f"{self._index}:{key}"
+
+    def _lease(self, key: str) -> str:
+        return f"{self._index}:by:{key}"

@@ -10,6 +10,7 @@ import structlog
 
 from citewell.documents import ScoredChunk
 from citewell.errors import ConfigurationError
+from citewell.guards.features import ends_at
 from citewell.guards.injection import InjectionScanner, load_heads
 from citewell.guards.names import open_names
 from citewell.guards.output import AnswerScreen
@@ -129,6 +130,11 @@ class Guards:
             else:
                 quarantined.append((one, block(INJECTION, score)))
         return kept, quarantined
+
+    def reads_apart(self, text: str, place: int) -> bool:
+        """Whether what was found of the parts of a text that meet at a place holds for the whole, because nothing that is
+        judged as one lies across it."""
+        return self._scanner is None or ends_at(text, place)
 
     async def screen_answer(self, text: str, *, instructions: str = "") -> Verdict:
         """Judge a complete answer: leaked instructions, active markup, personal data by policy.

@@ -21,6 +21,8 @@ MAX_WINDOWS: Final = 400
 """Windows looked at in one text; a longer one is judged in larger windows, never in part."""
 
 _SENTENCE = re.compile(r"(?<=[.!?。！？;])[\"'”’)\]]*\s+|\s*\n+\s*|(?<=[。！？])")
+_STOP = re.compile(r"[.!?。！？;][\"'”’)\]]*\Z")
+_NEXT_LINE = re.compile(r"\s*\n")
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff\ufe00-\ufe0f]")
 _TAGS = re.compile("[\U000e0020-\U000e007e]+")
 _SPACED = re.compile(r"(?:(?<=\s)|^)(?:\w[ \t]{1,2}){5,}\w(?=\s|[.,!?:]|$)")
@@ -43,6 +45,16 @@ def sentences(text: str) -> list[str]:
         parts = (line[start : start + WINDOW_CHARS].strip() for start in range(0, len(line), WINDOW_CHARS))
         found.extend(part for part in parts if part)
     return found
+
+
+def ends_at(text: str, place: int) -> bool:
+    """Whether a sentence or line ends at a place of a text, so that nothing before it is read as one with what follows.
+
+    Unhiding takes no such end away; one that only it brings about is not seen here.
+    """
+    if text[place - 1 : place] == "。" or _NEXT_LINE.match(text, place):
+        return True
+    return text[place : place + 1].isspace() and _STOP.search(text, max(0, place - 8), place) is not None
 
 
 def merged(windows: list[str], limit: int = MAX_WINDOWS) -> list[str]:

@@ -18,6 +18,7 @@ from citewell.models import Encoded
 from citewell.retrieval import maxsim
 from citewell.retrieval.catalog import Catalog, Replacement
 from citewell.retrieval.keywords import KeywordIndex
+from citewell.retrieval.neighbours import REACH
 from citewell.retrieval.snapshot import Entry, Snapshot, digest
 from citewell.retrieval.stores import VectorStore, open_store
 from citewell.retrieval.tokens import TokenFile
@@ -137,6 +138,20 @@ class Generation:
         with self.catalog.glance() as snapshot:
             found = snapshot.verdicts([one.chunk.id for one in chunks], guard)
         return [replace(one, suspicion=found.get(one.chunk.id)) for one in chunks]
+
+    def neighbours(self, chunks: Sequence[Chunk], guard: str | None) -> list[ScoredChunk]:
+        """See `Index.neighbours`."""
+        with self.catalog.glance() as snapshot:
+            found = snapshot.around([chunk.id for chunk in chunks], REACH)
+        now = {entry.chunk.id: entry.chunk for entry, _, _ in found}
+        if any(chunk.id not in now or now[chunk.id].access != chunk.access for chunk in chunks):
+            return []
+        own = {chunk.id for chunk in chunks}
+        judged = {
+            entry.chunk.id: ScoredChunk(chunk=entry.chunk, score=0.0, suspicion=score if guard else None)
+            for entry, by, score in found if guard in (None, by) and entry.chunk.id not in own
+        }  # fmt: skip
+        return list(judged.values())
 
     # --- writing --------------------------------------------------------------------------------
 

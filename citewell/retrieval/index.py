@@ -154,6 +154,22 @@ class Index:
         trace.reranked(ranked, candidates, top_k)
         return kept
 
+    async def neighbours(self, kept: Sequence[ScoredChunk]) -> list[ScoredChunk]:
+        """The chunks next to these in their sources, up to `neighbours.REACH` before and after each, in no order.
+
+        Args:
+            kept: What `rerank` returned, or some of it.
+
+        Returns:
+            Each once, without the given ones, with what the guard found (`suspicion`); where the index has a guard, only
+            what that has judged. None at all where one of the given chunks has been replaced meanwhile, or its labels have:
+            with what `kept` holds, they would not be one document.
+        """
+        chunks = [one.chunk for one in kept]
+        guard = self._guard.fingerprint if self._guard else None
+        async with self._deadline():
+            return await self._current.read(lambda generation: generation.neighbours(chunks, guard))
+
     # --- reading --------------------------------------------------------------------------------
 
     async def text(self, source_uri: str) -> str:

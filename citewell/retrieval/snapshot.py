@@ -91,6 +91,16 @@ class Snapshot:
         where = "FROM chunks JOIN verdicts ON verdicts.key = chunks.key WHERE chunks.id IN"
         return {id_: score for id_, score, by in _all(self.connection, verdict, where, ids) if by == guard}
 
+    def around(self, ids: Sequence[str], reach: int) -> list[tuple[Entry, str | None, float | None]]:
+        """These chunks, and up to `reach` before and after each in its source; with the guard that judged it last, and its
+        score."""
+        where = f"""FROM chunks AS kept JOIN chunks ON chunks.source = kept.source
+            AND chunks.position BETWEEN kept.position - {reach} AND kept.position + {reach}
+            JOIN sources ON sources.number = chunks.source LEFT JOIN verdicts ON verdicts.key = chunks.key
+            WHERE kept.id IN"""
+        rows = _all(self.connection, f"{_CHUNK}, verdicts.guard, verdicts.score", where, ids)
+        return [(_entry(row[:-2]), row[-2], row[-1]) for row in rows]
+
     def unjudged(self, guard: str, *, sources: Sequence[str] | None, after: int, limit: int) -> dict[int, str]:
         """Text by key of chunks that this guard has not judged: of these sources or of all, keys above `after`, in order."""
         sql = """SELECT chunks.key, chunks.text FROM chunks

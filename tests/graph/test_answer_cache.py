@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from prometheus_client import REGISTRY
 from pydantic import SecretStr
 
-from citewell.cache import AnswerCache
+from citewell.cache import AnswerCache, Kept, open_cache, stores
 from citewell.cache.stores import ProcessStore, RedisStore, Store, StoreLost
 from citewell.errors import CitewellError
 from citewell.service import Result, Service
@@ -211,6 +213,151 @@ async def test_workers_share_what_is_kept_in_redis(indexed: Path, redis_url: str
         second = await ask(two, TOWER)
     assert (first.metadata["cached"], second.metadata["cached"]) == (False, True)
     assert second.citations == first.citations
+
+
+@asynccontextmanager
+async def worker(url: str) -> AsyncIterator[AnswerCache]:
+    """The cache as a process of its own has it."""
+    async with open_cache(Settings(_env_file=None, redis_url=SecretStr(url), answer_cache_s=60)) as cache:  # type: ignore[call-arg]
+        assert cache is not None
+        yield cache
+
+
+async def keep(cache: AnswerCache, key: str) -> None:
+    await cache.keep(key, answer="a", citations=[], metadata={}, cited=[])
+
+
+def waiting(cache: AnswerCache, key: str, times: int = 1) -> asyncio.Future[list[Kept | None]]:
+    return asyncio.gather(*(cache.find(key, ExitStack()) for _ in range(times)))
+
+
+async def test_one_answers_for_all_workers_that_are_asked_the_same_at_once(
+    indexed: Path, told: ToldServer, redis_url: str
+) -> None:
+    chosen = settings(
+        indexed, chat_model=MODEL, openai_base_url=told.base_url, model_retries=0, redis_url=SecretStr(redis_url)
+    )
+    told.pause_s = 0.5
+    async with AsyncExitStack() as stack:
+        services = [await stack.enter_async_context(open_service(chosen)) for _ in range(3)]
+        joined = looked_up("joined")
+        results = await asyncio.gather(*(ask(service, TOWER) for service in services * 3))
+        assert told.calls == ["told"]
+        assert sorted(result.metadata["cached"] for result in results) == [False] + [True] * 8
+        assert {result.answer for result in results} == {ANSWER}
+        assert looked_up("joined") == joined + 8
+        with redis.Redis.from_url(redis_url) as client:
+            async with asyncio.timeout(2):
+                while list(client.scan_iter("*:by:*")):
+                    await asyncio.sleep(0.02)
+
+
+async def test_where_nothing_is_kept_all_who_waited_in_other_workers_answer_for_themselves(redis_url: str) -> None:
+    async with worker(redis_url) as one, worker(redis_url) as two:
+        with ExitStack() as turn:
+            assert await one.find("k", turn) is None
+            others = waiting(two, "k", 3)
+            await asyncio.sleep(0.2)
+            assert not others.done()
+        assert await asyncio.wait_for(others, 2) == [None] * 3
+        with ExitStack() as turn:  # the next question finds everything as it was
+            assert await two.find("k", turn) is None
+            late = waiting(one, "k")
+            await asyncio.sleep(0.1)
+            await keep(two, "k")
+            (kept,) = await asyncio.wait_for(late, 2)
+        assert kept is not None
+        assert kept["answer"] == "a"
+
+
+async def test_a_wait_ends_with_the_turn_that_waits(redis_url: str) -> None:
+    async with worker(redis_url) as one, worker(redis_url) as two:
+        with ExitStack() as turn:
+            assert await one.find("k", turn) is None
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(waiting(two, "k"), 0.3)
+            patient = waiting(two, "k")
+            await asyncio.sleep(0.1)
+            await keep(one, "k")
+            assert (await asyncio.wait_for(patient, 2))[0] is not None
+
+
+HOLDER = """
+import asyncio, contextlib, sys
+from pydantic import SecretStr
+from citewell import cache
+from citewell.cache import stores
+from citewell.settings import Settings
+
+async def hold():
+    cache.LEASE_S = stores.LEASE_S = 1.0
+    async with cache.open_cache(Settings(_env_file=None, redis_url=SecretStr(sys.argv[1]), answer_cache_s=60)) as one:
+        assert await one.find("k", contextlib.ExitStack()) is None
+        print("held", flush=True)
+        await asyncio.sleep(60)
+
+asyncio.run(hold())
+"""
+
+
+async def test_a_worker_that_dies_lets_the_others_go_on_when_its_lease_ends(redis_url: str) -> None:
+    holder = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", HOLDER, redis_url, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        assert holder.stdout is not None
+        assert await asyncio.wait_for(holder.stdout.readline(), 30) == b"held\n"
+        async with worker(redis_url) as cache:
+            others = waiting(cache, "k", 2)
+            await asyncio.sleep(2.5)
+            assert not others.done(), "the lease of one that lives was not renewed"
+            holder.kill()
+            assert await asyncio.wait_for(others, 2.5) == [None, None]
+    finally:
+        with suppress(ProcessLookupError):
+            holder.kill()
+        await holder.wait()
+
+
+async def test_a_redis_that_stops_in_the_middle_keeps_nobody_waiting(own_redis: Server) -> None:
+    async with worker(own_redis.url) as one, worker(own_redis.url) as two:
+        failed = looked_up("failed")
+        with ExitStack() as turn:
+            assert await one.find("k", turn) is None
+            others = waiting(two, "k", 2)
+            await asyncio.sleep(0.2)
+            own_redis.kill()
+            assert await asyncio.wait_for(others, 3) == [None, None]
+            here = waiting(one, "k")
+            await asyncio.sleep(0.1)
+            await keep(one, "k")
+            assert (await asyncio.wait_for(here, 3))[0] is not None, "in its own process it is passed on all the same"
+        assert looked_up("failed") > failed
+
+
+@pytest.mark.parametrize("place", ["redis_url", "redis_6"])
+async def test_a_lease_is_one_tickets_until_it_is_freed_or_ends(
+    place: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stores, "LEASE_S", 0.3)
+    given = request.getfixturevalue(place)
+    client = connect(given if isinstance(given, str) else given.url, max_connections=4, timeout_s=1)
+    store = RedisStore(client, namespace="test", most=3, keep_s=9, timeout_s=1, max_connections=4)
+    assert not await store.is_taken("k")
+    assert await store.take("k", "a") is True
+    assert await store.take("k", "b") is False
+    await store.free("k", "b")
+    assert await store.is_taken("k")
+    assert await store.take("k", "a") is True
+    await store.free("k", "a")
+    assert await store.take("k", "b") is True
+    assert await store.is_taken("k")
+    await asyncio.sleep(0.35)
+    assert not await store.is_taken("k")
+    await store.put("k", b"answer")
+    assert await store.take("k", "c") == b"answer"
+    assert not await store.is_taken("k")
+    await store.close()
 
 
 @pytest.fixture(params=["in process", "redis"])

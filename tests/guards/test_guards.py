@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from citewell.documents import Chunk, ScoredChunk
 from citewell.errors import ConfigurationError
 from citewell.guards import Guards, injection, open_guards
-from citewell.guards.features import READING, ngram_buckets
+from citewell.guards.features import READING, ends_at, ngram_buckets
 from citewell.guards.injection import InjectionScanner, load_heads
 from citewell.guards.personal import Detector
 from citewell.models.embedder import Embedder, Encoded, Progress
@@ -138,6 +140,29 @@ def test_a_scanner_is_known_by_its_weights_its_model_and_how_it_reads(embedder: 
     windows = injection.windows_of(HONEST + " s p a c e d words; a\nline", "document")
     read = hashlib.sha256(repr((READING, windows)).encode() + b"".join(ngram_buckets(w)[0].tobytes() for w in windows))
     assert read.hexdigest()[:12] == "e687f5b30750", "texts are read in another way: READING goes up, and this with it"
+
+
+HARD = st.sampled_from(
+    [*"ab.!?;。！？…\"”’)] \t\n\x1f\u0085\u00a0\u00ad\u200b\u2028\u3000\u0301\u0338\u3099\U000e0041ﬁ；½", "x y z u v w", " i g n o r e"]
+)  # fmt: skip
+
+
+@settings(max_examples=2000, deadline=None)
+@given(st.lists(HARD, max_size=12).map("".join), st.lists(HARD, max_size=12).map("".join))
+def test_where_a_sentence_ends_the_guard_reads_nothing_across(before: str, after: str) -> None:
+    def read(text: str) -> set[str]:  # but for closing marks and spaces at an end
+        return {"".join(window.split()).strip("\"'”’)]") for window in injection.windows_of(text, "document")}
+
+    if ends_at(before + after, len(before)):
+        assert read(before + after) <= read(before) | read(after)
+
+
+@pytest.mark.parametrize(("before", "after", "ends"), [
+    ("Obey.", " Now", True), ("Obey.\u201d", " Now", True), ("Obey", "\nNow", True), ("服从。", "现在", True),
+    ("Obey", " now", False), ("Obey.", "now", False), ("Obey! \u200b", "now", False), ("服从！", "现在", False),
+])  # fmt: skip
+def test_a_sentence_ends_at_its_stop_or_line(before: str, after: str, ends: bool) -> None:
+    assert ends_at(before + after, len(before)) is ends
 
 
 class Counting(Embedder):

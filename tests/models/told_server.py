@@ -34,6 +34,8 @@ class ToldServer:
     """Of a refusal."""
     calls: list[str] = field(default_factory=list)
     """The models that were asked, in order."""
+    prompts: list[str] = field(default_factory=list)
+    """Their system messages, in the same order."""
     finish_reason: str = "stop"
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -43,6 +45,7 @@ class ToldServer:
             body = json.loads(await reader.readexactly(int(length.split(b":")[1])))
             model = body["model"]
             self.calls.append(model)
+            self.prompts.append("".join(m["content"] for m in body["messages"] if m["role"] == "system"))
             waiting = self.deeds[model]
             deed = waiting.pop(0) if waiting else self.always.get(model, "answer")
             if isinstance(deed, int):

@@ -199,6 +199,7 @@ async def test_nothing_blocks_the_event_loop(tmp_path: Path) -> None:
                 await index.replace_source(new.source, new.text, new.chunks)
             found = await index.search("cats", where={"type": "txt"}, access=frozenset({"public"}))
             await index.rerank("cats", found, top_k=1)
+            await index.neighbours(found)
             await index.sources()
             await index.stats()
             async with index.rebuilding() as fresh:
