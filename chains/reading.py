@@ -21,6 +21,9 @@ Wanted = Literal["date", "number", "person", "place", "reason", "thing"]
 _LONGEST = 600
 """Characters of a sentence that may be quoted; a longer one is a table or a list that was not split."""
 
+_TABLE_RULE = re.compile(r"[ \t]*\r?\n[ \t]*\|[ \t]*:?-{2,}[-:| \t]*(?=\r|\n|$)")
+"""What stands below the names of a Markdown table's columns, which say nothing by themselves."""
+
 
 class Candidate(NamedTuple):
     """A sentence that could be quoted."""
@@ -43,7 +46,7 @@ def candidates(chunks: Sequence[ScoredChunk]) -> list[Candidate]:
         for span in (piece for sentence in sentence_spans(text) for piece in clauses(text, sentence)):
             raw = text[span.start : span.end]
             shown = readable(raw)
-            if not 8 <= len(shown) <= _LONGEST or _is_title(raw):
+            if not 8 <= len(shown) <= _LONGEST or _is_title(raw) or _TABLE_RULE.match(text, span.end):
                 continue
             found.append(Candidate(number, span, shown, begins(shown) and ends(shown)))
     return [one for i, one in enumerate(found) if not _is_told(one, i, found)]

@@ -97,6 +97,15 @@ async def test_rows_of_a_table_can_be_quoted(embedder: MiniLM) -> None:
     assert {citation["status"] for citation in verify(answer.text, inputs["chunks"])} == {"verified"}
 
 
+async def test_the_names_of_a_tables_columns_are_no_answer(embedder: MiniLM) -> None:
+    prices = "| ticket | exhibition | observing evening |\n|---|:---:|---|\n| adult | £7.50 | £16.00 |\n| family | £18.00 | £42.00 |\n"
+    answer = await extractive_answerer(embedder).ainvoke(
+        asked("What does a ticket for an observing evening cost?", prices)
+    )
+    assert "observing" not in answer.text
+    assert "£16.00" in answer.text
+
+
 async def test_no_chunks_is_no_error(embedder: MiniLM) -> None:
     answer = await extractive_answerer(embedder).ainvoke(asked("What is it?"))
     assert "found nothing" in answer.text
