@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -48,9 +48,10 @@ class Generation:
         self.catalog = Catalog(folder / "catalog.sqlite")
         self.keywords = KeywordIndex(folder / "keywords")
         self.tokens = TokenFile(folder / "tokens.bin")
-        self.store: VectorStore = open_store(
-            settings, namespace=f"{settings.namespace}-{folder.name}", folder=folder / "vectors", dimension=dimension
-        )
+        namespace = f"{settings.namespace}-{folder.name}"
+        self._open = partial(open_store, settings, namespace=namespace, folder=folder / "vectors", dimension=dimension)
+        self._store: VectorStore | None = None
+        self._opening = threading.Lock()
         with self.catalog.reading() as snapshot:
             self._seen = snapshot.revision()
         self._store_seen = self._seen
@@ -76,6 +77,14 @@ class Generation:
             catalog.close()
 
     @property
+    def store(self) -> VectorStore:
+        """The vector store, opened when it is first asked for: an ingestion that finds nothing changed does without it."""
+        with self._opening:
+            if self._store is None:
+                self._store = self._open()
+            return self._store
+
+    @property
     def revision(self) -> int:
         """The last revision that a search saw."""
         return self._seen
@@ -87,7 +96,8 @@ class Generation:
 
     def close(self) -> None:
         self.keywords.close()
-        self.store.close()
+        if self._store is not None:
+            self._store.close()
         self.tokens.close()
         self.catalog.close()
 

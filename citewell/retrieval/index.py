@@ -221,7 +221,9 @@ class Index:
             return await self._current.read(read)
 
     async def stats(self) -> dict[str, object]:
-        """`sources`, `chunks`, `bytes` on disk, `generation`, `fingerprint`."""
+        """`sources`, `chunks`, `bytes` on disk, `generation`, `fingerprint`. Everything that a search needs is open then."""
+        async with self._deadline():
+            await self._current.read(lambda generation: generation.store)
         sources, chunks = await self._read(lambda snapshot: snapshot.counts())
         name = self.generation.partition(".")[0]
         size = await self._run(self._current.generations.size_bytes, name)
