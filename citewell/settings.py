@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -221,6 +222,12 @@ class Settings(BaseSettings):
         "installed spaCy pipeline that finds them, as `en_core_web_sm` (extra `names`).",
     )
 
+    moderation: str = Field(
+        "off",
+        description="Judges questions and whole answers by the harm in them: `off`, or `openai:omni-moderation-latest` "
+        "through `OPENAI_BASE_URL` and `OPENAI_API_KEY`. Answers are then shown once they are complete.",
+    )
+
     # --- the server ---------------------------------------------------------------------------
     host: str = Field("127.0.0.1", description="Address the service listens on.")
     port: int = Field(8000, ge=0, le=65_535, description="Port the service listens on; 0 takes a free one.")
@@ -285,6 +292,8 @@ class Settings(BaseSettings):
                 f"workers is {self.workers}, but the embedded Chroma belongs to one process: set CITEWELL_VECTOR_STORE "
                 "to a Chroma server (chroma+http://host:port), Pinecone or Weaviate, or CITEWELL_WORKERS to 1"
             )
+        if self.moderation != "off" and not re.fullmatch(r"openai:\S+", self.moderation):
+            raise ValueError("CITEWELL_MODERATION must be off or openai:MODEL, as openai:omni-moderation-latest")
         self._check_tokens()
         return self
 

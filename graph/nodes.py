@@ -107,7 +107,7 @@ class Nodes:
             known = cast("State", {**state, "standalone": question})
             key = self._recall.key(known, context, self._recent(history), asked=asked.text, view=view)
             kept = await self._recall.cache.find(key, at_end.get())
-            pieces = self._recall.pieces(kept, context) if kept else None
+            pieces = await self._recall.pieces(kept, context) if kept else None
         if kept is None or pieces is None:
             return {"standalone": question, "recalled": (key, view)}
         for piece in pieces:
@@ -235,7 +235,7 @@ class Nodes:
                     response |= piece.response_metadata
                     if screen.is_blocked:
                         break
-            show(screen.finish())
+            show(await screen.finish())
             if markers:
                 rest, markers = markers.finish(), None
                 show(rest)
@@ -244,12 +244,15 @@ class Nodes:
         finish = response.get("finish_reason") or response.get("stop_reason") or "stop"
         if screen.is_blocked:
             finish = "blocked"
+            if not shown:  # nothing of it reached anybody
+                metadata["blocked"] = verdict.rule
             show(("\n\n" if shown else "") + verdict.reason)
         metadata |= {
             "answerer": "model" if answered != EXTRACTIVE else EXTRACTIVE,
             "model": response.get("model_name") or response.get("model") or answered,
             "prompt": PROMPT_VERSION if answered != EXTRACTIVE else None,
-            "supported": response.get("sentences") != 0,  # the extractive answerer found no sentence worth quoting
+            # the extractive answerer may have found no sentence worth quoting
+            "supported": response.get("sentences") != 0 and "blocked" not in metadata,
             "guard": verdict.rule,
             "finish_reason": finish,
             "truncated": finish in ("length", "max_tokens"),

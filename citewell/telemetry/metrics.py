@@ -70,7 +70,7 @@ REDIS_LIMIT = Gauge("citewell_redis_connections_limit", "Most that may be.", mul
 # A series that first appears at 1 has not risen, for Prometheus: what alerts look at begins at 0.
 for _code in {"internal", *every_code()}:
     ERRORS.labels(_code)
-for _subject in ("question", "chunk"):
+for _subject in ("question", "chunk", "answer"):
     VERDICTS.labels(_subject, "blocked", "undecided")
 
 

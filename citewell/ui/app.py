@@ -135,7 +135,8 @@ def _about(turn: Turn) -> str:
     if metadata.get("answerer") == "none":
         parts = ["Nothing in the documents supports an answer"]
     elif metadata.get("blocked"):
-        parts = [f"Refused by the rule “{metadata['blocked']}”"]
+        done = "Refused" if metadata.get("answerer") == "guard" else "Withheld"
+        parts = [f"{done} by the rule “{metadata['blocked']}”"]
     call = metadata.get("calls", {}).get("answer", {})
     if call.get("why"):
         parts[0] += f" in place of {call['asked']} ({call['why'].replace('_', ' ')})"
@@ -178,7 +179,7 @@ def _why(state: State, turn: Turn, number: int) -> None:
     with st.expander("Why this answer", icon=":material/account_tree:"):
         if turn.trace is not None:
             st.html(why_html(turn.trace, turn.metadata))
-        elif turn.metadata.get("blocked"):
+        elif turn.metadata.get("answerer") == "guard":
             st.markdown(f"Nothing was searched for: the rule “{turn.metadata['blocked']}” refused the question.")
         elif st.button("Search again to see why", key=f"why {number}"):
             try:
