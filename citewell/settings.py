@@ -23,6 +23,13 @@ _SIGNATURES = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "E
 """With a public key. HS256 and its kind would take the public key for the secret; `none` takes anything."""
 
 
+Language = Literal[
+    "arabic", "danish", "dutch", "english", "finnish", "french", "german", "greek", "hungarian", "italian", "norwegian",
+    "portuguese", "romanian", "russian", "spanish", "swedish", "tamil", "turkish", "none",
+]  # fmt: skip
+"""Whose inflection the keyword index knows: those of tantivy's stemmers, or none."""
+
+
 class Settings(BaseSettings):
     """Everything that can be set. Each field is `CITEWELL_<NAME>` in the environment or in `.env`."""
 
@@ -111,6 +118,12 @@ class Settings(BaseSettings):
     )
     namespace: str = Field("citewell", min_length=3, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*[A-Za-z0-9]$",
                            description="Keeps several indexes apart in one store.")  # fmt: skip
+    language: Language = Field(
+        "english",
+        description="Whose inflection and filler words keyword search leaves out: `arabic`, `danish`, `dutch`, `english`, "
+        "`finnish`, `french`, `german`, `greek`, `hungarian`, `italian`, `norwegian`, `portuguese`, `romanian`, `russian`, "
+        "`spanish`, `swedish`, `tamil`, `turkish`, or `none`. A change asks for `ingest.py --rebuild`.",
+    )
     chunk_size: int = Field(500, ge=100, le=4000, description="Longest chunk, in characters.")
     chunk_overlap: int = Field(50, ge=0, le=1000, description="Characters neighbouring chunks share.")
     max_source_bytes: int = Field(
@@ -120,6 +133,11 @@ class Settings(BaseSettings):
     candidates: int = Field(50, ge=5, le=500, description="Chunks each search hands to the reranker.")
     top_k: int = Field(5, ge=1, le=50, description="Chunks that leave the reranker.")
     top_n: int = Field(3, ge=1, le=20, description="Chunks of those the answer is made from.")
+    answer_from: float | None = Field(
+        None, ge=0, le=1,
+        description="Confidence that the documents hold an answer, 0..1, from which one is tried; 0: always. Unset: as "
+        "calibrated on English questions (docs/citations.md).",
+    )  # fmt: skip
     retrieval_timeout_s: float = Field(10, gt=0, le=120, description="Deadline for retrieval, in seconds.")
 
     # --- threads ------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ async def open_parts(settings: Settings) -> AsyncIterator[tuple[Parts, Index]]:
                 models=models,
                 extractive=extractive_answerer(embedder),
                 guards=guards,
-                evidence=Evidence(embedder),
+                evidence=Evidence(embedder, settings.answer_from),
                 limits=await stack.enter_async_context(open_limits(settings)),
                 cache=await stack.enter_async_context(open_cache(settings)),
             ),

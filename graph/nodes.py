@@ -81,9 +81,11 @@ class Nodes:
             *history, asked = _talk(state)
             recent = self._recent(history)
             standalone = await asyncio.to_thread(condense_rule, asked.text, recent)  # reads its word list at first use
-            # The rule leaves a question alone that needs no context; then there is nothing to ask a model either.
+            # The rule leaves a question alone that needs no context; then there is nothing to ask a model either, where
+            # the rule can read it.
             context = _context(runtime)
-            if standalone == asked.text or not self._calls.name(context):
+            is_settled = standalone == asked.text and self._settings.language == "english"
+            if is_settled or not self._calls.name(context):
                 return {"standalone": standalone}
             order = self._calls.order(context)
             given = CondenseInput(question=asked.text, history=recent)
