@@ -138,6 +138,11 @@ class Settings(BaseSettings):
         description="Confidence that the documents hold an answer, 0..1, from which one is tried; 0: always. Unset: as "
         "calibrated on English questions (docs/citations.md).",
     )  # fmt: skip
+    review_below: float = Field(
+        0, ge=0, le=1,
+        description="Marks answers that a person should look at: those below this confidence, 0..1, and those that say what no "
+        "source bears out, passed over a quarantined passage, or were cut (docs/citations.md). 0 marks none.",
+    )  # fmt: skip
     retrieval_timeout_s: float = Field(10, gt=0, le=120, description="Deadline for retrieval, in seconds.")
 
     # --- threads ------------------------------------------------------------------------------

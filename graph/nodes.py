@@ -29,6 +29,7 @@ from citewell.models.chat import EXTRACTIVE
 from citewell.questions import check_question
 from citewell.repair import MarkerRepair
 from citewell.retrieval import Trace, filters
+from citewell.review import review_reasons
 from citewell.telemetry import tracing
 from graph.calls import Calls, Order
 from graph.events import at_end, emit
@@ -275,7 +276,11 @@ class Nodes:
                 if citation["page"] is not None:  # of the chunk so far, and a chunk may run over the end of a page
                     with suppress(SourceNotFound):  # removed meanwhile
                         citation["page"] = await self._parts.retriever.page_at(citation["source"], citation["start"])
-        kept = {key: value for key, value in state["metadata"].items() if key != "trace"}  # too much to keep
+        metadata = state["metadata"]
+        if self._settings.review_below and metadata.get("supported"):
+            reasons = review_reasons(metadata, citations, below=self._settings.review_below)
+            metadata = metadata | {"needs_review": bool(reasons), "review_reasons": reasons}
+        kept = {key: value for key, value in metadata.items() if key != "trace"}  # too much to keep
         reply = _reply(state["answer"], citations, kept, state["usage"])
         cited = list(dict.fromkeys(citation["chunk_id"] for citation in citations if citation["chunk_id"]))
         if self._recall and "recalled" in state and self._recall.is_worth_keeping(state, citations):
@@ -285,7 +290,7 @@ class Nodes:
                 await self._recall.cache.keep(
                     key, answer=state["answer"], citations=[dict(one) for one in citations], metadata=about, cited=cited
                 )
-        return {"citations": citations, "messages": [reply], "cited": cited}
+        return {"citations": citations, "messages": [reply], "cited": cited, "metadata": metadata}
 
     async def _write(
         self, context: RunContext, order: Order, given: AnswerInput, standalone: str

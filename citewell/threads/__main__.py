@@ -65,10 +65,13 @@ def prune(
 def export_command(
     file: Annotated[Path, typer.Argument(help="The file to make: JSON lines, one a conversation.")],
     idle_days: Annotated[float, typer.Option(min=0, help="Only threads last used at least this long ago.")] = 0,
+    needs_review: Annotated[
+        bool, typer.Option("--needs-review", help="Only threads with an answer marked so.")
+    ] = False,
     delete: Annotated[bool, typer.Option("--delete", help="Delete each, once the file is on disk.")] = False,
 ) -> None:
     """Write conversations to a file: messages, citations, summary, ratings. Exit code 1: some could not be read."""
-    outcome = asyncio.run(_export(file, timedelta(days=idle_days), delete=delete))
+    outcome = asyncio.run(_export(file, timedelta(days=idle_days), needs_review=needs_review, delete=delete))
     console = Console()
     console.print(f"{outcome.exported} threads written to {file}, {outcome.deleted} deleted", soft_wrap=True)
     for thread, why in outcome.kept.items():
@@ -79,7 +82,7 @@ def export_command(
         raise typer.Exit(1)
 
 
-async def _export(file: Path, idle: timedelta, *, delete: bool) -> Outcome:
+async def _export(file: Path, idle: timedelta, *, needs_review: bool, delete: bool) -> Outcome:
     settings = Settings.load()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     async with open_threads(settings) as threads, open_feedback(settings) as feedback:
@@ -90,7 +93,9 @@ async def _export(file: Path, idle: timedelta, *, delete: bool) -> Outcome:
                 bar.update(tasks[name], completed=done, total=total, visible=True)
 
             until = datetime.now(UTC) - idle
-            return await export(threads, feedback, file, until=until, delete=delete, progress=show)
+            return await export(
+                threads, feedback, file, until=until, needs_review=needs_review, delete=delete, progress=show
+            )
 
 
 async def _all(threads: Threads) -> list[ThreadInfo]:

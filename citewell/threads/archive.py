@@ -72,8 +72,8 @@ class Outcome:
 
 
 async def export(
-    threads: Threads, feedback: FeedbackStore, path: Path, *, until: datetime, delete: bool = False,
-    progress: Progress = lambda *_: None,
+    threads: Threads, feedback: FeedbackStore, path: Path, *, until: datetime, needs_review: bool = False,
+    delete: bool = False, progress: Progress = lambda *_: None,
 ) -> Outcome:  # fmt: skip
     """Write conversations to a file.
 
@@ -84,6 +84,7 @@ async def export(
         feedback: Where their ratings are.
         path: The file to make.
         until: Only conversations last used at this moment or before.
+        needs_review: Only those with an answer that is marked so.
         delete: Delete each that is in the file and has not changed since, with its ratings, once the file is on disk.
         progress: Told how far it is.
 
@@ -101,6 +102,8 @@ async def export(
                 found = await threads.peek(info.thread_id)
             except TornThread:
                 outcome.torn.append(info.thread_id)
+                continue
+            if needs_review and not _needs_review(found):
                 continue
             if found is not None or await threads.info(info.thread_id) is not None:  # else it has expired
                 ratings = await feedback.of_thread(info.thread_id)
@@ -133,6 +136,11 @@ async def _delete(threads: Threads, feedback: FeedbackStore, thread_id: str, mar
     except ThreadBusy:
         return "busy"
     return None
+
+
+def _needs_review(found: CheckpointTuple | None) -> bool:
+    messages = found.checkpoint["channel_values"].get("messages", []) if found else []
+    return any(message.additional_kwargs.get("metadata", {}).get("needs_review") for message in messages)
 
 
 def _line(info: ThreadInfo, found: CheckpointTuple | None, ratings: Sequence[Row]) -> Line:

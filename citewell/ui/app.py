@@ -146,6 +146,9 @@ def _about(turn: Turn) -> str:
         parts.append(f"confidence {round(100 * metadata['confidence'])} %")
     if metadata.get("truncated"):
         parts.append("cut at the length limit: ask for the rest, or allow longer answers")
+    if metadata.get("needs_review"):
+        reasons = ", ".join(reason.replace("_", " ") for reason in metadata["review_reasons"])
+        parts.append(f"marked for review: {reasons}")
     if stages := metadata.get("stages_ms"):
         parts.append(f"{sum(stages.values()) / 1000:.1f} s")
     return " · ".join(parts)
