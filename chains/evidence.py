@@ -62,9 +62,11 @@ class Evidence:
 
     Args:
         embedder: Decides which line applies: the built-in model's scores are known, others' are not used.
+        answer_from: Confidence (0..1) from which an answer is tried; None: the calibrated operating point.
     """
 
-    def __init__(self, embedder: Embedder) -> None:
+    def __init__(self, embedder: Embedder, answer_from: float | None = None) -> None:
+        self._answer_from = answer_from
         self._known_scale = embedder.name == "minilm"
         fitted()  # reads a file, once
 
@@ -83,8 +85,8 @@ class Evidence:
         return 1 / (1 + math.exp(-float(np.dot([found[name] for name in names], line.weights)) - line.bias))
 
     def is_supported(self, confidence: float) -> bool:
-        """Whether an answer should be tried. The operating point refuses 2 % of the answerable ones."""
-        return confidence >= fitted().supported_from
+        """Whether an answer should be tried. The calibrated point refuses 2 % of the answerable ones."""
+        return confidence >= (fitted().supported_from if self._answer_from is None else self._answer_from)
 
 
 def signs(question: str, chunks: Sequence[ScoredChunk]) -> dict[str, float]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -20,6 +21,13 @@ from citewell.errors import ConfigurationError
 PREFIX = "CITEWELL_"
 _SIGNATURES = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 """With a public key. HS256 and its kind would take the public key for the secret; `none` takes anything."""
+
+
+Language = Literal[
+    "arabic", "danish", "dutch", "english", "finnish", "french", "german", "greek", "hungarian", "italian", "norwegian",
+    "portuguese", "romanian", "russian", "spanish", "swedish", "tamil", "turkish", "none",
+]  # fmt: skip
+"""Whose inflection the keyword index knows: those of tantivy's stemmers, or none."""
 
 
 class Settings(BaseSettings):
@@ -110,6 +118,12 @@ class Settings(BaseSettings):
     )
     namespace: str = Field("citewell", min_length=3, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*[A-Za-z0-9]$",
                            description="Keeps several indexes apart in one store.")  # fmt: skip
+    language: Language = Field(
+        "english",
+        description="Whose inflection and filler words keyword search leaves out: `arabic`, `danish`, `dutch`, `english`, "
+        "`finnish`, `french`, `german`, `greek`, `hungarian`, `italian`, `norwegian`, `portuguese`, `romanian`, `russian`, "
+        "`spanish`, `swedish`, `tamil`, `turkish`, or `none`. A change asks for `ingest.py --rebuild`.",
+    )
     chunk_size: int = Field(500, ge=100, le=4000, description="Longest chunk, in characters.")
     chunk_overlap: int = Field(50, ge=0, le=1000, description="Characters neighbouring chunks share.")
     max_source_bytes: int = Field(
@@ -123,6 +137,16 @@ class Settings(BaseSettings):
         4000, ge=0, le=200_000,
         description="A chat model is given the chunks before and after those as well, as long as it all has no more "
         "characters than this; 0: never.",
+    )  # fmt: skip
+    answer_from: float | None = Field(
+        None, ge=0, le=1,
+        description="Confidence that the documents hold an answer, 0..1, from which one is tried; 0: always. Unset: as "
+        "calibrated on English questions (docs/citations.md).",
+    )  # fmt: skip
+    review_below: float = Field(
+        0, ge=0, le=1,
+        description="Marks answers that a person should look at: those below this confidence, 0..1, and those that say what no "
+        "source bears out, passed over a quarantined passage, or were cut (docs/citations.md). 0 marks none.",
     )  # fmt: skip
     retrieval_timeout_s: float = Field(10, gt=0, le=120, description="Deadline for retrieval, in seconds.")
 
@@ -226,6 +250,12 @@ class Settings(BaseSettings):
         "installed spaCy pipeline that finds them, as `en_core_web_sm` (extra `names`).",
     )
 
+    moderation: str = Field(
+        "off",
+        description="Judges questions and whole answers by the harm in them: `off`, or `openai:omni-moderation-latest` "
+        "through `OPENAI_BASE_URL` and `OPENAI_API_KEY`. Answers are then shown once they are complete.",
+    )
+
     # --- the server ---------------------------------------------------------------------------
     host: str = Field("127.0.0.1", description="Address the service listens on.")
     port: int = Field(8000, ge=0, le=65_535, description="Port the service listens on; 0 takes a free one.")
@@ -290,6 +320,8 @@ class Settings(BaseSettings):
                 f"workers is {self.workers}, but the embedded Chroma belongs to one process: set CITEWELL_VECTOR_STORE "
                 "to a Chroma server (chroma+http://host:port), Pinecone or Weaviate, or CITEWELL_WORKERS to 1"
             )
+        if self.moderation != "off" and not re.fullmatch(r"openai:\S+", self.moderation):
+            raise ValueError("CITEWELL_MODERATION must be off or openai:MODEL, as openai:omni-moderation-latest")
         self._check_tokens()
         return self
 

@@ -25,9 +25,9 @@ async def open_parts(settings: Settings) -> AsyncIterator[tuple[Parts, Index]]:
     async with AsyncExitStack() as stack:
         embedder = open_embedder(settings)
         stack.callback(embedder.close)
-        guards = open_guards(settings, embedder)
-        index = await stack.enter_async_context(open_index(settings, embedder, guard=guards.scanner))
         models = await stack.enter_async_context(open_chat_models(settings))
+        guards = open_guards(settings, embedder, models)
+        index = await stack.enter_async_context(open_index(settings, embedder, guard=guards.scanner))
         if models.default != EXTRACTIVE:
             models.get()  # a missing key or package stops the start, not the first question
         yield (
@@ -37,7 +37,7 @@ async def open_parts(settings: Settings) -> AsyncIterator[tuple[Parts, Index]]:
                 models=models,
                 extractive=extractive_answerer(embedder),
                 guards=guards,
-                evidence=Evidence(embedder),
+                evidence=Evidence(embedder, settings.answer_from),
                 limits=await stack.enter_async_context(open_limits(settings)),
                 cache=await stack.enter_async_context(open_cache(settings)),
             ),

@@ -38,6 +38,7 @@ ROWS: list[tuple[str, list[tuple[str, str, list[tuple[str, str]]]]]] = [
         ("Blocked or changed, by rule", "ops", [
             (f'sum by (subject, rule) (rate(citewell_guard_verdicts_total{{verdict!="allowed"}}[{RATE}]))', "{{subject}}: {{rule}}"),
         ]),
+        ("Answers to review, by reason", "ops", [(DISTINCT.format(by="reason", name="citewell_reviews_needed_total"), "{{reason}}")]),
     ]),
     ("Documents", [
         ("In the index", "short", [("max(citewell_index_sources)", "documents"), ("max(citewell_index_chunks)", "chunks")]),

@@ -30,6 +30,7 @@ from citewell.questions import check_question
 from citewell.repair import MarkerRepair
 from citewell.retrieval import Trace, filters
 from citewell.retrieval.neighbours import join
+from citewell.review import review_reasons
 from citewell.telemetry import tracing
 from graph.calls import Calls, Order
 from graph.events import at_end, emit
@@ -82,9 +83,11 @@ class Nodes:
             *history, asked = _talk(state)
             recent = self._recent(history)
             standalone = await asyncio.to_thread(condense_rule, asked.text, recent)  # reads its word list at first use
-            # The rule leaves a question alone that needs no context; then there is nothing to ask a model either.
+            # The rule leaves a question alone that needs no context; then there is nothing to ask a model either, where
+            # the rule can read it.
             context = _context(runtime)
-            if standalone == asked.text or not self._calls.name(context):
+            is_settled = standalone == asked.text and self._settings.language == "english"
+            if is_settled or not self._calls.name(context):
                 return {"standalone": standalone}
             order = self._calls.order(context)
             given = CondenseInput(question=asked.text, history=recent)
@@ -108,7 +111,7 @@ class Nodes:
             known = cast("State", {**state, "standalone": question})
             key = self._recall.key(known, context, self._recent(history), asked=asked.text, view=view)
             kept = await self._recall.cache.find(key, at_end.get())
-            pieces = self._recall.pieces(kept, context) if kept else None
+            pieces = await self._recall.pieces(kept, context) if kept else None
         if kept is None or pieces is None:
             return {"standalone": question, "recalled": (key, view)}
         for piece in pieces:
@@ -238,7 +241,7 @@ class Nodes:
                     response |= piece.response_metadata
                     if screen.is_blocked:
                         break
-            show(screen.finish())
+            show(await screen.finish())
             if markers:
                 rest, markers = markers.finish(), None
                 show(rest)
@@ -247,12 +250,15 @@ class Nodes:
         finish = response.get("finish_reason") or response.get("stop_reason") or "stop"
         if screen.is_blocked:
             finish = "blocked"
+            if not shown:  # nothing of it reached anybody
+                metadata["blocked"] = verdict.rule
             show(("\n\n" if shown else "") + verdict.reason)
         metadata |= {
             "answerer": "model" if answered != EXTRACTIVE else EXTRACTIVE,
             "model": response.get("model_name") or response.get("model") or answered,
             "prompt": PROMPT_VERSION if answered != EXTRACTIVE else None,
-            "supported": response.get("sentences") != 0,  # the extractive answerer found no sentence worth quoting
+            # the extractive answerer may have found no sentence worth quoting
+            "supported": response.get("sentences") != 0 and "blocked" not in metadata,
             "guard": verdict.rule,
             "finish_reason": finish,
             "truncated": finish in ("length", "max_tokens"),
@@ -275,7 +281,11 @@ class Nodes:
                 if citation["page"] is not None:  # of the chunk so far, and a chunk may run over the end of a page
                     with suppress(SourceNotFound):  # removed meanwhile
                         citation["page"] = await self._parts.retriever.page_at(citation["source"], citation["start"])
-        kept = {key: value for key, value in state["metadata"].items() if key != "trace"}  # too much to keep
+        metadata = state["metadata"]
+        if self._settings.review_below and metadata.get("supported"):
+            reasons = review_reasons(metadata, citations, below=self._settings.review_below)
+            metadata = metadata | {"needs_review": bool(reasons), "review_reasons": reasons}
+        kept = {key: value for key, value in metadata.items() if key != "trace"}  # too much to keep
         reply = _reply(state["answer"], citations, kept, state["usage"])
         cited = list(dict.fromkeys(citation["chunk_id"] for citation in citations if citation["chunk_id"]))
         if self._recall and "recalled" in state and self._recall.is_worth_keeping(state, citations):
@@ -285,7 +295,7 @@ class Nodes:
                 await self._recall.cache.keep(
                     key, answer=state["answer"], citations=[dict(one) for one in citations], metadata=about, cited=cited
                 )
-        return {"citations": citations, "messages": [reply], "cited": cited}
+        return {"citations": citations, "messages": [reply], "cited": cited, "metadata": metadata}
 
     async def _widened(self, kept: Sequence[ScoredChunk]) -> list[ScoredChunk]:
         """The chunks with those around them, as far as the guards let these through and the settings leave room."""

@@ -80,12 +80,15 @@ class Recall:
             and any(citation["status"] != "unsupported" for citation in citations)
         )
 
-    def pieces(self, kept: Kept, context: RunContext) -> list[str] | None:
-        """Its words, one by one, past the guards once more; None where these have something to say now."""
+    async def pieces(self, kept: Kept, context: RunContext) -> list[str] | None:
+        """Its words, one by one, past the guards once more; None where these have something to say now.
+
+        Moderation is not asked again: it is a setting, so what is kept has been judged by the same model.
+        """
         is_quoted = (context.chat_model or self._parts.models.default) == EXTRACTIVE
-        screen = self._parts.guards.answer_screen("" if is_quoted else prompts.SYSTEM)
+        screen = self._parts.guards.answer_screen("" if is_quoted else prompts.SYSTEM, is_moderated=True)
         pieces = [screen.feed(word) for word in re.findall(r"\s*\S+|\s+$", kept["answer"])]
-        pieces.append(screen.finish())
+        pieces.append(await screen.finish())
         return None if screen.is_blocked or "".join(pieces) != kept["answer"] else pieces
 
 

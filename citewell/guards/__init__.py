@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -12,12 +12,14 @@ from citewell.documents import ScoredChunk
 from citewell.errors import ConfigurationError
 from citewell.guards.features import ends_at
 from citewell.guards.injection import InjectionScanner, load_heads
+from citewell.guards.moderation import RETRIES, Moderator
 from citewell.guards.names import open_names
 from citewell.guards.output import AnswerScreen
 from citewell.guards.personal import Detector
 from citewell.guards.verdict import (
     ACTIVE_MARKUP,
     INJECTION,
+    MODERATION,
     PERSONAL_DATA,
     PROMPT_LEAK,
     UNDECIDED,
@@ -31,9 +33,13 @@ from citewell.models.minilm import MiniLM
 from citewell.settings import Settings
 from citewell.telemetry import metrics
 
+if TYPE_CHECKING:
+    from citewell.models.chat import ChatModels
+
 __all__ = [
     "ACTIVE_MARKUP",
     "INJECTION",
+    "MODERATION",
     "PERSONAL_DATA",
     "PROMPT_LEAK",
     "UNDECIDED",
@@ -53,8 +59,15 @@ log = structlog.get_logger()
 class Guards:
     """All checks of one turn. Every method is safe to call from many tasks at once."""
 
-    def __init__(self, settings: Settings, scanner: InjectionScanner | None, detector: Detector) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        scanner: InjectionScanner | None,
+        detector: Detector,
+        moderator: Moderator | None = None,
+    ) -> None:
         self._scanner = scanner
+        self._moderator = moderator
         self._detector = detector
         self._policy = settings.pii_policy
 
@@ -64,7 +77,9 @@ class Guards:
         return self._scanner
 
     async def screen(self, question: str) -> Verdict:
-        """Judge a question: injection, then personal data by policy.
+        """Judge a question: injection, personal data by policy, then moderation.
+
+        What judges here comes first, so that a moderation server sees neither an attack nor what was redacted.
 
         Returns:
             A verdict; where the policy is `redact`, its `text` is the question to go on with.
@@ -84,7 +99,11 @@ class Guards:
                 return block(INJECTION, score)
         else:
             score = 0.0
-        return await self._personal(question, score)
+        verdict = await self._personal(question, score)
+        if verdict.allowed and self._moderator is not None:
+            moderated = await self._moderate(verdict.text or question)
+            return verdict if moderated.allowed else moderated
+        return verdict
 
     async def screen_chunks(
         self, chunks: Sequence[ScoredChunk]
@@ -137,7 +156,7 @@ class Guards:
         return self._scanner is None or ends_at(text, place)
 
     async def screen_answer(self, text: str, *, instructions: str = "") -> Verdict:
-        """Judge a complete answer: leaked instructions, active markup, personal data by policy.
+        """Judge a complete answer: leaked instructions, active markup, personal data by policy, moderation.
 
         Args:
             text: The whole answer.
@@ -147,12 +166,19 @@ class Guards:
             A verdict; its `text`, where set, is the answer to show instead.
         """
         screen = self.answer_screen(instructions)
-        await asyncio.to_thread(lambda: (screen.feed(text), screen.finish()))
+        await asyncio.to_thread(screen.feed, text)
+        await screen.finish()
         return screen.verdict
 
-    def answer_screen(self, instructions: str = "") -> AnswerScreen:
-        """The same checks for an answer that streams: feed it pieces, show what it gives back."""
-        return AnswerScreen(instructions, self._policy, self._detector)
+    def answer_screen(self, instructions: str = "", *, is_moderated: bool = False) -> AnswerScreen:
+        """The same checks for an answer that streams: feed it pieces, show what it gives back.
+
+        Args:
+            instructions: As for `screen_answer`.
+            is_moderated: Whether it has been through moderation before, and need not go again.
+        """
+        moderate = None if self._moderator is None or is_moderated else self._moderate
+        return AnswerScreen(instructions, self._policy, self._detector, moderate)
 
     def redact(self, text: str) -> str:
         """The text with every piece of detected personal data replaced by its kind, as `[email]`."""
@@ -165,23 +191,40 @@ class Guards:
             return block(PERSONAL_DATA)
         return change(PERSONAL_DATA, await asyncio.to_thread(self._detector.redact, text))
 
+    async def _moderate(self, text: str) -> Verdict:
+        assert self._moderator is not None
+        try:
+            async with asyncio.timeout(GUARD_TIMEOUT_S):
+                return await self._moderator.judge(text)
+        except Exception as exc:  # noqa: BLE001  # as above; a caller who leaves cancels, which is none
+            return self._undecided(exc)
+
     def _undecided(self, exc: Exception) -> Verdict:
         log.error("guard.failed", error=type(exc).__name__)
         return block(UNDECIDED)
 
 
-def open_guards(settings: Settings, embedder: Embedder) -> Guards:
+def open_guards(settings: Settings, embedder: Embedder, models: ChatModels | None = None) -> Guards:
     """Load what the settings ask for.
 
     Args:
-        settings: `injection_guard`, `pii_policy` and `pii_names` are read.
+        settings: `injection_guard`, `pii_policy`, `pii_names` and `moderation` are read.
         embedder: As for `open_scanner`.
+        models: Whose connections moderation shares; needed where the settings ask for it.
 
     Raises:
         ConfigurationError: A configured guard cannot start; the service must not start without it.
     """
     detector = Detector(None if settings.pii_names == "off" else open_names(settings.pii_names))
-    return Guards(settings, open_scanner(settings, embedder), detector)
+    return Guards(settings, open_scanner(settings, embedder), detector, _open_moderator(settings, models))
+
+
+def _open_moderator(settings: Settings, models: ChatModels | None) -> Moderator | None:
+    if settings.moderation == "off":
+        return None
+    assert models is not None, "moderation is on"
+    client = models.openai_client(f"The moderation model {settings.moderation}", retries=RETRIES)
+    return Moderator(client, settings.moderation.partition(":")[2])
 
 
 def open_scanner(settings: Settings, embedder: Embedder) -> InjectionScanner | None:

@@ -1,11 +1,13 @@
 """Checks of an answer while it streams: instructions repeated, markup that runs in a page, personal data.
 
-Each stage takes pieces of text and gives back what is certain; what a later character could still change waits.
+Each stage takes pieces of text and gives back what is certain; what a later character could still change waits. With
+moderation all of it waits for the end.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable
 from typing import Final, Literal
 
 from citewell.guards.personal import CUE_WINDOW, Detector, Hit, replace
@@ -204,35 +206,49 @@ class AnswerScreen:
         instructions: The system prompt the model was given, without the documents; empty for none.
         policy: What to do with personal data.
         detector: What counts as such.
+        moderate: Judges the whole answer, which is then shown in one piece or not at all; never raises. None: nobody does.
     """
 
-    def __init__(self, instructions: str, policy: Policy, detector: Detector) -> None:
+    def __init__(
+        self, instructions: str, policy: Policy, detector: Detector,
+        moderate: Callable[[str], Awaitable[Verdict]] | None = None,
+    ) -> None:  # fmt: skip
         self._leak = Leak(instructions)
         self._markup = Markup()
         self._personal = PersonalData(policy, detector)
         self._policy = policy
+        self._moderate = moderate
+        self._moderated = allow()
         self._shown: list[str] = []
 
     def feed(self, piece: str) -> str:
         """What may be shown now: empty while something waits to be decided, and for good once it is blocked."""
-        return self._pass(piece, last=False)
+        certain = self._pass(piece, last=False)
+        return "" if self._moderate else certain
 
-    def finish(self) -> str:
+    async def finish(self) -> str:
         """The rest of what may be shown."""
         rest = self._pass("", last=True)
+        if self._moderate and not self.is_blocked:
+            rest = "".join(self._shown)
+            if rest.strip():
+                self._moderated = await self._moderate(rest)
         metrics.judged("answer", self.verdict)
-        return rest
+        return "" if self.is_blocked else rest
 
     @property
     def is_blocked(self) -> bool:
         """Whether the answer must end here."""
-        return self._leak.is_leak or (self._policy == "refuse" and self._personal.found)
+        refused = self._policy == "refuse" and self._personal.found
+        return self._leak.is_leak or refused or not self._moderated.allowed
 
     @property
     def verdict(self) -> Verdict:
         """Of what was fed so far; its `text` is what was shown, where that differs from what was fed."""
         if self._leak.is_leak:
             return block(PROMPT_LEAK)
+        if not self._moderated.allowed:
+            return self._moderated
         if self._personal.found:
             return block(PERSONAL_DATA) if self._policy == "refuse" else change(PERSONAL_DATA, "".join(self._shown))
         if self._markup.found:

@@ -10,6 +10,7 @@ INJECTION: Final = "injection"
 PERSONAL_DATA: Final = "personal_data"
 PROMPT_LEAK: Final = "prompt_leak"
 ACTIVE_MARKUP: Final = "active_markup"
+MODERATION: Final = "moderation"
 UNDECIDED: Final = "undecided"
 
 REASONS: Final[Mapping[str, str]] = {
@@ -17,6 +18,7 @@ REASONS: Final[Mapping[str, str]] = {
     PERSONAL_DATA: "The text holds personal data, which this service is set up not to accept.",
     PROMPT_LEAK: "The answer repeated the assistant's own instructions and was withheld.",
     ACTIVE_MARKUP: "The answer held markup that could run in a page; it is shown as plain text.",
+    MODERATION: "The text was judged harmful, which this service is set up not to pass on.",
     UNDECIDED: "The text could not be checked, so it was not used.",
 }
 """Rule -> a sentence that is safe to show: it never repeats what was written."""
@@ -41,8 +43,10 @@ def allow(score: float = 0.0) -> Verdict:
     return Verdict(allowed=True, score=score)
 
 
-def block(rule: str, score: float = 1.0) -> Verdict:
-    return Verdict(allowed=False, rule=rule, reason=REASONS[rule], score=score)
+def block(rule: str, score: float = 1.0, *, about: str = "") -> Verdict:
+    """Refuse; `about` is said in brackets after the reason, and is safe to show as well."""
+    reason = f"{REASONS[rule]} ({about})" if about else REASONS[rule]
+    return Verdict(allowed=False, rule=rule, reason=reason, score=score)
 
 
 def change(rule: str, text: str, score: float = 1.0) -> Verdict:

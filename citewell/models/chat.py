@@ -67,6 +67,27 @@ class ChatModels:
             self._made[key] = self._make(*key)
         return self._made[key]
 
+    def openai_client(self, needed_for: str, *, retries: int) -> openai.AsyncOpenAI:
+        """OpenAI's client on the connections that its models share, for what is no chat model. No I/O.
+
+        Args:
+            needed_for: What needs it, as the subject of a sentence.
+            retries: Further tries after a transient failure.
+
+        Raises:
+            ConfigurationError: No key is set and no base URL either.
+        """
+        import openai
+
+        self._check_openai(needed_for)
+        return openai.AsyncOpenAI(
+            api_key=self._settings.openai_api_key.get_secret_value() if self._settings.openai_api_key else "none",
+            base_url=self._settings.openai_base_url,
+            timeout=self._settings.model_timeout_s,
+            max_retries=retries,
+            http_client=self._connections(),
+        )
+
     async def close(self) -> None:
         if self._openai_http is not None:
             await self._openai_http.aclose()
@@ -108,17 +129,8 @@ class ChatModels:
         return {"temperature": temperature, "max_tokens": max_tokens}
 
     def _openai(self, name: str, temperature: float, max_tokens: int) -> dict[str, Any]:
-        import openai
-
         settings = self._settings
-        if settings.openai_api_key is None and settings.openai_base_url is None:
-            raise ConfigurationError(
-                f"The chat model {name} needs a key: set OPENAI_API_KEY, or OPENAI_BASE_URL for a server that takes none"
-            )
-        if self._openai_http is None:  # one for all models: each costs a TLS context, 20 ms
-            # On aiohttp, whose parser is in C and gives all that has arrived at once: 60 tokens cost half as much.
-            hooks = {"request": [tracing.pass_on]} if settings.otlp_endpoint else {}
-            self._openai_http = openai.DefaultAioHttpClient(timeout=settings.model_timeout_s, event_hooks=hooks)
+        self._check_openai(f"The chat model {name}")
         return {
             "temperature": temperature,
             "max_tokens": max_tokens,
@@ -128,8 +140,24 @@ class ChatModels:
             "stream_chunk_timeout": settings.model_timeout_s,
             "max_retries": 0,  # retries are graph.calls': paid for, counted and within reach of a fallback
             "stream_usage": True,
-            "http_async_client": self._openai_http,
+            "http_async_client": self._connections(),
         }
+
+    def _check_openai(self, needed_for: str) -> None:
+        if self._settings.openai_api_key is None and self._settings.openai_base_url is None:
+            raise ConfigurationError(
+                f"{needed_for} needs a key: set OPENAI_API_KEY, or OPENAI_BASE_URL for a server that takes none"
+            )
+
+    def _connections(self) -> openai.DefaultAsyncHttpxClient:
+        """One for all models of OpenAI's: each costs a TLS context, 20 ms."""
+        import openai
+
+        if self._openai_http is None:
+            # On aiohttp, whose parser is in C and gives all that has arrived at once: 60 tokens cost half as much.
+            hooks = {"request": [tracing.pass_on]} if self._settings.otlp_endpoint else {}
+            self._openai_http = openai.DefaultAioHttpClient(timeout=self._settings.model_timeout_s, event_hooks=hooks)
+        return self._openai_http
 
     def _anthropic(self, name: str, temperature: float, max_tokens: int) -> dict[str, Any]:
         settings = self._settings

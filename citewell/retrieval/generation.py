@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
@@ -22,7 +23,7 @@ from citewell.retrieval.neighbours import REACH
 from citewell.retrieval.snapshot import Entry, Snapshot, digest
 from citewell.retrieval.stores import VectorStore, open_store
 from citewell.retrieval.tokens import TokenFile
-from citewell.settings import Settings
+from citewell.settings import Language, Settings
 
 REFRESH_SHARE = 0.1
 """Most of the time that may go into reopening a store another process keeps writing to."""
@@ -46,7 +47,6 @@ class Generation:
         _one_blas_thread()
         self.name = folder.name
         self.catalog = Catalog(folder / "catalog.sqlite")
-        self.keywords = KeywordIndex(folder / "keywords")
         self.tokens = TokenFile(folder / "tokens.bin")
         namespace = f"{settings.namespace}-{folder.name}"
         self._open = partial(open_store, settings, namespace=namespace, folder=folder / "vectors", dimension=dimension)
@@ -54,6 +54,9 @@ class Generation:
         self._opening = threading.Lock()
         with self.catalog.reading() as snapshot:
             self._seen = snapshot.revision()
+            # its own, not the settings': old generations are opened once more to be dropped
+            language = cast("Language", snapshot.fingerprint().get("language", "english"))
+        self.keywords = KeywordIndex(folder / "keywords", language)
         self._store_seen = self._seen
         self._next_refresh = 0.0
         self._refreshing = threading.Lock()

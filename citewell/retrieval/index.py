@@ -76,10 +76,12 @@ class Index:
     @property
     def fingerprint(self) -> dict[str, object]:
         """What an index must have been built with for these settings to use it."""
+        # English is not named, so that indexes stay valid that were built before there was a choice.
+        language = {} if self._settings.language == "english" else {"language": self._settings.language}
         return {
             "schema": SCHEMA_VERSION, "embedding": self._embedder.fingerprint, "dimension": self._embedder.dimension,
             "chunk_size": self._settings.chunk_size, "chunk_overlap": self._settings.chunk_overlap,
-            "tokens": packing(self._embedder), "store": self._settings.vector_store,
+            "tokens": packing(self._embedder), "store": self._settings.vector_store, **language,
         }  # fmt: skip
 
     # --- finding --------------------------------------------------------------------------------

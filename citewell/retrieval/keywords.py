@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Final
 
 import tantivy
 from tantivy import Filter as Step
@@ -14,6 +15,7 @@ from tantivy import Occur, Query
 
 from citewell.retrieval.filters import All, Either, Field, Filter, Test, field_value
 from citewell.retrieval.snapshot import Entry
+from citewell.settings import Language
 
 FIELD_WEIGHTS = {"text": 1.0, "title": 0.5, "headings": 0.5}
 MAX_TERMS = 64
@@ -23,34 +25,47 @@ _WRITER_BYTES = 50_000_000
 """Memory in which tantivy collects new documents before it writes a segment."""
 
 
-def _schema() -> tantivy.Schema:
+_WITHOUT_STOPWORDS: Final = frozenset({"arabic", "greek", "romanian", "tamil", "turkish"})
+"""Languages that tantivy stems without having a list of their filler words."""
+
+
+def _schema(language: Language) -> tantivy.Schema:
     builder = tantivy.SchemaBuilder().add_integer_field("key", indexed=True, fast=True)
     for name in FIELD_WEIGHTS:
-        builder.add_text_field(name, tokenizer_name="english", index_option="freq")
+        builder.add_text_field(name, tokenizer_name=language, index_option="freq")
     for name in ("source", "exact_title", "type", "tags", "access"):
         builder.add_text_field(name, tokenizer_name="raw", index_option="basic")
     return builder.add_integer_field("date", indexed=True, fast=True).build()
 
 
-def _analyzer() -> tantivy.TextAnalyzer:
-    """Words in lower case, without accents, without English stop words, stemmed."""
-    return (
-        tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.simple())
-        .filter(Step.remove_long(60)).filter(Step.lowercase()).filter(Step.ascii_fold())
-        .filter(Step.stopword("english")).filter(Step.stemmer("english")).build()
-    )  # fmt: skip
+def _analyzer(language: Language) -> tantivy.TextAnalyzer:
+    """Words in lower case and without accents; of a language also without its stop words, and stemmed."""
+    builder = tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.simple()).filter(Step.remove_long(60)).filter(Step.lowercase())  # fmt: skip
+    if language == "none":
+        return builder.filter(Step.ascii_fold()).build()
+    if language == "english":  # writes accents in borrowed words only, and not always
+        return builder.filter(Step.ascii_fold()).filter(Step.stopword(language)).filter(Step.stemmer(language)).build()
+    # Elsewhere accents belong to the word: stop words and stemmer would not know it without them.
+    if language not in _WITHOUT_STOPWORDS:
+        builder = builder.filter(Step.stopword(language))
+    return builder.filter(Step.stemmer(language)).filter(Step.ascii_fold()).build()
 
 
 class KeywordIndex:
     """Blocking; call it from a thread. One writer at a time, which the index's lock ensures."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the index in this folder, or make one there."""
+    def __init__(self, path: Path, language: Language = "english") -> None:
+        """Open the index in this folder, or make one there.
+
+        Args:
+            path: The folder.
+            language: Whose words it holds; always the one it was made with.
+        """
         path.mkdir(parents=True, exist_ok=True)
-        self._schema = _schema()
+        self._schema = _schema(language)
         self._index = tantivy.Index(self._schema, path=str(path))
-        self._analyzer = _analyzer()
-        self._index.register_tokenizer("english", self._analyzer)
+        self._analyzer = _analyzer(language)
+        self._index.register_tokenizer(language, self._analyzer)
         self._index.config_reader("manual")
         self._writer: tantivy.IndexWriter | None = None
 

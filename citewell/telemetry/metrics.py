@@ -52,6 +52,9 @@ CACHE = Counter("citewell_answer_cache", "Turns that looked into the answer cach
 VERDICTS = Counter("citewell_guard_verdicts", "What guards decided.", ["subject", "verdict", "rule"])
 """Of a `question`, a retrieved `chunk` or an `answer`: `allowed`, `changed` or `blocked`, by which rule."""
 
+REVIEWS = Counter("citewell_reviews_needed", "Reasons for a person to look at an answer.", ["reason"])
+"""`low_confidence`, `unsupported_sentence`, `quarantined_source` or `truncated`; one answer may have several."""
+
 INGESTED = Counter("citewell_ingested_sources", "Documents added through the service.", ["status"])
 """`new`, `changed` or `failed`."""
 INGESTED_CHUNKS = Counter("citewell_ingested_chunks", "Chunks written for them.")
@@ -70,7 +73,7 @@ REDIS_LIMIT = Gauge("citewell_redis_connections_limit", "Most that may be.", mul
 # A series that first appears at 1 has not risen, for Prometheus: what alerts look at begins at 0.
 for _code in {"internal", *every_code()}:
     ERRORS.labels(_code)
-for _subject in ("question", "chunk"):
+for _subject in ("question", "chunk", "answer"):
     VERDICTS.labels(_subject, "blocked", "undecided")
 
 

@@ -83,6 +83,8 @@ def thread_digest(thread_id: str) -> str:
 
 def _count(record: TurnRecord, took_s: float) -> None:
     metrics.TURNS.labels(record.door, record.outcome).inc()
+    for reason in record.metadata.get("review_reasons", ()):
+        metrics.REVIEWS.labels(reason).inc()
     if record.code:
         metrics.ERRORS.labels(record.code).inc()
     if record.outcome not in ("left", "failed"):

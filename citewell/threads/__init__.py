@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 
 from citewell.errors import CheckpointError
 from citewell.settings import Settings
@@ -114,6 +114,14 @@ class Threads:
     async def prune(self, thread_id: str) -> None:
         """Drop a thread's old checkpoints; the transcript stays."""
         await self._place.prune(thread_id)
+
+    async def peek(self, thread_id: str) -> CheckpointTuple | None:
+        """A thread's newest checkpoint, read without counting as use; None when there is none. For maintenance.
+
+        Raises:
+            TornThread: Part of the thread is gone.
+        """
+        return await self._place.peek(thread_id)
 
     def walk(self) -> AsyncIterator[ThreadInfo]:
         """Every thread, in no order; for maintenance."""

@@ -1,23 +1,29 @@
-"""`python -m citewell.threads du | prune`: what conversations cost where they are kept, and trimming them."""
+"""`python -m citewell.threads du | prune | export`: what conversations cost, trimming them, and archiving them."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from citewell.errors import CitewellError
+from citewell.feedback import open_feedback
 from citewell.settings import Settings
 from citewell.threads import ThreadInfo, Threads, open_threads
+from citewell.threads.archive import Outcome, export
 
 T = TypeVar("T")
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="What conversations cost, and trimming them.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="What conversations cost, trimming and archiving them."
+)
 
 
 @app.command()
@@ -53,6 +59,43 @@ def prune(
 
     count, before, after = asyncio.run(_with_threads(work))
     Console().print(f"{count} threads trimmed: {before:,} bytes before, {after:,} after")
+
+
+@app.command(name="export")
+def export_command(
+    file: Annotated[Path, typer.Argument(help="The file to make: JSON lines, one a conversation.")],
+    idle_days: Annotated[float, typer.Option(min=0, help="Only threads last used at least this long ago.")] = 0,
+    needs_review: Annotated[
+        bool, typer.Option("--needs-review", help="Only threads with an answer marked so.")
+    ] = False,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete each, once the file is on disk.")] = False,
+) -> None:
+    """Write conversations to a file: messages, citations, summary, ratings. Exit code 1: some could not be read."""
+    outcome = asyncio.run(_export(file, timedelta(days=idle_days), needs_review=needs_review, delete=delete))
+    console = Console()
+    console.print(f"{outcome.exported} threads written to {file}, {outcome.deleted} deleted", soft_wrap=True)
+    for thread, why in outcome.kept.items():
+        console.print(f"not deleted, {why} meanwhile: {thread}", markup=False, soft_wrap=True)
+    for thread in outcome.torn:
+        console.print(f"not written, part of it is gone: {thread}", markup=False, soft_wrap=True)
+    if outcome.torn:
+        raise typer.Exit(1)
+
+
+async def _export(file: Path, idle: timedelta, *, needs_review: bool, delete: bool) -> Outcome:
+    settings = Settings.load()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    async with open_threads(settings) as threads, open_feedback(settings) as feedback:
+        with Progress(*columns, console=Console(stderr=True)) as bar:
+            tasks = {name: bar.add_task(name, total=None, visible=False) for name in ("export", "delete")}
+
+            def show(name: str, done: int, total: int) -> None:
+                bar.update(tasks[name], completed=done, total=total, visible=True)
+
+            until = datetime.now(UTC) - idle
+            return await export(
+                threads, feedback, file, until=until, needs_review=needs_review, delete=delete, progress=show
+            )
 
 
 async def _all(threads: Threads) -> list[ThreadInfo]:

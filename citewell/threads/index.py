@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
-from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 
 from citewell.threads.journal import Journal
 from citewell.threads.turns import Leases
@@ -51,6 +51,9 @@ class Place(Leases, Protocol):
 
     async def list(self, owner: str, limit: int, before: datetime | None) -> Sequence[ThreadInfo]:
         """An owner's threads updated before `before`, newest first."""
+
+    async def peek(self, thread_id: str) -> CheckpointTuple | None:
+        """A thread's newest checkpoint, None when there is none (or no longer). Its time to live goes on."""
 
     def walk(self) -> AsyncIterator[ThreadInfo]:
         """Every thread there is, in no order; for maintenance."""

@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from langgraph.checkpoint.base import CheckpointTuple
+
 from citewell.threads.index import ThreadInfo
 from citewell.threads.journal import Journal
 from citewell.threads.redis_saver import RedisSaver, fresh_generation
@@ -102,6 +104,9 @@ class RedisPlace:
             if len(members) < limit:
                 break
         return found[:limit]
+
+    async def peek(self, thread_id: str) -> CheckpointTuple | None:
+        return await self._saver.peek(thread_id)
 
     async def walk(self) -> AsyncIterator[ThreadInfo]:
         async for key in self._connection.keys(self._saver.key("")):

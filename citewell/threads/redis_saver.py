@@ -281,6 +281,11 @@ class RedisSaver(BlockingSaver):
         found = await self._read("get", thread_id, conf.get("checkpoint_id") or "", ns)
         return found[0] if found else None
 
+    async def peek(self, thread_id: str) -> CheckpointTuple | None:
+        """A thread's newest checkpoint, without starting its time to live anew."""
+        found = await self._read("get", thread_id, "", "", is_use=False)
+        return found[0] if found else None
+
     async def alist(
         self,
         config: RunnableConfig | None,
@@ -348,12 +353,12 @@ class RedisSaver(BlockingSaver):
         return result
 
     async def _read(
-        self, script: str, thread_id: str, *args: bytes | str | int, more: Sequence[str] = ()
+        self, script: str, thread_id: str, *args: bytes | str | int, more: Sequence[str] = (), is_use: bool = True
     ) -> list[CheckpointTuple]:
         key = self.key(thread_id)
         transcript = (self._transcripts.get(key) or Transcript()).trusted()
         reply = await self.connection.run(
-            script, key, self.ttl_ms, *args, transcript.generation, len(transcript.messages), *more
+            script, key, self.ttl_ms if is_use else "", *args, transcript.generation, len(transcript.messages), *more
         )
         if reply is None:
             return []

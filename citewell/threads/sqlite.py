@@ -105,6 +105,11 @@ class SqliteSaver(AsyncSqliteSaver):
         async with self._connection.reading():
             return await super().aget_tuple(config)
 
+    async def peek(self, thread_id: str) -> CheckpointTuple | None:
+        """A thread's newest checkpoint, without starting its time to live anew."""
+        await self.setup()
+        return await self._read({"configurable": {"thread_id": thread_id, "checkpoint_ns": ""}})
+
     async def alist(
         self,
         config: RunnableConfig | None,
@@ -420,6 +425,12 @@ class SqlitePlace:
             owner, before.timestamp() if before else float("inf"), time.time(), limit,
         )  # fmt: skip
         return [_info(row) for row in rows]
+
+    async def peek(self, thread_id: str) -> CheckpointTuple | None:
+        rows = await self._connection.rows("SELECT expires FROM threads WHERE thread_id = ?", thread_id)
+        if rows and rows[0][0] is not None and rows[0][0] <= time.time():
+            return None
+        return await self._saver.peek(thread_id)
 
     async def walk(self) -> AsyncIterator[ThreadInfo]:
         for row in await self._connection.rows(

@@ -135,7 +135,8 @@ def _about(turn: Turn) -> str:
     if metadata.get("answerer") == "none":
         parts = ["Nothing in the documents supports an answer"]
     elif metadata.get("blocked"):
-        parts = [f"Refused by the rule “{metadata['blocked']}”"]
+        done = "Refused" if metadata.get("answerer") == "guard" else "Withheld"
+        parts = [f"{done} by the rule “{metadata['blocked']}”"]
     call = metadata.get("calls", {}).get("answer", {})
     if call.get("why"):
         parts[0] += f" in place of {call['asked']} ({call['why'].replace('_', ' ')})"
@@ -145,6 +146,9 @@ def _about(turn: Turn) -> str:
         parts.append(f"confidence {round(100 * metadata['confidence'])} %")
     if metadata.get("truncated"):
         parts.append("cut at the length limit: ask for the rest, or allow longer answers")
+    if metadata.get("needs_review"):
+        reasons = ", ".join(reason.replace("_", " ") for reason in metadata["review_reasons"])
+        parts.append(f"marked for review: {reasons}")
     if stages := metadata.get("stages_ms"):
         parts.append(f"{sum(stages.values()) / 1000:.1f} s")
     return " · ".join(parts)
@@ -178,7 +182,7 @@ def _why(state: State, turn: Turn, number: int) -> None:
     with st.expander("Why this answer", icon=":material/account_tree:"):
         if turn.trace is not None:
             st.html(why_html(turn.trace, turn.metadata))
-        elif turn.metadata.get("blocked"):
+        elif turn.metadata.get("answerer") == "guard":
             st.markdown(f"Nothing was searched for: the rule “{turn.metadata['blocked']}” refused the question.")
         elif st.button("Search again to see why", key=f"why {number}"):
             try:

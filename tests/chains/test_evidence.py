@@ -75,3 +75,8 @@ async def test_without_late_interaction_the_words_decide(index: Index) -> None:
     searched = await index.search(question)
     assert "maxsim" not in searched[0].evidence
     assert evidence.is_supported(evidence.confidence(question, searched))
+
+
+@pytest.mark.parametrize(("answer_from", "supported"), [(None, False), (0.0, True), (0.05, True), (0.5, False)])
+def test_the_line_is_where_the_settings_put_it(answer_from: float | None, supported: bool) -> None:
+    assert Evidence(MiniLM(threads=1), answer_from).is_supported(0.06) == supported

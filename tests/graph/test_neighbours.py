@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -60,7 +61,8 @@ async def ask(service: Service, **context: Any) -> Result:
 
 def passages(told: ToldServer) -> list[str]:
     """What stood between the fences of the last prompt."""
-    return re.findall(r"(=====SOURCE-\w+) \[\d+\] [^\n]*\n(.*?)\n\1 end of", told.prompts[-1], re.DOTALL)
+    system = "".join(each["content"] for each in json.loads(told.prompts[-1]) if each["role"] == "system")
+    return re.findall(r"(=====SOURCE-\w+) \[\d+\] [^\n]*\n(.*?)\n\1 end of", system, re.DOTALL)
 
 
 async def test_a_model_reads_on_after_what_was_found_and_is_checked_against_it(

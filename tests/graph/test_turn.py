@@ -126,3 +126,19 @@ async def test_a_marker_at_the_wrong_passage_is_moved_before_it_is_shown(setting
     assert result.answer == f"The tower is 42 metres high [{right}]. It is made of cheese [{right}]."
     assert "".join(map(str, pieces)) == result.answer
     assert [(one["marker"], one["status"]) for one in result.citations] == [(right, "verified"), (right, "unsupported")]
+
+
+@pytest.mark.parametrize(("language", "condensed"), [("english", False), ("german", True)])
+async def test_the_rule_that_saves_a_call_counts_where_it_can_read(
+    tmp_path: Path, language: str, condensed: bool
+) -> None:
+    async with told_server() as told:
+        settings = Settings(
+            _env_file=None, data_dir=tmp_path, language=language, chat_model="openai:told", openai_base_url=told.base_url
+        )  # type: ignore[call-arg]  # fmt: skip
+        async with open_service(settings) as service:
+            for question in ("Wie hoch ist der Turm?", "Und wann wurde er zuerst angezündet?"):
+                result = await service.ask(service.prepare(question, thread_id="de"))
+    asked = [prompt for prompt in told.prompts if "Rewrite the user's last question" in prompt]
+    assert len(asked) == condensed
+    assert ("condense" in result.metadata.get("calls", {})) == condensed

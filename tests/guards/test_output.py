@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 
 import pytest
@@ -19,7 +20,7 @@ INSTRUCTIONS = (
 
 def stream(pieces: list[str], policy: Policy = "allow") -> tuple[str, AnswerScreen]:
     screen = AnswerScreen(INSTRUCTIONS, policy, Detector())
-    shown = "".join([screen.feed(piece) for piece in pieces] + [screen.finish()])
+    shown = "".join([screen.feed(piece) for piece in pieces] + [asyncio.run(screen.finish())])
     return shown, screen
 
 

@@ -1,4 +1,5 @@
-"""An OpenAI-compatible server that does as it is told, model by model: answers, refuses, falls silent, breaks off."""
+"""An OpenAI-compatible server that does as it is told, model by model: answers, refuses, falls silent, breaks off; and
+moderates."""
 
 from __future__ import annotations
 
@@ -35,8 +36,16 @@ class ToldServer:
     calls: list[str] = field(default_factory=list)
     """The models that were asked, in order."""
     prompts: list[str] = field(default_factory=list)
-    """Their system messages, in the same order."""
+    """The messages of each request for an answer, as JSON."""
     finish_reason: str = "stop"
+    harmful: dict[str, str] = field(default_factory=dict)
+    """Word -> category that moderation finds a text with it guilty of."""
+    moderated: list[str] = field(default_factory=list)
+    """The texts that were given to moderation, in order."""
+    verdict: Any = None
+    """What moderation says in place of a judgement of its own."""
+    left: int = 0
+    """How often a client went away from its silence."""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -45,13 +54,20 @@ class ToldServer:
             body = json.loads(await reader.readexactly(int(length.split(b":")[1])))
             model = body["model"]
             self.calls.append(model)
-            self.prompts.append("".join(m["content"] for m in body["messages"] if m["role"] == "system"))
+            is_moderation = head.startswith(b"POST /v1/moderations ")
+            if is_moderation:
+                self.moderated.append(body["input"])
+            else:
+                self.prompts.append(json.dumps(body["messages"]))
             waiting = self.deeds[model]
             deed = waiting.pop(0) if waiting else self.always.get(model, "answer")
             if isinstance(deed, int):
                 self._refuse(writer, deed)
             elif deed == "silent":
                 await reader.read()
+                self.left += 1
+            elif is_moderation:
+                self._judge(writer, body)
             else:
                 await asyncio.sleep(self.pause_s)
                 self._say(writer, body, is_cut=deed == "cut")
@@ -70,17 +86,24 @@ class ToldServer:
         lines += [f"{name}: {value}" for name, value in self.headers.items()]
         writer.write("\r\n".join([*lines, "connection: close", "", ""]).encode() + body)
 
+    def _judge(self, writer: asyncio.StreamWriter, body: dict[str, Any]) -> None:
+        names = {category for word, category in self.harmful.items() if word in body["input"]}
+        every = sorted({"harassment", "self-harm/intent", "violence", *self.harmful.values()})
+        result = {
+            "flagged": bool(names), "categories": {name: name in names for name in every},
+            "category_scores": {name: 0.9 if name in names else 0.01 for name in every},
+            "category_applied_input_types": {name: ["text"] for name in every},
+        }  # fmt: skip
+        whole = {"id": "modr-1", "model": body["model"], "results": [result]}
+        _whole(writer, whole if self.verdict is None else self.verdict)
+
     def _say(self, writer: asyncio.StreamWriter, body: dict[str, Any], *, is_cut: bool) -> None:
         usage = dict(zip(("prompt_tokens", "completion_tokens"), USED, strict=True)) | {"total_tokens": sum(USED)}
         if not body.get("stream"):
             message = {"role": "assistant", "content": self.answer}
             choice = {"index": 0, "message": message, "finish_reason": self.finish_reason}
             whole = {"id": "x", "object": "chat.completion", "created": 0, "model": body["model"], "usage": usage}
-            text = json.dumps(whole | {"choices": [choice]}).encode()
-            writer.write(
-                b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n"
-                + f"content-length: {len(text)}\r\n\r\n".encode() + text
-            )  # fmt: skip
+            _whole(writer, whole | {"choices": [choice]})
             return
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n")
         writer.write(b"connection: close\r\n\r\n")
@@ -93,6 +116,14 @@ class ToldServer:
             _event(writer, chunk | {"choices": [{"index": 0, "delta": {}, "finish_reason": self.finish_reason}]})
             _event(writer, chunk | {"choices": [], "usage": usage})
             writer.write(b"0\r\n\r\n")
+
+
+def _whole(writer: asyncio.StreamWriter, answer: Any) -> None:
+    text = json.dumps(answer).encode()
+    writer.write(
+        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n"
+        + f"content-length: {len(text)}\r\n\r\n".encode() + text
+    )  # fmt: skip
 
 
 def _event(writer: asyncio.StreamWriter, event: dict[str, Any]) -> None:

@@ -40,6 +40,7 @@ def folders(folder: Path) -> list[Path]:
         ({"chunk_size": 700}, "hashed-words", "chunk_size"),
         ({"chunk_overlap": 60}, "hashed-words", "chunk_overlap"),
         ({}, OTHER, "embedding"),
+        ({"language": "german"}, "hashed-words", "language"),
     ],
 )
 async def test_an_index_built_otherwise_is_refused_with_the_command_that_mends_it(

@@ -14,7 +14,8 @@
 -- Runs are "position+count,position+count".
 local key = KEYS[1]
 
-local function keep(ttl)
+local function keep(ttl) -- empty: whoever reads does not count as use
+  if ttl == '' then return end
   ttl = tonumber(redis.call('HGET', key, 't') or ttl)
   if ttl > 0 then
     redis.call('PEXPIRE', key, ttl)

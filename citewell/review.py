@@ -1,0 +1,28 @@
+"""Which answers a person should look at before they are relied on. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from citewell.citations import Citation
+
+
+def review_reasons(metadata: Mapping[str, Any], citations: Sequence[Citation], *, below: float) -> list[str]:
+    """Why somebody should look at an answer; empty where nothing speaks for it.
+
+    Args:
+        metadata: Of an answer that was made: `confidence`, `quarantined` and `truncated` are read.
+        citations: Its own, checked.
+        below: Confidence (0..1) that is too low.
+
+    Returns:
+        Of `low_confidence`, `unsupported_sentence`, `quarantined_source` and `truncated` those that hold, in this order.
+    """
+    holds = {
+        "low_confidence": metadata.get("confidence", 0.0) < below,
+        "unsupported_sentence": any(citation["status"] == "unsupported" for citation in citations),
+        "quarantined_source": bool(metadata.get("quarantined")),
+        "truncated": bool(metadata.get("truncated")),
+    }
+    return [reason for reason, is_so in holds.items() if is_so]
