@@ -45,7 +45,10 @@ class TurnRecord:
         self.outcome = "failed"
         self.code = exc.code if isinstance(exc, CitewellError) else "internal"
         if isinstance(exc, CitewellError) and exc.__cause__ is not None:
-            self.cause = f"{type(exc.__cause__).__name__}: {exc.__cause__}"
+            first = exc.__cause__  # libraries translate one another's exceptions, and lose something each time
+            while first.__cause__ is not None:
+                first = first.__cause__
+            self.cause = f"{type(first).__name__}: {first}"
 
     @property
     def first_token_ms(self) -> int | None:
