@@ -71,6 +71,7 @@ eval: $(VENV)/.test  ## measure quality on the evaluation packs: a table and plo
 bench: $(VENV)/.bench  ## measure speed: turns under load, threads, retrieval, embedding
 	$(BIN)/python -m benchmarks.load $(ARGS)
 	$(BIN)/python -m benchmarks.threads
+	$(BIN)/python -m benchmarks.ingestion
 	$(BIN)/python -m benchmarks.retrieval
 	$(BIN)/python -m benchmarks.embedding
 

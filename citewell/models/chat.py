@@ -23,6 +23,11 @@ __all__ = ["EXTRACTIVE", "ChatModels", "map_model_errors", "open_chat_models"]
 EXTRACTIVE = "extractive"
 """The answerer that needs no chat model; it is not made here."""
 _EXTRAS = {"anthropic": "anthropic", "ollama": "ollama"}
+_CONNECTIONS = 1000
+"""Calls under way at once, to all models of OpenAI's; as the SDK has it."""
+_IDLE_S = 2.0
+"""An idle connection is used again for so long, in seconds. Many servers (uvicorn, and so vLLM) close theirs after five, and a
+request that meets the closing is lost: among 256 clients 16 were, with five seconds here too."""
 _CACHED = 64
 """Models kept, one per (name, temperature, max_tokens); temperatures come from callers, so there is an end to it."""
 
@@ -151,12 +156,16 @@ class ChatModels:
 
     def _connections(self) -> openai.DefaultAsyncHttpxClient:
         """One for all models of OpenAI's: each costs a TLS context, 20 ms."""
+        import httpx2
         import openai
 
         if self._openai_http is None:
             # On aiohttp, whose parser is in C and gives all that has arrived at once: 60 tokens cost half as much.
             hooks = {"request": [tracing.pass_on]} if self._settings.otlp_endpoint else {}
-            self._openai_http = openai.DefaultAioHttpClient(timeout=self._settings.model_timeout_s, event_hooks=hooks)
+            self._openai_http = openai.DefaultAioHttpClient(
+                timeout=self._settings.model_timeout_s, event_hooks=hooks,
+                limits=httpx2.Limits(max_connections=_CONNECTIONS, keepalive_expiry=_IDLE_S),
+            )  # fmt: skip
         return self._openai_http
 
     def _anthropic(self, name: str, temperature: float, max_tokens: int) -> dict[str, Any]:

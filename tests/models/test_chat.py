@@ -1,6 +1,7 @@
 """Chat models through a real OpenAI-compatible server, and what becomes of an upstream's faults."""
 
 import asyncio
+import contextlib
 import inspect
 from contextlib import aclosing
 from pathlib import Path
@@ -105,6 +106,31 @@ async def test_an_upstreams_status_becomes_our_error_without_its_text(
     assert caught.value.__cause__ is not None
     if isinstance(caught.value, RateLimited):
         assert caught.value.retry_after_s == 7
+
+
+async def test_a_connection_that_a_server_may_be_about_to_close_is_not_used_again() -> None:
+    """uvicorn closes idle connections after five seconds, and a request that meets that is lost."""
+    body = b'{"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "yes"}}]}'
+    connections = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).lower()
+                await reader.readexactly(int(head.partition(b"content-length:")[2].partition(b"\r\n")[0]))
+                length = f"content-length: {len(body)}".encode()
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n" + length + b"\r\n\r\n" + body)
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with open_chat_models(settings_for(f"http://127.0.0.1:{port}/v1")) as models:
+            for pause_s in (0, 0, 3):
+                await asyncio.sleep(pause_s)
+                assert (await models.get().ainvoke(QUESTION)).text == "yes"
+    assert connections == 2
 
 
 @pytest.mark.parametrize("url", ["http://no-such-host.invalid/v1", "http://127.0.0.1:1/v1"])
