@@ -25,6 +25,10 @@ NEAR = 0.25
 """Cosine with the question from which a sentence may be quoted that shares no word with it. Neither is no answer."""
 KEEP_FROM = 0.2
 """A further sentence is quoted when it is at least this probable, as a share of the best one's probability."""
+SURE_FROM = 0.4
+"""Where it is less probable than this that one of the sentences to be quoted answers, no sentence stands out: the answer
+may be spread over a table, or have to be worked out. Then each chunk is quoted before one is quoted twice, to show all
+places that were found."""
 
 
 def extractive_answerer(embedder: Embedder) -> Runnable[AnswerInput, AIMessageChunk]:
@@ -67,13 +71,20 @@ def select(question: str, chunks: Sequence[ScoredChunk], embedder: Embedder) -> 
     probable = probabilities(rows)
     related = (rows[:, FEATURES.index("overlap")] > 0) | (rows[:, FEATURES.index("cosine")] >= NEAR)
     order = sorted(np.flatnonzero(related), key=lambda i: -probable[i])
-    kept: list[Candidate] = []
+    kept: list[np.intp] = []
     for i in order:
         if len(kept) == MOST_SENTENCES or probable[i] < KEEP_FROM * probable[order[0]]:
             break
         if _holds(found[i], chunks):
-            kept.append(found[i])
-    return kept
+            kept.append(i)
+    if kept and 1 - np.prod(1 - probable[kept]) < SURE_FROM:
+        first: dict[int, np.intp] = {}
+        for i in (*kept, *order):
+            if found[i].number not in first and (i in kept or _holds(found[i], chunks)):
+                first[found[i].number] = i
+        spread = sorted(first.values(), key=order.index)
+        kept = [*spread, *(i for i in kept if i not in spread)][:MOST_SENTENCES]
+    return [found[i] for i in kept]
 
 
 def _holds(one: Candidate, chunks: Sequence[ScoredChunk]) -> bool:

@@ -151,6 +151,9 @@ class Turn:
             given = AnswerInput(question=asked.text, chunks=shown, history=[], summary="")
             text = (await self._answerer.ainvoke(given)).text
             citations = verify(text, shown)
+            for citation in citations:  # a chunk may run over the end of a page; the graph puts it right as well
+                if citation["page"] is not None:
+                    citation["page"] = await self._index.page_at(citation["source"], citation["start"])
         return Outcome(
             asked=asked, confidence=confidence, answer=text, citations=citations, retrieved=kept, given=shown,
             seconds=time.perf_counter() - began,

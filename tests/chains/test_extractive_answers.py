@@ -1,6 +1,7 @@
 """The answerer that needs no key, with the real embedding model."""
 
 import asyncio
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -104,6 +105,16 @@ async def test_the_names_of_a_tables_columns_are_no_answer(embedder: MiniLM) -> 
     )
     assert "observing" not in answer.text
     assert "£16.00" in answer.text
+
+
+async def test_where_no_sentence_stands_out_each_chunk_is_quoted_once(embedder: MiniLM) -> None:
+    pages = [
+        "Sales of the group 34,229 35,355\n\nCost of sales of the group 19,232 18,795",
+        "Operating income 6,539 7,369\n\nMargin of operations 19.1 20.8",
+        "Research expenses of the group 1,862 1,994\n\nSelling and general expenses 9,049 7,197",
+    ]
+    answer = await extractive_answerer(embedder).ainvoke(asked("What did the group's operations bring in?", *pages))
+    assert sorted(re.findall(r"\[(\d)\]", answer.text)) == ["1", "2", "3"]
 
 
 async def test_no_chunks_is_no_error(embedder: MiniLM) -> None:
