@@ -129,7 +129,8 @@ def start(tmp_path: Path, indexed: Path) -> Iterator[Callable[..., Live]]:
             data_dir.mkdir(exist_ok=True)
             if documents is not None and not any(data_dir.iterdir()):
                 if documents == LIBRARY:
-                    shutil.copytree(indexed, data_dir, dirs_exist_ok=True)
+                    # A service of another test may be answering from the folder: its conversations are none of this one's.
+                    shutil.copytree(indexed, data_dir, dirs_exist_ok=True, ignore=shutil.ignore_patterns("threads.db*"))
                 else:
                     ingest(data_dir, documents)
             return stack.enter_context(running(data_dir, **settings))

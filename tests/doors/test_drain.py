@@ -149,7 +149,7 @@ async def test_a_rolling_restart_under_load_loses_no_turn(
                 try:
                     if (await client.get(f"{live.url}/readyz")).status_code == 200:
                         return live.url
-                except httpx.ConnectError:
+                except httpx.TransportError:  # gone, or going while it was asked: not ready, as a load balancer sees it
                     continue
             await asyncio.sleep(0.02)
 
