@@ -27,7 +27,8 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-ROOT = Path(__file__).parents[1]
+from benchmarks.load.services import ROOT, clean_environment
+
 TUTORIAL = "import sys; from pathlib import Path; from benchmarks.tutorial import Passages; Passages(sys.argv[1]).ingest(Path(sys.argv[2]))"
 
 
@@ -57,10 +58,9 @@ def write_files(folder: Path, data: Path, count: int) -> None:
 
 def timed(command: Sequence[str], environment: Mapping[str, str]) -> tuple[str, float, float]:
     """What a command prints, its seconds and its CPU seconds."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("CITEWELL_", "OPENAI_"))}
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run(
-        [sys.executable, *command], cwd=ROOT, env=kept | dict(environment), check=True, stdout=subprocess.PIPE,
+        [sys.executable, *command], cwd=ROOT, env=clean_environment(environment), check=True, stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL, text=True,
     )  # fmt: skip
     wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -10,7 +10,7 @@ import difflib
 import os
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, model_validator
@@ -120,9 +120,9 @@ class Settings(BaseSettings):
                            description="Keeps several indexes apart in one store.")  # fmt: skip
     language: Language = Field(
         "english",
-        description="Whose inflection and filler words keyword search leaves out: `arabic`, `danish`, `dutch`, `english`, "
-        "`finnish`, `french`, `german`, `greek`, `hungarian`, `italian`, `norwegian`, `portuguese`, `romanian`, `russian`, "
-        "`spanish`, `swedish`, `tamil`, `turkish`, or `none`. A change asks for `ingest.py --rebuild`.",
+        description="Whose inflection and filler words keyword search leaves out: "
+        + ", ".join(f"`{name}`" for name in get_args(Language)[:-1])
+        + ", or `none`. A change asks for `ingest.py --rebuild`.",
     )
     chunk_size: int = Field(500, ge=100, le=4000, description="Longest chunk, in characters.")
     chunk_overlap: int = Field(50, ge=0, le=1000, description="Characters neighbouring chunks share.")

@@ -97,7 +97,7 @@ def running(service: Service, model: Upstream, redis_url: str | None) -> Iterato
                 check=True,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                env=_environment(environment),
+                env=clean_environment(environment),
             )
         command = [sys.executable, *(part.format(**given) for part in service.command)]
         url = f"http://127.0.0.1:{given['port']}"
@@ -119,7 +119,7 @@ def _chroma() -> Iterator[str]:
 @contextmanager
 def process(command: Sequence[str], ready: str, **environment: str) -> Iterator[psutil.Process]:
     """Run a server until its `ready` address answers 200; stop it at the end."""
-    started = subprocess.Popen(command, cwd=ROOT, env=_environment(environment), stdout=subprocess.DEVNULL)
+    started = subprocess.Popen(command, cwd=ROOT, env=clean_environment(environment), stdout=subprocess.DEVNULL)
     try:
         for _ in range(600):
             try:
@@ -147,7 +147,7 @@ def _stop(started: subprocess.Popen[bytes]) -> None:
         started.wait()
 
 
-def _environment(more: Mapping[str, str]) -> dict[str, str]:
+def clean_environment(more: Mapping[str, str]) -> dict[str, str]:
     """This machine's, without what would set up a service of ours."""
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith(("CITEWELL_", "OPENAI_", "REDIS_"))

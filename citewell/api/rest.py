@@ -12,6 +12,7 @@ from citewell.citations import Citation
 from citewell.errors import ThreadNotFound
 from citewell.identity import bind
 from citewell.service import Service
+from citewell.threads.history import said
 
 router = APIRouter(tags=["chat"])
 
@@ -107,16 +108,7 @@ async def conversation(
     thread = await service.transcript(identity_of(request).caller, conversation_id)
     if thread is None:
         raise ThreadNotFound("There is no such conversation, or it has expired.")
-    messages = [
-        Message(
-            role="user" if message.type == "human" else "assistant",
-            content=message.text,
-            created_at=message.additional_kwargs.get("created_at"),
-            citations=message.additional_kwargs.get("citations", []),
-            metadata=message.additional_kwargs.get("metadata", {}),
-        )
-        for message in thread.messages
-    ]
+    messages = [Message.model_validate(said(message)) for message in thread.messages]
     end = len(messages) if before is None else min(before, len(messages))
     start = max(0, end - limit)
     users = sum(message.role == "user" for message in messages)

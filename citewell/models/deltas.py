@@ -47,7 +47,7 @@ class Completions(AsyncCompletions):
     def __init__(self, client: AsyncOpenAI) -> None:
         super().__init__(client)
         self._openai = client
-        self._pace = Lateness()
+        self._lateness = Lateness()
 
     async def create(self, **payload: Any) -> Any:
         """As the SDK's. A stream gives dictionaries; its retries, faults and deadlines are the SDK's."""
@@ -56,7 +56,7 @@ class Completions(AsyncCompletions):
         stream = await self._openai.post(
             "/chat/completions", body=payload, cast_to=object, stream=True, stream_cls=AsyncStream[object]
         )
-        return JoinedStream(stream, self._pace)
+        return JoinedStream(stream, self._lateness)
 
 
 class JoinedStream:
@@ -123,7 +123,7 @@ async def joined(deltas: AsyncGenerator[Delta, None], lateness: Lateness | None 
 
     Args:
         deltas: As they come.
-        lateness: What other streams of this event loop have found.
+        lateness: Shared with other streams of this event loop.
 
     Raises:
         Exception: What `deltas` raises, after everything that came before it.
@@ -154,7 +154,7 @@ async def joined(deltas: AsyncGenerator[Delta, None], lateness: Lateness | None 
 
 
 class Lateness:
-    """How late an event loop is, as all streams that are read in it have found."""
+    """How late the event loop is, as the streams that share this have found."""
 
     def __init__(self) -> None:
         self._mean_s = 0.0

@@ -2,9 +2,9 @@
 
 A passage answers when each word of the question finds its like somewhere in it: the score is, over the
 question's tokens, the weighted mean of the best cosine with any token of the passage (ColBERT, Khattab &
-Zaharia 2020, arXiv:2004.12832). So is the same over the passage's best stretch of 24 tokens, for an answer is seldom
-longer than a sentence, and words found far from each other say less. Citewell keeps the token vectors that embedding computes anyway, so there is no
-second model: 256 dimensions at two bits, without the tokens that are punctuation. Two bits spread over many
+Zaharia 2020, arXiv:2004.12832). So it is over the passage's best stretch of 24 tokens, for an answer is seldom longer
+than a sentence, and words found far from each other say less. Citewell keeps the token vectors that embedding computes
+anyway, so there is no second model: 256 dimensions at two bits, without the tokens that are punctuation. Two bits spread over many
 dimensions keep more than eight bits on few, because token vectors have no few directions that matter (64 of 384
 principal components hold half of the energy). A question's tokens go through a projection of their own and get weights, both
 learned (`python -m evals.train_questions`), which asks nothing of what is stored. What each choice costs in quality
@@ -44,10 +44,8 @@ _LEVELS = np.array([-1.510, -0.4528, 0.4528, 1.510], np.float32)
 """Four values that stand for a normal variable with the least squared error (Max 1960)."""
 _THRESHOLDS = (_LEVELS[1:] + _LEVELS[:-1]) / 2
 _SHIFTS = np.array([0, 2, 4, 6], np.uint8)
-_DECODED = _LEVELS[(np.arange(256)[:, None] >> _SHIFTS) & 3]
-"""[256, 4]: the four numbers in a byte."""
-_TABLE = _DECODED.view(np.complex128).ravel()
-"""[256]: the same as one number each."""
+_TABLE = _LEVELS[(np.arange(256)[:, None] >> _SHIFTS) & 3].view(np.complex128).ravel()
+"""[256]: the four numbers in a byte, as one number of 16 bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,9 +205,8 @@ def _compared(query: Query, chunks: Sequence[Packed]) -> _Compared:
             following[last - 1] = best[last - 1]  # nothing follows a chunk's last half
             whole[some] = np.maximum.reduceat(best, first) @ query.weights
             stretch[some] = np.maximum.reduceat(np.maximum(best, following) @ query.weights, first)
-        own = np.zeros(
-            (len(some), len(codes)), np.float32
-        )  # each chunk's scales in its own row, so that one product adds up
+        # Each chunk's scales in its own row, so that one product adds up every chunk's vectors.
+        own = np.zeros((len(some), len(codes)), np.float32)
         for row, (start, end) in enumerate(zip(starts, ends, strict=True)):
             own[row, start:end] = scales[start:end]
         sums[some] = own @ decoded
@@ -249,8 +246,7 @@ def _decode(codes: NDArray[np.uint8]) -> Floats:
 
 def decoded(chunk: Packed) -> Floats:
     """[tokens, DIMENSIONS]: a chunk's token vectors, as near as two bits come."""
-    numbers: Floats = _DECODED[chunk.codes].reshape(len(chunk), DIMENSIONS)
-    return numbers * chunk.scales.astype(np.float32)[:, None]
+    return _decode(chunk.codes) * chunk.scales.astype(np.float32)[:, None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

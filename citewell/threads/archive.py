@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from langchain_core.messages import AnyMessage, HumanMessage
+from langchain_core.messages import AnyMessage
 from langgraph.checkpoint.base import CheckpointTuple
 from typing_extensions import TypedDict
 
@@ -23,6 +23,7 @@ from citewell.errors import InvalidRequest, ThreadBusy, TornThread
 from citewell.feedback import FeedbackStore, Row
 from citewell.identity import given_id
 from citewell.threads import ThreadInfo, Threads
+from citewell.threads.history import said
 
 FORMAT: Final = 1
 """Goes up when a line is written that readers of the last one would misread."""
@@ -155,13 +156,10 @@ def _line(info: ThreadInfo, found: CheckpointTuple | None, ratings: Sequence[Row
 
 
 def _message(message: AnyMessage) -> dict[str, Any]:
-    extra = message.additional_kwargs
-    about = {"content": message.text, "created_at": extra.get("created_at")}
-    if isinstance(message, HumanMessage):
-        return {"role": "user", **about}
-    return {
-        "role": "assistant", **about, "citations": extra.get("citations", []), "metadata": extra.get("metadata", {}),
-    }  # fmt: skip
+    about = said(message)
+    if about["role"] == "user":
+        return {key: about[key] for key in ("role", "content", "created_at")}
+    return {**about}
 
 
 def _checkpoint(found: CheckpointTuple | None) -> str | None:

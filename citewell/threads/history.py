@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage
 from langgraph.checkpoint.base import BaseCheckpointSaver
+from typing_extensions import TypedDict
 
 from citewell.errors import ThreadNotFound
 
@@ -39,6 +40,26 @@ class Statistics:
     """Messages, from the first, that the running summary covers."""
     checkpoint_ts: str
     """When the thread last changed, ISO 8601."""
+
+
+class Said(TypedDict):
+    """A message as it is shown and exported."""
+
+    role: Literal["user", "assistant"]
+    content: str
+    created_at: str | None
+    """ISO 8601, UTC."""
+    citations: list[dict[str, Any]]
+    metadata: dict[str, Any]
+
+
+def said(message: BaseMessage) -> Said:
+    """What stands in a thread, without the class that carries it."""
+    extra = message.additional_kwargs
+    return Said(
+        role="user" if isinstance(message, HumanMessage) else "assistant", content=message.text,
+        created_at=extra.get("created_at"), citations=extra.get("citations", []), metadata=extra.get("metadata", {}),
+    )  # fmt: skip
 
 
 async def _state(checkpointer: BaseCheckpointSaver[Any], thread_id: str) -> tuple[dict[str, Any], str]:

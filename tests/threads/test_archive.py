@@ -8,8 +8,6 @@ import json
 import os
 import shutil
 import stat
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,7 +24,7 @@ from citewell.threads import Threads, open_threads
 from citewell.threads.archive import Outcome, export
 from citewell.wiring import open_service
 from graph.state import RunContext
-from tests.service import ROOT
+from tests.threads.maintenance import maintain
 from tests.threads.test_lists_and_life import _everything, converse
 
 TOWER = "How high is the tower of the lighthouse?"
@@ -236,18 +234,8 @@ async def test_a_torn_thread_is_left_where_it_is_and_told(redis_url: str, tmp_pa
 
 
 async def command(kept_in: dict[str, Any], *arguments: str) -> tuple[int | None, str]:
-    environment = os.environ | {
-        "CITEWELL_DATA_DIR": str(kept_in["data_dir"]),
-        "PYTHONPATH": str(ROOT),
-        "COLUMNS": "160",
-    }
-    environment["CITEWELL_REDIS_URL"] = kept_in.get("redis_url", "")
-    done = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "citewell.threads", "export", *arguments,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, cwd=kept_in["data_dir"].parent,
-    )  # fmt: skip
-    out, _ = await asyncio.wait_for(done.communicate(), 60)
-    return done.returncode, out.decode()
+    code, out, errors = await maintain(kept_in, "export", *arguments)
+    return code, out + errors
 
 
 async def test_the_command_writes_deletes_and_says_so(kept_in: dict[str, Any]) -> None:

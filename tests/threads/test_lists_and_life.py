@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ from blockbuster import blockbuster_ctx
 from citewell.errors import ThreadNotFound
 from citewell.settings import Settings
 from citewell.threads import RedisSaver, Threads, open_threads
+from tests.threads.maintenance import maintain
 from tests.threads.talk import ask, config, contents, talk
 
 ROOT = Path(__file__).parents[2]
@@ -195,19 +193,9 @@ async def test_the_maintenance_commands_show_and_trim(kept_in: dict[str, Any]) -
 
 
 async def _maintain(kept_in: dict[str, Any], *arguments: str) -> str:
-    environment = os.environ | {
-        "CITEWELL_DATA_DIR": str(kept_in["data_dir"]),
-        "PYTHONPATH": str(ROOT),
-        "COLUMNS": "160",
-    }
-    environment["CITEWELL_REDIS_URL"] = kept_in.get("redis_url", "")
-    done = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "citewell.threads", *arguments,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, cwd=kept_in["data_dir"].parent,
-    )  # fmt: skip
-    out, errors = await asyncio.wait_for(done.communicate(), 60)
-    assert done.returncode == 0, errors.decode()
-    return out.decode()
+    code, out, errors = await maintain(kept_in, *arguments)
+    assert code == 0, errors
+    return out
 
 
 async def test_a_turn_that_saved_nothing_leaves_nothing(threads: Threads, kept_in: dict[str, Any]) -> None:
