@@ -28,6 +28,7 @@ Rules:
 5. Answer in the language of the question, briefly and in plain prose.
 """
 
+INSTRUCTIONS = "Besides, whoever runs this service asks, as far as the rules above leave room for it:\n"
 SUMMARY = "What was said earlier in this conversation, in short (context for the question, not a source):\n"
 NO_SOURCES = "(No source was found for this question.)"
 
@@ -45,13 +46,20 @@ class AnswerInput(TypedDict):
     """Of what came before those; empty when nothing did."""
 
 
-def answer_messages(given: AnswerInput) -> list[BaseMessage]:
+def answer_messages(given: AnswerInput, instructions: str = "") -> list[BaseMessage]:
     """The messages of one request to a chat model.
+
+    Args:
+        given: What the answer is made from.
+        instructions: The operator's own words (`CITEWELL_INSTRUCTIONS`); they stand below the rules, above the sources.
 
     The fence round each source is drawn at random for every request, so that no document can close it.
     """
     fence = f"=====SOURCE-{secrets.token_hex(8)}"
-    system = SYSTEM.format(fence=fence) + "\n" + _sources(given["chunks"], fence)
+    system = SYSTEM.format(fence=fence) + "\n"
+    if instructions:
+        system += f"{INSTRUCTIONS}{instructions}\n\n"
+    system += _sources(given["chunks"], fence)
     if given["summary"]:
         system += "\n\n" + SUMMARY + given["summary"]
     return [SystemMessage(system), *given["history"], HumanMessage(given["question"])]

@@ -67,6 +67,11 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("CITEWELL_OLLAMA_BASE_URL", "OLLAMA_HOST"),
         description="Where Ollama listens; `http://127.0.0.1:11434` when unset.",
     )
+    instructions: str = Field(
+        "", max_length=4000,
+        description="What a chat model is told besides: whom it speaks for, to whom, and how (`You answer for the town library. "
+        "Speak plainly.`). It follows the rules about sources, which it cannot lift.",
+    )  # fmt: skip
     temperature: float = Field(0.7, ge=0, le=2, description="Sampling temperature of the chat model.")
     max_tokens: int = Field(500, ge=1, le=32_000, description="Longest answer, in tokens.")
     model_timeout_s: float = Field(60, gt=0, le=600, description="Deadline for one call to a chat model, in seconds.")
@@ -103,8 +108,8 @@ class Settings(BaseSettings):
     data_dir: Path = Field(Path(".citewell"), description="Where the index and the threads live.")
     vector_store: str = Field(
         "chroma",
-        description="`chroma` (embedded, one process), `chroma+http://host:port`, `pinecone:INDEX` or "
-        "`weaviate+http://host:port` (extras `pinecone`, `weaviate`).",
+        description="`chroma` (embedded, one process), `chroma+http://host:port`, `pinecone:INDEX` (`?cloud=aws&region=eu-west-1`) "
+        "or `weaviate+http://host:port` (extras `pinecone`, `weaviate`).",
     )
     pinecone_api_key: SecretStr | None = Field(
         None,
@@ -131,6 +136,11 @@ class Settings(BaseSettings):
     )
     parse_timeout_s: float = Field(120, gt=0, le=3600, description="Longest one file may take to be read, in seconds.")
     candidates: int = Field(50, ge=5, le=500, description="Chunks each search hands to the reranker.")
+    query_variants: int = Field(
+        0, ge=0, le=5,
+        description="Other wordings of each question that the chat model is asked for and that are searched as well; one call "
+        "more a turn. 0: none.",
+    )  # fmt: skip
     top_k: int = Field(5, ge=1, le=50, description="Chunks that leave the reranker.")
     top_n: int = Field(3, ge=1, le=20, description="Chunks of those the answer is made from.")
     neighbour_chars: int = Field(
@@ -163,7 +173,12 @@ class Settings(BaseSettings):
     )
     thread_wait_s: float = Field(120, gt=0, le=3600, description="Longest a queued message waits, in seconds.")
     history_messages: int = Field(10, ge=0, le=200, description="Newest messages that go to the model as they are.")
-    history_tokens: int = Field(2000, ge=0, le=100_000, description="Most tokens those messages may have together.")
+    history_tokens: int = Field(
+        2000,
+        ge=0,
+        le=100_000,
+        description="Most tokens those messages may have together, estimated at four characters each.",
+    )
 
     # --- limits at the door -------------------------------------------------------------------
     max_question_chars: int = Field(5000, ge=1, le=100_000, description="Longest question, in characters.")

@@ -18,6 +18,7 @@ from langgraph.graph import END
 from langgraph.runtime import Runtime
 
 from chains.condense import CondenseInput, condense_chain, condense_rule
+from chains.expand import ExpandInput, expand_chain, wordings
 from chains.extract import not_in_documents
 from chains.prompts import PROMPT_VERSION, SYSTEM, AnswerInput, answer_messages
 from chains.simple import is_simple
@@ -139,8 +140,16 @@ class Nodes:
             found = await self._parts.retriever.search(
                 question, candidates=self._settings.candidates, where=context.filter, access=access, trace=trace
             )
-            # What the last answer cited stays in the running, so that "and the second one?" finds it.
             known = {scored.chunk.id for scored in found}
+            said = await self._reworded(context, question)
+            for wording in said.get("wordings", ()):
+                further = await self._parts.retriever.search(
+                    wording, candidates=self._settings.candidates // 2, where=context.filter, access=access
+                )
+                # Another wording brings candidates; how well they answer is judged by the question as it was asked.
+                found += [ScoredChunk(chunk=one.chunk, score=0.0) for one in further if one.chunk.id not in known]
+                known |= {one.chunk.id for one in further}
+            # What the last answer cited stays in the running, so that "and the second one?" finds it.
             cited = [id_ for id_ in state.get("cited", ()) if id_ not in known] if len(_talk(state)) > 1 else []
             if cited:
                 tree = filters.parse(context.filter)
@@ -150,7 +159,22 @@ class Nodes:
                     if (access is None or not access.isdisjoint(chunk.access))
                     and (tree is None or filters.holds(tree, chunk))
                 ]
-        return {"standalone": question, "candidates": found, "trace": trace}
+        return {"standalone": question, "candidates": found, "trace": trace, **said}
+
+    async def _reworded(self, context: RunContext, question: str) -> dict[str, Any]:
+        """Other wordings of the question by a chat model, where the settings ask for some and there is a model."""
+        most = self._settings.query_variants
+        if not most or not self._calls.name(context):
+            return {}
+        order = self._calls.order(context)
+        try:
+            given = ExpandInput(question=question, count=most)
+            written = await self._calls.text(context, order, expand_chain, given)
+        except CitewellError as exc:
+            order.do_without(exc)
+            written = ""
+        said = wordings(written, question, most=most, longest=self._settings.max_question_chars)
+        return {"wordings": said, "expand_call": order.as_dict()}
 
     async def rerank(self, state: State, runtime: Runtime[RunContext]) -> dict[str, Any]:
         """Order the candidates by late interaction (or a cross-encoder) and let the guards see what is kept."""
@@ -165,6 +189,8 @@ class Nodes:
             "retrieved": len(state["candidates"]), "kept": len(kept), "quarantined": len(quarantined),
             "index": self._parts.retriever.generation, "cached": False,
         }  # fmt: skip
+        if said := state.get("wordings"):
+            metadata["wordings"] = said
         if trace is not None:
             metadata["trace"] = trace.as_dict() | {
                 "quarantined": [{"id": scored.chunk.id, "rule": verdict.rule} for scored, verdict in quarantined]
@@ -223,7 +249,7 @@ class Nodes:
             told = AnswerInput(**given | {"question": asked.text, "chunks": wide})
             answering = self._write(context, order, told, given) if order else self._quote(given)
             markers = MarkerRepair(wide) if order else None  # what is quoted has the right ones
-            screen = self._parts.guards.answer_screen(SYSTEM if order else "")
+            screen = self._parts.guards.answer_screen(SYSTEM + self._settings.instructions if order else "")
             shown: list[str] = []
             usage: UsageMetadata | None = None
             response: dict[str, Any] = {}
@@ -314,7 +340,9 @@ class Nodes:
         """
         begun = False
         try:
-            async with aclosing(self._calls.stream(context, order, answer_messages(given))) as pieces:
+            async with aclosing(
+                self._calls.stream(context, order, answer_messages(given, self._settings.instructions))
+            ) as pieces:
                 async for piece in pieces:
                     begun = True
                     yield piece
@@ -348,7 +376,7 @@ def _talk(state: State) -> list[BaseMessage]:
 def _calls(state: State, order: Order | None) -> dict[str, Any]:
     """How each call to a chat model went, by what it was for."""
     went = {
-        "condense": state.get("condense_call"), "summarize": state.get("summarize_call"),
+        "condense": state.get("condense_call"), "summarize": state.get("summarize_call"), "expand": state.get("expand_call"),
         "answer": order.as_dict() if order else None,
     }  # fmt: skip
     return {name: call for name, call in went.items() if call}

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from langchain_core.messages import BaseMessage
 
-from chains import condense, prompts
+from chains import condense, expand, prompts
 from citewell import __version__
 from citewell.cache import AnswerCache, Kept
 from citewell.models.chat import EXTRACTIVE
@@ -32,8 +32,8 @@ _WHOLE: Final = ("stop", "end_turn", "stop_sequence")
 def fingerprint(settings: Settings) -> str:
     """Of everything that is the same for all turns and an answer depends on: settings, prompts, this version."""
     words = [
-        prompts.PROMPT_VERSION, prompts.SYSTEM, prompts.SUMMARY, prompts.NO_SOURCES,
-        *(repr(message) for message in condense.PROMPT.messages),
+        prompts.PROMPT_VERSION, prompts.SYSTEM, prompts.INSTRUCTIONS, prompts.SUMMARY, prompts.NO_SOURCES,
+        *(repr(message) for message in [*condense.PROMPT.messages, *expand.PROMPT.messages]),
     ]  # fmt: skip
     return _digest([__version__, settings.model_dump(mode="json", exclude=set(_ELSEWHERE)), words])
 
@@ -86,7 +86,9 @@ class Recall:
         Moderation is not asked again: it is a setting, so what is kept has been judged by the same model.
         """
         is_quoted = (context.chat_model or self._parts.models.default) == EXTRACTIVE
-        screen = self._parts.guards.answer_screen("" if is_quoted else prompts.SYSTEM, is_moderated=True)
+        screen = self._parts.guards.answer_screen(
+            "" if is_quoted else prompts.SYSTEM + self._parts.settings.instructions, is_moderated=True
+        )
         pieces = [screen.feed(word) for word in re.findall(r"\s*\S+|\s+$", kept["answer"])]
         pieces.append(await screen.finish())
         return None if screen.is_blocked or "".join(pieces) != kept["answer"] else pieces

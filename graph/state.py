@@ -52,6 +52,10 @@ class State(TypedDict, total=False):
     """How the call that made it so went, where a model was asked: see `graph.calls.Order`."""
     summarize_call: Annotated[dict[str, Any], UntrackedValue]
     """How the call for the summary went."""
+    wordings: Annotated[list[str], UntrackedValue]
+    """Other wordings of it that were searched too."""
+    expand_call: Annotated[dict[str, Any], UntrackedValue]
+    """How the call for those went."""
     recalled: Annotated[tuple[str, str], UntrackedValue]
     """Key of the answer in the cache, and the view of the documents that it holds; where the answer may be kept."""
     candidates: Annotated[list[ScoredChunk], UntrackedValue]
