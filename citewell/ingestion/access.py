@@ -12,6 +12,8 @@ from citewell.errors import SourceUnreadable
 
 SUFFIX = ".access"
 """`report.pdf.access` is for `report.pdf`; a file of this name alone is for its folder and all below."""
+MOST_LABELS = 64
+"""Of one document. With the tags they are what a vector store keeps beside each vector, and Pinecone takes 40 KB."""
 _LABEL = re.compile(r"[\w.:@/-]{1,64}")
 
 
@@ -19,11 +21,14 @@ def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
     """Labels without repetition.
 
     Raises:
-        SourceUnreadable: There are none, or one cannot be used.
+        SourceUnreadable: There are none, too many, or one cannot be used.
     """
     if not labels or not all(_LABEL.fullmatch(label) for label in labels):
         raise SourceUnreadable("access must name one or more labels of letters, digits and _ . : @ / -")
-    return tuple(dict.fromkeys(labels))
+    distinct = tuple(dict.fromkeys(labels))
+    if len(distinct) > MOST_LABELS:
+        raise SourceUnreadable(f"access names {len(distinct)} labels; at most {MOST_LABELS} can be kept")
+    return distinct
 
 
 class AccessFiles:

@@ -31,6 +31,7 @@ def command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and report, but write nothing.")] = False,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Build anew beside the live index, then swap.")] = False,
     remove: Annotated[list[str] | None, typer.Option("--remove", help="Drop a source, or a folder, from the index. Files stay.")] = None,
+    remove_all: Annotated[bool, typer.Option("--remove-all", help="Drop everything from the index. Files stay.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output.")] = False,
 ) -> None:  # fmt: skip
     """Bring the index up to date with files and folders: txt, md, pdf, html, docx.
@@ -38,11 +39,20 @@ def command(
     Only what changed is embedded; what is gone is removed. Exit code 1: a file failed; 2: bad settings or paths.
     """
     errors = Console(stderr=True)
-    if remove and (paths or rebuild or dry_run):
-        errors.print("--remove stands alone: no paths, no --rebuild, no --dry-run", style="red")
+    if (remove or remove_all) and (paths or rebuild or dry_run or (remove and remove_all)):
+        errors.print("--remove and --remove-all stand alone: no paths, no --rebuild, no --dry-run", style="red")
         raise typer.Exit(2)
     try:
-        report = asyncio.run(_run(paths or [], dry_run=dry_run, rebuild=rebuild, remove=remove or [], console=errors))
+        report = asyncio.run(
+            _run(
+                paths or [],
+                dry_run=dry_run,
+                rebuild=rebuild,
+                remove=remove or [],
+                remove_all=remove_all,
+                console=errors,
+            )
+        )
     except (ConfigurationError, IndexMismatch, SourceNotFound) as exc:
         errors.print(exc.detail, style="red", markup=False, highlight=False)
         raise typer.Exit(2) from None
@@ -64,7 +74,9 @@ def main() -> None:
     app()
 
 
-async def _run(paths: list[Path], *, dry_run: bool, rebuild: bool, remove: list[str], console: Console) -> Report:
+async def _run(
+    paths: list[Path], *, dry_run: bool, rebuild: bool, remove: list[str], remove_all: bool, console: Console
+) -> Report:
     # Late, because --help and a mistyped path should not wait for the embedding engine.
     from citewell.guards import open_scanner
     from citewell.models import open_embedder
@@ -77,8 +89,8 @@ async def _run(paths: list[Path], *, dry_run: bool, rebuild: bool, remove: list[
     embedder = await asyncio.to_thread(open_embedder, settings)
     scanner = await asyncio.to_thread(open_scanner, settings, embedder)
     async with open_index(settings, embedder, guard=scanner) as index:
-        if remove:
-            return await forget(index, remove, settings)
+        if remove or remove_all:
+            return await forget(index, None if remove_all else remove, settings)
         watch: _Bar | _Lines = _Bar(console) if console.is_terminal else _Lines(console)
         with watch:
             return await ingest(index, paths, settings, dry_run=dry_run, rebuild=rebuild, progress=watch)

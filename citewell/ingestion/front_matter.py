@@ -11,6 +11,8 @@ import yaml
 from citewell.errors import SourceUnreadable
 from citewell.ingestion.access import check_labels
 
+MOST_TAGS = 64
+"""Of one document; a vector store keeps them beside every vector."""
 _BLOCK = re.compile(r"\A---[ \t]*\n(.{0,65536}?)^(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.S | re.M)
 _KEYED = re.compile(r"\s*(?:#[^\n]*\n\s*)*[\w-]+[ \t]*:(?:[ \t]|\n|\Z)")
 
@@ -55,18 +57,21 @@ def read_metadata(values: dict[str, object]) -> FrontMatter:
     """Check metadata given by name, from front matter or from a format's own fields.
 
     Raises:
-        SourceUnreadable: `access` names no usable label.
+        SourceUnreadable: `access` names no usable label, or too many.
     """
     notes: list[str] = []
     date = _iso_date(values.get("date"))
     if values.get("date") and date is None:
         notes.append("the date is not ISO 8601 (as 2026-03-31) and was left out")
     title = values.get("title")
+    tags = _words(values.get("tags") or values.get("keywords"))
+    if len(tags) > MOST_TAGS:
+        notes.append(f"of {len(tags):,} tags the first {MOST_TAGS} are kept")
     return FrontMatter(
         title=" ".join(str(title).split())[:300] if isinstance(title, str | int | float) else "",
         date=date,
-        tags=_words(values.get("tags") or values.get("keywords")),
-        access=_labels(values["access"]) if "access" in values else (),
+        tags=tags[:MOST_TAGS],
+        access=check_labels(_words(values["access"])) if "access" in values else (),
         notes=tuple(notes),
     )
 
@@ -95,12 +100,3 @@ def _words(value: object) -> tuple[str, ...]:
     parts = value if isinstance(value, list) else re.split(r"[,;]", value) if isinstance(value, str) else []
     words = (" ".join(str(part).split())[:100] for part in parts if isinstance(part, str | int | float))
     return tuple(dict.fromkeys(word for word in words if word))
-
-
-def _labels(value: object) -> tuple[str, ...]:
-    try:
-        return check_labels(_words(value))
-    except SourceUnreadable:
-        raise SourceUnreadable(
-            "`access` in the front matter must name one or more labels, as `access: [staff]`"
-        ) from None

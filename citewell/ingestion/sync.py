@@ -99,8 +99,13 @@ async def ingest(
     return run.report
 
 
-async def forget(index: WritableIndex, names: Sequence[str], settings: Settings) -> Report:
-    """Take sources out of the index whatever the files say: one source, or all below a folder's name.
+async def forget(index: WritableIndex, names: Sequence[str] | None, settings: Settings) -> Report:
+    """Take sources out of the index whatever the files say.
+
+    Args:
+        index: What to take them out of.
+        names: Of sources, and of folders with all below them; None: everything.
+        settings: Where it is remembered what was ingested.
 
     Raises:
         SourceNotFound: Nothing in the index and no folder has such a name; nothing was removed.
@@ -110,6 +115,8 @@ async def forget(index: WritableIndex, names: Sequence[str], settings: Settings)
     async with index.writing():
         manifest = await asyncio.to_thread(Manifest.read, settings.data_dir)
         known = await _known(index)
+        if names is None:
+            names = [*known, *manifest.roots]
         chosen: dict[str, None] = {}
         for name in (name.rstrip("/") for name in names):
             below = [uri for uri in sorted(known) if uri == name or uri.startswith(f"{name}/")]

@@ -63,6 +63,15 @@ def test_the_table_names_every_file_and_a_second_run_nothing(tmp_path: Path, lib
     }  # fmt: skip
 
 
+def test_everything_can_be_dropped_and_brought_back(tmp_path: Path, library: Path) -> None:
+    assert run(tmp_path / "data", "library").exit_code == 0
+    dropped = run(tmp_path / "data", "--remove-all", "--json")
+    assert dropped.exit_code == 0, dropped.stderr
+    assert json.loads(dropped.stdout)["removed"] == 3
+    assert "nothing to ingest" in run(tmp_path / "data").stderr, "the folder was remembered"
+    assert json.loads(run(tmp_path / "data", "--json", "library").stdout)["new"] == 3
+
+
 def test_a_dry_run_writes_no_source(tmp_path: Path, library: Path) -> None:
     done = run(tmp_path / "data", "--dry-run", "--json", "library")
     assert done.exit_code == 0, done.stderr
@@ -75,7 +84,8 @@ def test_a_dry_run_writes_no_source(tmp_path: Path, library: Path) -> None:
     [
         (["nothing/here"], {}, "nothing/here does not exist"),
         ([], {}, "nothing to ingest"),
-        (["--remove", "x", "library"], {}, "--remove stands alone"),
+        (["--remove", "x", "library"], {}, "stand alone"),
+        (["--remove-all", "--remove", "x"], {}, "stand alone"),
         (["--remove", "x"], {}, "nothing named x"),
         (["library"], {"CITEWELL_CHUNK_SIZE": "5"}, "CITEWELL_CHUNK_SIZE"),
         (["library"], {"CITEWELL_CHUNKSIZE": "500"}, "did you mean CITEWELL_CHUNK_SIZE"),

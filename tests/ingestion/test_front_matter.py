@@ -60,3 +60,11 @@ def test_aliases_that_explode_are_not_expanded() -> None:
     )
     matter, _ = split_front_matter(f"---\n{bomb}tags: *m\n---\n")
     assert matter.tags == ()
+
+
+def test_tags_and_labels_have_an_end() -> None:
+    words = ", ".join(f"w{number}" for number in range(100))
+    kept, _ = split_front_matter(f"---\ntags: [{words}]\n---\nText.")
+    assert (len(kept.tags), kept.notes) == (64, ("of 100 tags the first 64 are kept",))
+    with pytest.raises(SourceUnreadable, match="100 labels"):
+        split_front_matter(f"---\naccess: [{words}]\n---\nText.")

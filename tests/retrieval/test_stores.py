@@ -314,6 +314,22 @@ def test_a_pinecone_index_of_another_dimension_is_refused(pinecone_stand_in: Pin
         open_store(chosen, namespace="narrow", folder=tmp_path, dimension=384)
 
 
+def test_a_pinecone_index_is_made_where_the_settings_say(pinecone_stand_in: PineconeStandIn, tmp_path: Path) -> None:
+    def opened(place: str) -> None:
+        value = f"pinecone:{place.replace('@', f'@http://{pinecone_stand_in.address}')}"
+        chosen = settings(tmp_path, vector_store=value, pinecone_api_key=pinecone_stand_in.api_key)
+        open_store(chosen, namespace="place", folder=tmp_path, dimension=384)
+
+    opened("usual@")
+    opened("elsewhere@?cloud=gcp&region=europe-west4")
+    made = {name: index["spec"]["serverless"] for name, index in pinecone_stand_in.indexes.items()}
+    assert (made["usual"]["cloud"], made["usual"]["region"]) == ("aws", "us-east-1")
+    assert (made["elsewhere"]["cloud"], made["elsewhere"]["region"]) == ("gcp", "europe-west4")
+    for wrong in ("odd@?zone=b", "odd@?region"):
+        with pytest.raises(ConfigurationError, match="only cloud and region"):
+            opened(wrong)
+
+
 @pytest.mark.parametrize(
     ("status", "ours"),
     [

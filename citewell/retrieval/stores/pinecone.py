@@ -1,13 +1,14 @@
 """Pinecone, through langchain-pinecone. The extra `pinecone`.
 
-`pinecone:INDEX`, or `pinecone:INDEX@http://host:port` for a control plane elsewhere (Pinecone Local). Writes become
-visible to reads within seconds; until then keyword search alone finds the new chunks.
+`pinecone:INDEX`, or `pinecone:INDEX@http://host:port` for a control plane elsewhere (Pinecone Local). `?cloud=…&region=…`
+says where an index that is not there yet is made. Writes become visible to reads within seconds; until then keyword search alone finds the new chunks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import parse_qsl
 
 import urllib3.exceptions
 from langchain_pinecone import PineconeVectorStore
@@ -30,6 +31,8 @@ FAULTS: Faults = {
     urllib3.exceptions.TimeoutError: StoreTimeout,
     OSError: StoreUnavailable,
 }
+WHERE = {"cloud": "aws", "region": "us-east-1"}
+"""Where an index is made that is not there yet: the region that every plan of Pinecone has."""
 _UPSERT = 200
 """Vectors a request: Pinecone takes 2 MB, and 384 numbers as JSON are about 8 KB."""
 _DELETE = 1000
@@ -42,16 +45,26 @@ _OPERATORS: dict[Operator, str] = {
 
 
 class PineconeStore:
-    """One namespace of a Pinecone index, which is made (serverless, AWS us-east-1, cosine) where there is none."""
+    """One namespace of a Pinecone index, which is made (serverless, cosine) where there is none."""
 
     def __init__(self, place: str, namespace: str, *, api_key: str, dimension: int) -> None:
-        """`place` is INDEX or INDEX@CONTROL-PLANE-URL."""
+        """`place` is INDEX or INDEX@CONTROL-PLANE-URL, either with ?cloud=CLOUD&region=REGION.
+
+        Raises:
+            ConfigurationError: `place` asks for something else, or the index that is there has another shape.
+        """
+        place, _, query = place.partition("?")
+        where = dict(parse_qsl(query))
+        if where.keys() - WHERE.keys() or (query and not where):
+            raise ConfigurationError(
+                f"CITEWELL_VECTOR_STORE: after pinecone:INDEX? only {' and '.join(WHERE)} can be said"
+            )
         name, _, url = place.partition("@")
         self._held = HandOver()
         with mapped(FAULTS, "Pinecone"):
             client = Pinecone(api_key=api_key, host=url or None)
             if not client.has_index(name):
-                client.create_index(name, ServerlessSpec("aws", "us-east-1"), dimension=dimension, metric="cosine")
+                client.create_index(name, ServerlessSpec(**WHERE | where), dimension=dimension, metric="cosine")
             described = client.describe_index(name)
             if (described.dimension, described.metric) != (dimension, "cosine"):
                 raise ConfigurationError(
