@@ -40,6 +40,14 @@ ROWS: list[tuple[str, list[tuple[str, str, list[tuple[str, str]]]]]] = [
         ]),
         ("Answers to review, by reason", "ops", [(DISTINCT.format(by="reason", name="citewell_reviews_needed_total"), "{{reason}}")]),
     ]),
+    ("People", [
+        ("Ratings", "short", [
+            (f"sum by (rating, reason) (increase(citewell_ratings_total[{RATE}]))", "{{rating}} {{reason}}"),
+        ]),
+        ("Share of ratings that are up, a day", "percentunit", [
+            ('sum(increase(citewell_ratings_total{rating="up"}[1d])) / sum(increase(citewell_ratings_total[1d]))', "up"),
+        ]),
+    ]),
     ("Documents", [
         ("In the index", "short", [("max(citewell_index_sources)", "documents"), ("max(citewell_index_chunks)", "chunks")]),
         ("Index on disk", "bytes", [("max(citewell_index_bytes)", "bytes")]),

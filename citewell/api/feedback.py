@@ -12,6 +12,7 @@ from citewell.errors import InvalidRequest, ThreadNotFound
 from citewell.feedback import FeedbackStore, Rating, Reason, Row
 from citewell.identity import bind, given_id
 from citewell.service import Service
+from citewell.telemetry import metrics
 
 router = APIRouter(tags=["feedback"])
 
@@ -72,6 +73,7 @@ async def rate(request: Request, body: FeedbackRequest) -> Feedback:
         model=metadata.get("model") or metadata.get("answerer") or "",
     )
     await store.put(row)
+    metrics.RATINGS.labels(body.rating, body.reason or "none").inc()
     return _shown(row)
 
 

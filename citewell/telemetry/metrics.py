@@ -55,6 +55,9 @@ VERDICTS = Counter("citewell_guard_verdicts", "What guards decided.", ["subject"
 REVIEWS = Counter("citewell_reviews_needed", "Reasons for a person to look at an answer.", ["reason"])
 """`low_confidence`, `unsupported_sentence`, `quarantined_source` or `truncated`; one answer may have several."""
 
+RATINGS = Counter("citewell_ratings", "Ratings given to answers.", ["rating", "reason"])
+"""`up` or `down`, and why; an answer that is rated again counts again."""
+
 INGESTED = Counter("citewell_ingested_sources", "Documents added through the service.", ["status"])
 """`new`, `changed` or `failed`."""
 INGESTED_CHUNKS = Counter("citewell_ingested_chunks", "Chunks written for them.")
@@ -70,9 +73,11 @@ REDIS_IN_USE = Gauge("citewell_redis_connections_in_use", "Connections busy with
 REDIS_LIMIT = Gauge("citewell_redis_connections_limit", "Most that may be.", multiprocess_mode="livesum")
 
 
-# A series that first appears at 1 has not risen, for Prometheus: what alerts look at begins at 0.
+# A series that first appears at 1 has not risen, for Prometheus: what alerts and shares look at begins at 0.
 for _code in {"internal", *every_code()}:
     ERRORS.labels(_code)
+for _rating in ("up", "down"):
+    RATINGS.labels(_rating, "none")
 for _subject in ("question", "chunk", "answer"):
     VERDICTS.labels(_subject, "blocked", "undecided")
 

@@ -30,7 +30,9 @@ async def test_each_turn_is_counted_by_its_door_and_how_it_ended(
         CITEWELL_REDIS_URL=redis_url, CITEWELL_PRICES='{"openai:paced": [10, 100]}',
     )  # fmt: skip
     async with httpx.AsyncClient(base_url=live.url, timeout=60) as client:
-        await client.post("/chat", json={"message": QUESTION})
+        answered = await client.post("/chat", json={"message": QUESTION})
+        rating = {"thread_id": answered.json()["conversation_id"], "rating": "down", "reason": "incomplete"}
+        await client.post("/feedback", json=rating)
         await client.post("/chat", json={"message": INJECTION})
         await client.post("/chat", json={"message": "Who won the football world cup in 1998?"})
         await client.post("/chat", json={"message": QUESTION, "chat_model": "openai:paced"})
@@ -69,6 +71,9 @@ async def test_each_turn_is_counted_by_its_door_and_how_it_ended(
     assert counted("citewell_tokens_total", model="openai:paced", direction="in") == 100
     assert counted("citewell_tokens_total", model="openai:paced", direction="out") == 60
     assert counted("citewell_cost_dollars_total", model="openai:paced") == pytest.approx((100 * 10 + 60 * 100) / 1e6)
+    assert (
+        counted("citewell_ratings_total", rating="down", reason="incomplete") == counted("citewell_ratings_total") == 1
+    )
     assert counted("citewell_ingested_sources_total", status="new") == 1
     assert counted("citewell_ingested_chunks_total") == 1
     assert counted("citewell_ingestion_seconds_count") == 1
