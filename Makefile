@@ -2,8 +2,8 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-HOST   ?= 127.0.0.1
-PORT   ?= 8000
+HOST   ?= $(or $(CITEWELL_HOST),127.0.0.1)
+PORT   ?= $(or $(CITEWELL_PORT),8000)
 # Processes that run tests side by side: many tests wait for a server. 0 runs them in one, for a debugger.
 WORKERS ?= 3
 UV_VERSION := 0.13.9

@@ -22,6 +22,8 @@ _WORD = re.compile(r"\s+")
 # What to break at, best first, and how full the chunk must be at least: a worse break is better than a stub.
 _BREAKS = ((_PARAGRAPH, 0.5), (_SENTENCE, 0.5), (_LINE, 0.5), (_SENTENCE, 0.25), (_WORD, 0.25))
 _SPACE = re.compile(r"\s*")
+_ROW = re.compile(r"[ \t]*\|")
+"""Of a Markdown table: half of one says nothing, so none is divided that fits into a chunk."""
 
 
 def split(document: Document, uri: str, *, chunk_size: int, chunk_overlap: int) -> list[Chunk]:
@@ -29,7 +31,7 @@ def split(document: Document, uri: str, *, chunk_size: int, chunk_overlap: int) 
 
     Chunks end at paragraphs, else sentences, else lines, else words; they never span two headed sections, but may
     run over the end of a page. Neighbours in one section share up to `chunk_overlap` characters, from a word's
-    start. Nothing but white space is left out, and `document.text[start:end] == text` for every chunk.
+    start, in a table from a row's. Nothing but white space is left out, and `document.text[start:end] == text` for every chunk.
 
     Args:
         document: The parsed document.
@@ -125,8 +127,16 @@ def _break(text: str, floor: int, left: int, limit: int) -> int:
             if match.start() <= limit:
                 last = match.start()
         if last >= least:
-            return last
+            row = _row_start(text, last)
+            fits = row is not None and "\n" in text[last : row + limit - left + 1]
+            return row - 1 if row is not None and fits and row - 1 > floor else last
     return limit
+
+
+def _row_start(text: str, place: int) -> int | None:
+    """Where the table row begins within which `place` lies; None between rows and outside of tables."""
+    start = text.rfind("\n", 0, place) + 1
+    return start if start < place and _ROW.match(text, start) and not text.startswith("\n", place) else None
 
 
 def _overlap_start(text: str, stop: int, overlap: int, left: int) -> int | None:
@@ -137,6 +147,9 @@ def _overlap_start(text: str, stop: int, overlap: int, left: int) -> int | None:
     back = max(stop - overlap, left + 1)
     if back >= stop:
         return None
+    if _row_start(text, back) is not None:
+        row = text.find("\n", back, stop) + 1
+        return row if 0 < row < stop else None
     if text[back - 1].isspace():
         return back
     if (space := _WORD.search(text, back, stop)) is not None:

@@ -77,6 +77,18 @@ def test_prose_overlaps_at_every_place_and_breaks_after_sentences() -> None:
     assert all(chunk.text.endswith(".") for chunk in chunks)
 
 
+def test_no_row_of_a_table_is_divided_unless_it_fills_a_chunk() -> None:
+    rows = [f"| `--option-{n}` | what it does. And what it does not do, {'more ' * (n % 7)}|" for n in range(40)]
+    table = "\n".join(["Before. " * 12, "", "| option | |", "|---|---|", *rows, "", "After. " * 80])
+    pieces = {line for chunk in split(Document(text=table, type="md"), "t.md", chunk_size=300, chunk_overlap=50)
+              for line in chunk.text.splitlines() if "option-" in line}  # fmt: skip
+    assert pieces == set(rows)
+    long = "| " + "a sentence of a very long cell. " * 30 + "|"
+    chunks = split(Document(text=f"| x |\n{long}\n| y |", type="md"), "t.md", chunk_size=300, chunk_overlap=50)
+    assert max(len(chunk.text) for chunk in chunks) <= 300
+    assert len(chunks) == 4
+
+
 def test_every_chunk_knows_the_headings_above_it_and_none_spans_two_sections() -> None:
     document = load_markdown(
         b"Preface.\n\n# One\n\n## Deep\n\nBelow deep.\n\n## Other\n\nBelow other.\n\n# Two\n\nEnd.\n"
