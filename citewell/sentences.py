@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import NamedTuple
 
 
@@ -26,6 +27,8 @@ _BLOCK = re.compile(
     r"|[\v\f\x1c-\x1e\u2029]"
     r"|(?:\r?\n|\r)(?=[ \t]*(?:[-*+\u2022\u2023\u25aa\u25cf\u25e6]\s|\d{1,3}[.)]\s|\#{1,6}\s|>|\||```))"  # list, heading, table
 )
+_FENCE = re.compile(r"[ \t]*(?:```|~~~)[^\n\r]*")
+"""Above and below code in Markdown, with the language's name."""
 _HEADING = re.compile(r"[ \t]*#{1,6}[ \t][^\n\r]*")
 _TERMINATOR = re.compile(
     r"[.!?\u2026\u061f\u06d4\u0964\u0965]+[\"'\u2019\u201d\u00bb)\]*_]*(?=\s)|[\u3002\uff01\uff1f]+[\u300d\u300f\u201d\uff09]*"
@@ -36,7 +39,8 @@ _WORD_BEFORE = re.compile(r"(?:[^\W\d_]\.)*[^\W\d_]+$")
 def sentence_spans(text: str) -> list[Span]:
     """Split any text into sentences.
 
-    A line break alone ends nothing (PDF lines are broken anywhere); an empty line, a list item and a heading do.
+    A line break alone ends nothing (PDF lines are broken anywhere); an empty line, a list item and a heading do, and in
+    Markdown's code each line does.
 
     Returns:
         Spans in order, not overlapping, without surrounding white space, none empty. Only white space lies
@@ -62,12 +66,20 @@ def _blocks(text: str) -> list[Span]:
     edges.append(len(text))
     blocks = []
     for start, end in zip(edges[::2], edges[1::2], strict=True):
+        if fence := _FENCE.match(text, start, end):
+            blocks += [Span(start, fence.end()), *_lines(text, fence.end(), end)]
+            continue
         heading = _HEADING.match(text, start, end) or _title_line(text, start, end)
         if heading and heading.end() < end:
             blocks += [Span(start, heading.end()), Span(heading.end(), end)]
         else:
             blocks.append(Span(start, end))
     return blocks
+
+
+def _lines(text: str, start: int, end: int) -> list[Span]:
+    edges = [start, *(match.end() for match in _LINE_BREAK.finditer(text, start, end)), end]
+    return [Span(left, right) for left, right in pairwise(edges)]
 
 
 _TITLE_LINE = re.compile(r"\s*(?P<line>[^\W_a-z][^\n\r]{1,58}[^\W_])[ \t]*(?=\r?\n[ \t]*[^\W\d_a-z](?P<next>[^\n\r]*))")
