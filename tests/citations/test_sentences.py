@@ -34,8 +34,8 @@ def split(text: str) -> list[str]:
         ("1. Open it.\n2. Close it.", ["1. Open it.", "2. Close it."]),
         ("\u4e00\u4e8c\u3002\u4e09\u56db\u3002", ["\u4e00\u4e8c\u3002", "\u4e09\u56db\u3002"]),
         (
-            "Set it so:\n\n```dotenv\nA=1\nB=2 # or 3. Not 4\n```\n\nThen go.",
-            ["Set it so:", "```dotenv", "A=1", "B=2 # or 3. Not 4", "```", "Then go."],
+            "Set it so:\n\n```dotenv\nA=1\nB=2 # or 3, not 4\n```\n\nThen go.",
+            ["Set it so:", "```dotenv", "A=1", "B=2 # or 3, not 4", "```", "Then go."],
         ),
         ("Done . '' ", ["Done . ''"]),
         ("   ", []),
