@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from citewell.guards.injection import Form, InjectionScanner, load_heads
+from citewell.guards.skim import load_skim
 from citewell.models.minilm import MiniLM
 
 APART = "benign_trigger_words"
@@ -62,7 +63,7 @@ def main() -> None:
     args = parser.parse_args()
     rows = [json.loads(line) for line in args.items.read_text(encoding="utf-8").splitlines() if line]
     heads, _ = load_heads()
-    result = measure(rows, InjectionScanner(MiniLM(), heads))
+    result = measure(rows, InjectionScanner(MiniLM(), heads, load_skim()))
     if args.json:
         print(json.dumps(result))
         return

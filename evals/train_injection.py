@@ -148,11 +148,8 @@ class Bags:
             dense_features(bag, vectors[end - len(bag) : end], items[0].form)
             for bag, end in zip(windows, ends, strict=True)
         ]
-        columns = [ngram_buckets(window) for window in flat]
-        ngrams = sparse.csr_matrix(
-            (np.concatenate([w for _, w in columns]), np.concatenate([b for b, _ in columns]),
-             np.cumsum([0, *(len(b) for b, _ in columns)])), shape=(len(flat), BUCKETS),
-        )  # fmt: skip
+        rows, buckets, weights = ngram_buckets(flat)
+        ngrams = sparse.csr_matrix((weights, (rows, buckets)), shape=(len(flat), BUCKETS))
         self.firsts = ends - [len(bag) for bag in windows]
         """Row of each text's first window: of a question, the whole of it."""
         self.matrix = sparse.hstack([sparse.csr_matrix(np.vstack(dense)), ngrams]).tocsr()

@@ -16,6 +16,7 @@ from citewell.guards.moderation import RETRIES, Moderator
 from citewell.guards.names import open_names
 from citewell.guards.output import AnswerScreen
 from citewell.guards.personal import Detector
+from citewell.guards.skim import load_skim
 from citewell.guards.verdict import (
     ACTIVE_MARKUP,
     INJECTION,
@@ -247,4 +248,4 @@ def open_scanner(settings: Settings, embedder: Embedder) -> InjectionScanner | N
             "The injection guard's weights were trained on another embedding model; reinstall citewell, or set "
             "CITEWELL_INJECTION_GUARD to off."
         )
-    return InjectionScanner(encoder, heads)
+    return InjectionScanner(encoder, heads, load_skim())

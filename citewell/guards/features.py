@@ -65,25 +65,35 @@ def merged(windows: list[str], limit: int = MAX_WINDOWS) -> list[str]:
     return [" ".join(windows[i : i + step]) for i in range(0, len(windows), step)]
 
 
-def ngram_buckets(window: str) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Hashed character n-grams of a window.
+def ngram_buckets(windows: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """Hashed character n-grams of windows, all at once: one after the other takes five times as long.
 
     Returns:
-        Distinct bucket numbers, and a weight each: 1 + ln(count), the whole of Euclidean length 1.
+        Numbers of windows (ascending), bucket numbers (distinct within a window), and a weight each: 1 + ln(count), all of
+        a window of Euclidean length 1.
     """
-    text = f" {_SPACE.sub(' ', window).strip().lower()} "
-    points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(np.uint64)
-    hashes = []
+    texts = [f" {_SPACE.sub(' ', window).strip().lower()} " for window in windows]
+    points = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(np.uint64)
+    lengths = np.array([len(text) for text in texts], dtype=np.int64)
+    owner = np.repeat(np.arange(len(texts)), lengths)
+    left = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(points))  # characters up to the window's end
+    found = []
     for n in NGRAMS:
-        if len(points) < n:
-            break
-        value = np.full(len(points) - n + 1, n, dtype=np.uint64)
+        value = np.full(max(len(points) - n + 1, 0), n, dtype=np.uint64)
         for i in range(n):  # FNV-1a over code points, wrapping at 64 bits
-            value = (value ^ points[i : len(points) - n + 1 + i]) * np.uint64(0x100000001B3)
-        hashes.append((value ^ (value >> np.uint64(29))) % np.uint64(BUCKETS))
-    buckets, counts = np.unique(np.concatenate(hashes).astype(np.int64), return_counts=True)
-    weights = (1 + np.log(counts)).astype(np.float32)
-    return buckets, weights / np.linalg.norm(weights)
+            value = (value ^ points[i : len(value) + i]) * np.uint64(0x100000001B3)
+        buckets = ((value ^ (value >> np.uint64(29))) % np.uint64(BUCKETS)).astype(np.int64)
+        found.append((owner[: len(value)] * BUCKETS + buckets)[left[: len(value)] >= n])
+    places, counts = np.unique(np.concatenate(found), return_counts=True)
+    rows, buckets = np.divmod(places, BUCKETS)
+    weights = 1 + np.log(counts)
+    norms = np.sqrt(np.bincount(rows, weights**2, minlength=len(texts)))
+    return rows, buckets, (weights / norms[rows]).astype(np.float32)
+
+
+def asks(windows: Sequence[str]) -> NDArray[np.float32]:
+    """1 for each window that ends as a question does, else 0."""
+    return np.array([any(mark in window[-3:] for mark in "?？؟") for window in windows], dtype=np.float32)
 
 
 def in_context(windows: Sequence[str], vectors: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -101,7 +111,7 @@ def in_context(windows: Sequence[str], vectors: NDArray[np.float32]) -> NDArray[
     lengths = np.linalg.norm(rest, axis=1, keepdims=True)
     rest = rest / np.maximum(lengths, 1e-9)
     likeness = np.einsum("nd,nd->n", vectors, rest)
-    asks = np.array([any(mark in window[-3:] for mark in "?？؟") for window in windows], dtype=np.float32)
+    questions = asks(windows)
     size = np.log([len(window) for window in windows]) / 5
-    plain = np.column_stack([likeness, np.full(n, float(n == 1)), asks, asks * (1 - likeness), size])
+    plain = np.column_stack([likeness, np.full(n, float(n == 1)), questions, questions * (1 - likeness), size])
     return np.hstack([vectors, rest * 0.5, vectors * rest * 3, plain]).astype(np.float32)

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from citewell.errors import ConfigurationError
 from citewell.guards.features import BUCKETS, READING, in_context, merged, ngram_buckets, sentences, unhide
-from citewell.models.embedder import Embedder
+from citewell.guards.skim import Skim
+from citewell.models.embedder import Embedder, Encoded
 
 WEIGHTS: Final = "injection.npz"
 CACHED_TEXTS: Final = 20_000
@@ -65,10 +66,14 @@ class Head:
 
     def _logits(self, windows: Sequence[str], vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         logits = dense_features(windows, vectors, self.form) @ self.dense + np.float32(self.bias)
-        for i, window in enumerate(windows):
-            buckets, weights = ngram_buckets(window)
-            logits[i] += self.ngrams[buckets] @ weights
+        rows, buckets, weights = ngram_buckets(windows)
+        logits += np.bincount(rows, self.ngrams[buckets] * weights, minlength=len(windows)).astype(np.float32)
         return logits
+
+    def numbers(self) -> list[NDArray[np.generic]]:
+        """All that a probability is made of."""
+        own = [self.dense, self.ngrams, np.array([self.bias, self.threshold])]
+        return [*own, *(number for one in (self.whole, self.direct) if one for number in one.numbers())]
 
 
 def windows_of(text: str, form: Form) -> list[str]:
@@ -88,10 +93,11 @@ def dense_features(windows: Sequence[str], vectors: NDArray[np.float32], form: F
 class InjectionScanner:
     """Scores texts. Safe to call from several threads; holds the processor, so call it off the event loop."""
 
-    def __init__(self, encoder: Embedder, heads: dict[Form, Head]) -> None:
+    def __init__(self, encoder: Embedder, heads: dict[Form, Head], skim: Skim) -> None:
         self._encoder = encoder
         self._heads = heads
-        self.fingerprint = f"{_digest(heads['document'])}-{READING}-{encoder.fingerprint}"
+        self._skim = skim
+        self.fingerprint = f"{_digest(heads['document'], skim)}-{READING}-{encoder.fingerprint}"
         """Changes whenever the same document could get another score."""
         self._cache: OrderedDict[bytes, float] = OrderedDict()
         self._lock = Lock()
@@ -102,6 +108,27 @@ class InjectionScanner:
     def score_question(self, text: str) -> float:
         """0..1, how much a question reads as an attempt to change the assistant's instructions."""
         return self._score([text], "question")[0]
+
+    def skim(self, texts: Sequence[str], encoded: Encoded) -> list[float | None]:
+        """A score for each text that is plainly harmless, by what embedding it has left behind; an estimate of what
+        `score_documents` would say, below the threshold.
+
+        Args:
+            texts: Documents.
+            encoded: What embedding made of them; something may have been embedded before each, such as its title.
+
+        Returns:
+            None for a text that is not plainly harmless, and for all where the built-in model has not embedded them:
+            `score_documents` has to say.
+        """
+        if encoded.early is None or encoded.token_ids is None:
+            return [None] * len(texts)
+        bags = [windows_of(text, "document") for text in texts]
+        logits = self._skim.logits(bags, encoded.early, [ids.tolist() for ids in encoded.token_ids])
+        return [
+            float(1 / (1 + np.exp(-logit))) if logit is not None and logit < self._skim.limit[0] else None
+            for logit in logits
+        ]
 
     def score_documents(self, texts: Sequence[str]) -> list[float]:
         """0..1 for each text, how much some sentence of it addresses the assistant. Remembered by text."""
@@ -171,11 +198,11 @@ def _floats(array: NDArray[np.generic]) -> NDArray[np.float32]:
     return array.astype(np.float32)
 
 
-def _digest(head: Head) -> str:
+def _digest(*parts: Head | Skim) -> str:
     """Of all numbers that a score is made of."""
     whole = hashlib.blake2b(digest_size=6)
-    for one in (head, *([head.direct] if head.direct else [])):
-        for array in (one.dense, one.ngrams, np.array([one.bias, one.threshold])):
+    for part in parts:
+        for array in part.numbers():
             whole.update(array.tobytes())
     return whole.hexdigest()
 

@@ -157,6 +157,8 @@ class _Run:
         self._manifest = Manifest(path=settings.data_dir)
         self._places: list[tuple[Root, Path]] = []
         self._batch: list[Parsed] = []
+        self._handed: deque[asyncio.Task[None]] = deque()
+        """Batches that the index is at, at most two: one is embedded while the other is stored."""
 
     async def locate(self, paths: Sequence[Path], *, everything: bool) -> None:
         """Find out which places this run is about: `paths`, or with none (or `everything`) also all earlier ones."""
@@ -265,10 +267,11 @@ class _Run:
                 while ahead:
                     await self._take(index, await ahead.popleft(), known)
                 await self._flush(index, known)
+                await self._flush(index, known)  # of nothing: wait for the last one
             finally:
-                for task in ahead:
+                for task in (*ahead, *self._handed):
                     task.cancel()
-                await asyncio.gather(*ahead, return_exceptions=True)
+                await asyncio.gather(*ahead, *self._handed, return_exceptions=True)
 
     async def _take(self, index: WritableIndex, result: _Read, known: dict[str, Source]) -> None:
         """Report a file that failed; put one that was read into the batch, and write that when it is full."""
@@ -283,8 +286,15 @@ class _Run:
             await self._flush(index, known)
 
     async def _flush(self, index: WritableIndex, known: dict[str, Source]) -> None:
+        """Hand the batch to the index, which stores the one before it meanwhile: wait until that is done."""
         batch, self._batch = self._batch, []
-        if batch and not self._dry_run:
+        if batch:
+            self._handed.append(asyncio.create_task(self._write(index, batch, known)))
+        while len(self._handed) > (1 if batch else 0):
+            await self._handed.popleft()
+
+    async def _write(self, index: WritableIndex, batch: list[Parsed], known: dict[str, Source]) -> None:
+        if not self._dry_run:
             watch = self._progress.embedded if self._progress is not None else None
             await index.replace_sources([parsed.for_index() for parsed in batch], progress=watch)
             # Only now that they can be found: those that are found before they are judged are judged then.

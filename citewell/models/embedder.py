@@ -31,6 +31,9 @@ class Encoded:
     """Per text float32[t_i, token dimension], rows of length 1, special tokens dropped; t_i may be 0."""
     token_ids: list[NDArray[np.int32]] | None = None
     """Per text int32[t_i], vocabulary ids aligned with `tokens`."""
+    early: list[Vectors] | None = None
+    """Per text float32[t_i, dimension], aligned with `tokens`: their states after the first layers, as they come. Only of the
+    built-in model, where token vectors are asked for."""
 
 
 class Embedder(Embeddings):

@@ -63,7 +63,7 @@ class MiniLM(Embedder):
     fingerprint = f"minilm-{MODEL_SHA256[:12]}-{VOCAB_SHA256[:12]}-{MAX_TOKENS}"
 
     def __init__(self, threads: int | None = None) -> None:
-        self._tokenizer = _tokenizer(VOCAB_SHA256)
+        _tokenizer(VOCAB_SHA256)  # now, so that a damaged file is noticed at the start
         self._session = _session(MODEL_SHA256)
         self._pool = ThreadPoolExecutor(threads or _cores(), thread_name_prefix="minilm")
         # A question must not queue behind an ingestion's batches, so single batches have a thread of their own.
@@ -72,13 +72,13 @@ class MiniLM(Embedder):
         self._remembering = threading.Lock()
 
     def encode(self, texts: Sequence[str], *, tokens: bool = False, progress: Progress | None = None) -> Encoded:
-        """See `Embedder.encode`. Every text costs 384 floats, with `tokens` 384 more per token (at most 254)."""
+        """See `Embedder.encode`. Every text costs 384 floats, with `tokens` 768 more per token (at most 254)."""
         if len(texts) == 1:
             known = self._alone(texts[0])
             if progress is not None:
                 progress(1, 1)
             return _without(tokens, known)
-        job = _Job(self._token_ids(texts), tokens)
+        job = _Job(_token_ids(texts), tokens)
         futures = self._submit(job)
         try:
             for future in as_completed(futures):
@@ -97,7 +97,7 @@ class MiniLM(Embedder):
                 progress(1, 1)
             return _without(tokens, known)
         few = len(texts) <= 8
-        ids = await loop.run_in_executor(self._express if few else self._pool, self._token_ids, texts)
+        ids = await loop.run_in_executor(self._express if few else self._pool, _token_ids, texts)
         job = _Job(ids, tokens)
         futures = self._submit(job)
         try:
@@ -114,7 +114,7 @@ class MiniLM(Embedder):
     def _alone(self, text: str) -> Encoded:
         if known := self._recall(text):  # it was asked for twice at once
             return known
-        job = _Job(self._token_ids([text]), tokens=True)
+        job = _Job(_token_ids([text]), tokens=True)
         job.take(self._run([0], job), None)
         encoded = job.encoded()
         with self._remembering:
@@ -129,10 +129,6 @@ class MiniLM(Embedder):
                 self._remembered.move_to_end(text)
             return encoded
 
-    def _token_ids(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
-        encodings = self._tokenizer.encode_batch_fast([sound(text) for text in texts])
-        return [np.asarray(encoding.ids, dtype=np.int32) for encoding in encodings]
-
     def _submit(self, job: _Job) -> list[Future[_Batch]]:
         batches = list(job.batches())
         pool = self._express if len(batches) == 1 else self._pool
@@ -140,16 +136,30 @@ class MiniLM(Embedder):
 
     def _run(self, rows: Sequence[int], job: _Job) -> _Batch:
         ids = np.stack([job.ids[row] for row in rows]).astype(np.int64)
-        hidden: Vectors = self._session.run(["hidden"], {"ids": ids})[0]
-        kept = list(unit(hidden[:, 1:-1])) if job.tokens is not None else []
-        return rows, unit(hidden.mean(axis=1)), kept
+        if job.tokens is None:
+            [hidden] = self._session.run(["hidden"], {"ids": ids})
+            return rows, unit(hidden.mean(axis=1)), [], []
+        hidden, early = self._session.run(["hidden", "early"], {"ids": ids})
+        return rows, unit(hidden.mean(axis=1)), list(unit(hidden[:, 1:-1])), list(early[:, 1:-1])
+
+
+def token_ids(texts: Sequence[str]) -> list[list[int]]:
+    """Per text its vocabulary ids as the model reads them: at most 254, special tokens dropped."""
+    return [ids[1:-1].tolist() for ids in _token_ids(texts)]
+
+
+def _token_ids(texts: Sequence[str]) -> list[NDArray[np.int32]]:
+    """The same with [CLS] and [SEP]."""
+    encodings = _tokenizer(VOCAB_SHA256).encode_batch_fast([sound(text) for text in texts])
+    return [np.asarray(encoding.ids, dtype=np.int32) for encoding in encodings]
 
 
 def _without(tokens: bool, encoded: Encoded) -> Encoded:
-    return encoded if tokens else replace(encoded, tokens=None)
+    return encoded if tokens else replace(encoded, tokens=None, early=None)
 
 
-_Batch = tuple[Sequence[int], Vectors, list[Vectors]]
+_Batch = tuple[Sequence[int], Vectors, list[Vectors], list[Vectors]]
+"""Rows, their vectors, and where they are asked for their token vectors and early states."""
 
 
 class _Job:
@@ -158,7 +168,9 @@ class _Job:
     def __init__(self, ids: list[NDArray[np.int32]], tokens: bool) -> None:
         self.ids = ids
         self.vectors: Vectors = np.zeros((len(ids), DIMENSION), dtype=np.float32)
-        self.tokens: list[Vectors] | None = [np.zeros((0, DIMENSION), dtype=np.float32)] * len(ids) if tokens else None
+        empty = np.zeros((0, DIMENSION), dtype=np.float32)
+        self.tokens: list[Vectors] | None = [empty] * len(ids) if tokens else None
+        self.early: list[Vectors] | None = [empty] * len(ids) if tokens else None
         self.done = 0
 
     def batches(self) -> Iterator[list[int]]:
@@ -172,17 +184,18 @@ class _Job:
             yield from (rows[start : start + size] for start in range(0, len(rows), size))
 
     def take(self, batch: _Batch, progress: Progress | None) -> None:
-        rows, vectors, kept = batch
+        rows, vectors, tokens, early = batch
         self.vectors[rows] = vectors
-        if self.tokens is not None:
-            for row, token_vectors in zip(rows, kept, strict=True):
-                self.tokens[row] = token_vectors
+        if self.tokens is not None and self.early is not None:
+            for row, of_tokens, of_early in zip(rows, tokens, early, strict=True):
+                self.tokens[row], self.early[row] = of_tokens, of_early
         self.done += len(rows)
         if progress is not None:
             progress(self.done, len(self.ids))
 
     def encoded(self) -> Encoded:
-        return Encoded(vectors=self.vectors, tokens=self.tokens, token_ids=[ids[1:-1] for ids in self.ids])
+        ids = [ids[1:-1] for ids in self.ids]
+        return Encoded(vectors=self.vectors, tokens=self.tokens, token_ids=ids, early=self.early)
 
 
 def _cores() -> int:

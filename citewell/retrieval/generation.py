@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
+from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
 from citewell.documents import Chunk, ScoredChunk, Source
-from citewell.models import Encoded
 from citewell.retrieval import maxsim
 from citewell.retrieval.catalog import Catalog, Replacement
 from citewell.retrieval.keywords import KeywordIndex
@@ -37,6 +37,20 @@ class NewSource:
     text: str
     chunks: Sequence[Chunk]
     page_starts: Sequence[int] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embedded:
+    """What is kept of chunks' embedding."""
+
+    vectors: NDArray[np.float32]
+    """[chunks, dimension]"""
+    tokens: Sequence[bytes]
+    """Each chunk's packed token vectors; empty where the model gives none."""
+    guard: str | None
+    """The fingerprint of what judged them on the way."""
+    suspicions: Sequence[float | None]
+    """What it found, 0..1; None where it has to read the chunk."""
 
 
 class Generation:
@@ -168,24 +182,20 @@ class Generation:
 
     # --- writing --------------------------------------------------------------------------------
 
-    def replace(self, new: Sequence[NewSource], encoded: Encoded) -> None:
-        """Make sources visible in their new state, all at once. `encoded` holds their chunks' vectors, in order."""
+    def replace(self, new: Sequence[NewSource], embedded: Embedded) -> None:
+        """Make sources visible in their new state, all at once. `embedded` is of their chunks, in order."""
         chunks = [chunk for each in new for chunk in each.chunks]
         first = self.catalog.reserve(len(chunks)) if chunks else None
         with self.catalog.reading() as snapshot:
             start = end = snapshot.token_end()
         entries: list[Entry] = []
-        pieces: list[bytes] = []
-        for number, chunk in enumerate(chunks):
-            packed = b""
-            if encoded.tokens is not None and encoded.token_ids is not None:
-                packed = maxsim.pack(encoded.tokens[number], encoded.token_ids[number]).tobytes()
+        for number, (chunk, packed) in enumerate(zip(chunks, embedded.tokens, strict=True)):
             entries.append(Entry((first or 0) + number, chunk, digest(chunk.text), end, len(packed)))
-            pieces.append(packed)
             end += len(packed)
+        keys = [entry.key for entry in entries]
         if chunks:
-            self.tokens.write(start, pieces)
-            self.store.add([entry.key for entry in entries], np.asarray(encoded.vectors, np.float32), chunks)
+            self.tokens.write(start, embedded.tokens)
+            self.store.add(keys, embedded.vectors, chunks)
             self.keywords.add(entries)
             self.keywords.commit()
         by_source: list[Replacement] = []
@@ -194,6 +204,9 @@ class Generation:
             by_source.append(Replacement(source=each.source, text=each.text, page_starts=each.page_starts, entries=own))
         self.catalog.replace(by_source, token_end=end, first_key=first)
         self._wrote()
+        if embedded.guard is not None:
+            found = zip(keys, embedded.suspicions, strict=True)
+            self.catalog.judge(embedded.guard, {key: score for key, score in found if score is not None})
 
     def remove(self, uris: Sequence[str]) -> None:
         """Make sources disappear, all at once."""

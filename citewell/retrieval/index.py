@@ -14,6 +14,8 @@ from functools import cache
 from importlib.resources import files
 from typing import ParamSpec, TypeVar
 
+import numpy as np
+
 from citewell.documents import Chunk, ScoredChunk, Source
 from citewell.errors import StoreTimeout
 from citewell.models import Embedder, Encoded
@@ -21,7 +23,7 @@ from citewell.retrieval import maxsim
 from citewell.retrieval.catalog import SCHEMA_VERSION
 from citewell.retrieval.current import Current
 from citewell.retrieval.filters import labels_of, parse
-from citewell.retrieval.generation import Generation, NewSource
+from citewell.retrieval.generation import Embedded, Generation, NewSource
 from citewell.retrieval.reranking import CrossEncoder, by_late_interaction, in_order
 from citewell.retrieval.search import Search
 from citewell.retrieval.snapshot import Snapshot
@@ -36,6 +38,8 @@ _THREADS = 8
 """Searches in flight at once are bounded by this."""
 _TOKEN_WIDTH = 384
 """Of the built-in model's token vectors, for which `maxsim` has its projection."""
+_EMBEDDED_AT_ONCE = 256
+"""Chunks: about 90 MB of token vectors and states."""
 _REMEMBERED_QUESTIONS = 256
 """`search` and `rerank` of one turn share the question's vectors."""
 
@@ -65,6 +69,7 @@ class Index:
         self._guard = guard
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="index")
         self._current = Current(settings, self.fingerprint, dimension=embedder.dimension, run=self._run, pinned=pinned)
+        self._storing = asyncio.Lock()
         self._questions: OrderedDict[str, asyncio.Task[Encoded]] = OrderedDict()
 
     @property
@@ -267,13 +272,31 @@ class Index:
     ) -> None:
         """The same for several sources at once: one embedding pass and one commit, so much faster for small ones.
 
-        A few hundred chunks a call is a good size. `progress` is told (chunks embedded, chunks in all).
+        A few hundred chunks a call is a good size. Call it again before it has ended, and one embeds while the other
+        stores. `progress` is told (chunks embedded, chunks in all).
         """  # fmt: skip
         self._must_be_writing()
-        texts = [passage(chunk) for each in new for chunk in each.chunks]
-        encoded = await self._embedder.aencode(texts, tokens=has_tokens(self._embedder), progress=progress)
-        async with self._current.reading() as generation:
-            await self._complete(generation.replace, new, encoded)
+        embedded = await self._embed([chunk for each in new for chunk in each.chunks], progress)
+        async with self._storing, self._current.reading() as generation:
+            await self._complete(generation.replace, new, embedded)
+
+    async def _embed(self, chunks: Sequence[Chunk], progress: Callable[[int, int], None] | None) -> Embedded:
+        """Some at a time: token vectors take twenty times the memory of what is kept of them."""
+        parts: list[Embedded] = []
+        for start in range(0, len(chunks), _EMBEDDED_AT_ONCE):
+            some = chunks[start : start + _EMBEDDED_AT_ONCE]
+            told = (
+                (lambda done, _, before=start: progress(before + done, len(chunks))) if progress is not None else None
+            )
+            passages = [passage(chunk) for chunk in some]
+            encoded = await self._embedder.aencode(passages, tokens=has_tokens(self._embedder), progress=told)
+            parts.append(await self._run(_kept, encoded, [chunk.text for chunk in some], self._guard))
+        return Embedded(
+            vectors=np.concatenate([np.zeros((0, self._embedder.dimension), np.float32), *(part.vectors for part in parts)]),
+            tokens=[packed for part in parts for packed in part.tokens],
+            guard=self._guard.fingerprint if self._guard is not None else None,
+            suspicions=[score for part in parts for score in part.suspicions],
+        )  # fmt: skip
 
     async def judge(self, sources: Sequence[str] | None = None) -> None:
         """Let the guard judge every chunk that it has not judged, in the state it is in now, and keep what it found.
@@ -398,6 +421,19 @@ def _packing() -> str:
 def packing(embedder: Embedder) -> str:
     """How token vectors are packed, which readers and writers of an index must agree on."""
     return _packing() if has_tokens(embedder) else "none"
+
+
+def _kept(encoded: Encoded, texts: Sequence[str], guard: ChunkGuard | None) -> Embedded:
+    """What is kept of some chunks' embedding."""
+    tokens = [b""] * len(texts)
+    if encoded.tokens is not None and encoded.token_ids is not None:
+        both = zip(encoded.tokens, encoded.token_ids, strict=True)
+        tokens = [maxsim.pack(vectors, ids).tobytes() for vectors, ids in both]
+    return Embedded(
+        vectors=np.asarray(encoded.vectors, np.float32), tokens=tokens,
+        guard=guard.fingerprint if guard is not None else None,
+        suspicions=guard.skim(texts, encoded) if guard is not None else [None] * len(texts),
+    )  # fmt: skip
 
 
 def _begin_writing(generation: Generation, current: Current) -> None:

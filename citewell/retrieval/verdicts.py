@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Protocol
 
+from citewell.models import Encoded
 from citewell.retrieval.catalog import Catalog
 
 BATCH = 64
@@ -18,6 +19,9 @@ class ChunkGuard(Protocol):
     @property
     def fingerprint(self) -> str:
         """Changes whenever the same text could get another score."""
+
+    def skim(self, texts: Sequence[str], encoded: Encoded) -> list[float | None]:
+        """0..1 for each text that needs no scan after what embedding it has shown; None for the others."""
 
     def score_documents(self, texts: Sequence[str]) -> list[float]:
         """0..1 for each text."""

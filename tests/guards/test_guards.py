@@ -22,6 +22,7 @@ from citewell.guards import Guards, injection, open_guards
 from citewell.guards.features import READING, ends_at, ngram_buckets
 from citewell.guards.injection import InjectionScanner, load_heads
 from citewell.guards.personal import Detector
+from citewell.guards.skim import load_skim
 from citewell.models.embedder import Embedder, Encoded, Progress
 from citewell.models.minilm import MiniLM
 from citewell.settings import Settings
@@ -106,7 +107,7 @@ async def test_a_planted_instruction_quarantines_its_chunk_and_no_other(
 
 async def test_a_chunk_is_scanned_once(embedder: MiniLM) -> None:
     counted = Counting(embedder)
-    guards = Guards(make_settings(), InjectionScanner(counted, load_heads()[0]), Detector())
+    guards = Guards(make_settings(), InjectionScanner(counted, load_heads()[0], load_skim()), Detector())
     for _ in range(3):
         await guards.screen_chunks([scored(HONEST)])
     assert counted.calls == 1
@@ -114,31 +115,36 @@ async def test_a_chunk_is_scanned_once(embedder: MiniLM) -> None:
 
 async def test_a_known_score_is_used_and_only_the_rest_is_scanned(embedder: MiniLM) -> None:
     counted = Counting(embedder)
-    guards = Guards(make_settings(), InjectionScanner(counted, load_heads()[0]), Detector())
+    guards = Guards(make_settings(), InjectionScanner(counted, load_heads()[0], load_skim()), Detector())
     good, bad = replace(scored(HONEST, "good"), suspicion=0.1), replace(scored(HONEST, "bad"), suspicion=0.99)
     new = scored(HONEST + " It is white.", "new")
     kept, quarantined = await guards.screen_chunks([good, bad])
     assert (kept, [chunk for chunk, _ in quarantined], counted.calls) == ([good], [bad], 0)
     assert (await guards.screen_chunks([good, new]))[0] == [good, new]
     assert counted.calls == 1
-    broken = Guards(make_settings(), InjectionScanner(Broken(embedder), load_heads()[0]), Detector())
+    broken = Guards(make_settings(), InjectionScanner(Broken(embedder), load_heads()[0], load_skim()), Detector())
     kept, quarantined = await broken.screen_chunks([good, new])
     assert (kept, [verdict.rule for _, verdict in quarantined]) == ([good], ["undecided"])
 
 
 def test_a_scanner_is_known_by_its_weights_its_model_and_how_it_reads(embedder: MiniLM) -> None:
     heads = load_heads()[0]
-    mark = InjectionScanner(embedder, heads).fingerprint
-    assert mark == InjectionScanner(embedder, load_heads()[0]).fingerprint
+    mark = InjectionScanner(embedder, heads, load_skim()).fingerprint
+    assert mark == InjectionScanner(embedder, load_heads()[0], load_skim()).fingerprint
     direct = heads["document"].direct
     assert direct is not None
     for changed in (
         replace(heads["document"], bias=heads["document"].bias + 0.001),
         replace(heads["document"], direct=replace(direct, dense=direct.dense * 1.001)),
     ):
-        assert InjectionScanner(embedder, heads | {"document": changed}).fingerprint != mark
+        assert InjectionScanner(embedder, heads | {"document": changed}, load_skim()).fingerprint != mark
+    skim = load_skim()
+    for other in (replace(skim, inner=skim.inner * 1.001), replace(skim, limit=skim.limit - 0.001)):
+        assert InjectionScanner(embedder, heads, other).fingerprint != mark
     windows = injection.windows_of(HONEST + " s p a c e d words; a\nline", "document")
-    read = hashlib.sha256(repr((READING, windows)).encode() + b"".join(ngram_buckets(w)[0].tobytes() for w in windows))
+    read = hashlib.sha256(
+        repr((READING, windows)).encode() + b"".join(ngram_buckets([w])[1].tobytes() for w in windows)
+    )
     assert read.hexdigest()[:12] == "e687f5b30750", "texts are read in another way: READING goes up, and this with it"
 
 
@@ -200,7 +206,7 @@ async def test_a_guard_that_cannot_decide_blocks(
     embedder: MiniLM, model: type[Counting], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("citewell.guards.GUARD_TIMEOUT_S", 0.2)
-    guards = Guards(make_settings(), InjectionScanner(model(embedder), load_heads()[0]), Detector())
+    guards = Guards(make_settings(), InjectionScanner(model(embedder), load_heads()[0], load_skim()), Detector())
     verdict = await guards.screen("What is the capital of France?")
     assert not verdict.allowed
     assert verdict.rule in ("undecided", "injection")
@@ -282,7 +288,7 @@ def test_the_shipped_weights_hold_what_was_measured_on_the_public_half() -> None
     if not path.exists():
         pytest.skip(f"the evaluation data is absent: {path}")
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()][::12]
-    result = measure(rows, InjectionScanner(MiniLM(), load_heads()[0]))
+    result = measure(rows, InjectionScanner(MiniLM(), load_heads()[0], load_skim()))
     assert result["kinds"]["direct"]["flagged"] >= 0.9
     assert result["kinds"]["indirect_in_document"]["flagged"] >= 0.9
     assert result["fpr_all_benign"] <= 0.03

@@ -78,11 +78,14 @@ def test_a_text_gets_the_same_bits_alone_in_any_order_and_in_any_company(model: 
     reversed_ = model.encode(texts[::-1], tokens=True)
     assert np.array_equal(together.vectors, reversed_.vectors[::-1])
     assert together.tokens is not None
+    assert together.early is not None
     for row, text in enumerate(texts):
         alone = model.encode([text], tokens=True)
         assert np.array_equal(alone.vectors[0], together.vectors[row])
         assert alone.tokens is not None
         assert np.array_equal(alone.tokens[0], together.tokens[row])
+        assert alone.early is not None
+        assert np.array_equal(alone.early[0], together.early[row])
 
 
 def test_processors_whose_signed_kernel_saturates_are_known_and_get_the_other_one() -> None:
@@ -96,6 +99,20 @@ def test_processors_whose_signed_kernel_saturates_are_known_and_get_the_other_on
     assert np.allclose(signed, unsigned, atol=1e-5) is not minilm._saturates()
     used = minilm._session(MODEL_SHA256).run(["hidden"], {"ids": ids})[0]
     np.testing.assert_allclose(used, unsigned, atol=1e-5)
+
+
+def test_early_states_are_those_behind_the_third_layer(model: MiniLM, reference: SentenceTransformer) -> None:
+    encoded = model.encode(TEXTS, tokens=True)
+    assert encoded.early is not None
+    for text, ours in zip(TEXTS, encoded.early, strict=True):
+        given = reference.tokenizer(text, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
+        layers = reference[0].auto_model(**given, output_hidden_states=True).hidden_states
+        theirs = layers[bert_int8.EARLY][0, 1:-1].detach().numpy()
+        assert ours.shape == theirs.shape
+        if len(theirs):
+            cosines = (ours * theirs).sum(axis=1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)
+            assert cosines.mean() >= 0.998
+    assert model.encode(TEXTS).early is None
 
 
 def test_vectors_and_token_vectors_have_length_one(model: MiniLM) -> None:
