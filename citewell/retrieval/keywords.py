@@ -1,4 +1,4 @@
-"""The keyword index: BM25 over text, headings and title, on disk, kept by tantivy.
+"""The keyword index: BM25 over text, what stands around it, headings and title, on disk, kept by tantivy.
 
 Commits are incremental: a changed source costs what its own chunks cost. Nothing is rebuilt at start or per query.
 """
@@ -17,7 +17,9 @@ from citewell.retrieval.filters import All, Either, Field, Filter, Test, field_v
 from citewell.retrieval.snapshot import Entry
 from citewell.settings import Language
 
-FIELD_WEIGHTS = {"text": 1.0, "title": 0.5, "headings": 0.5}
+FIELD_WEIGHTS = {"text": 0.5, "context": 0.5, "title": 0.5, "headings": 0.5}
+"""Half of the evidence of words is that of the passage around a chunk (Callan 1994, "Passage-level evidence in document
+retrieval"). A document of one chunk is its own context, so that its text counts 1. .3 to .7 do about as well."""
 MAX_TERMS = 64
 """Different words of a question that are searched for; a longer one is a pasted text."""
 
@@ -92,12 +94,13 @@ class KeywordIndex:
         """See what has been committed since, by this process or another."""
         self._index.reload()
 
-    def add(self, entries: Iterable[Entry]) -> None:
+    def add(self, entries: Iterable[Entry], contexts: Iterable[str]) -> None:
+        """Add chunks, each with the passage it stands in (`context.contexts`)."""
         writer = self._open_writer()
-        for entry in entries:
+        for entry, context in zip(entries, contexts, strict=True):
             chunk = entry.chunk
             writer.add_document(tantivy.Document(
-                key=entry.key, text=chunk.text, title=chunk.title, headings=" / ".join(chunk.headings),
+                key=entry.key, text=chunk.text, context=context, title=chunk.title, headings=" / ".join(chunk.headings),
                 source=chunk.source, exact_title=chunk.title, type=chunk.type, tags=["", *chunk.tags],
                 access=field_value(chunk, "access"), date=field_value(chunk, "date"),
             ))  # fmt: skip

@@ -24,10 +24,11 @@ GERMAN = (
 
 def keywords(folder: Path, language: Language, *texts: str) -> KeywordIndex:
     index = KeywordIndex(folder, language)
-    index.add(
-        Entry(key=key, chunk=chunk, digest="", token_start=0, token_bytes=0)
-        for key, chunk in enumerate(made("a.txt", texts).chunks)
-    )
+    chunks = made("a.txt", texts).chunks
+    entries = [
+        Entry(key=key, chunk=chunk, digest=b"", token_start=0, token_bytes=0) for key, chunk in enumerate(chunks)
+    ]
+    index.add(entries, texts)
     index.commit()
     index.reload()
     return index
@@ -93,7 +94,6 @@ class Blind(HashedWords):
 
 
 async def test_a_change_of_language_is_rebuilt_beside_a_store_of_its_own(tmp_path: Path, chroma_server: str) -> None:
-    """The old generation is opened once more to be dropped: in its own language."""
     embedder: Embedder = Blind()
     chosen = {"vector_store": chroma_server.replace("http", "chroma+http"), "namespace": "languages"}
     async with open_index(settings(tmp_path, **chosen), embedder) as index, index.writing():
