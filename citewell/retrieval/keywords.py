@@ -5,6 +5,7 @@ Commits are incremental: a changed source costs what its own chunks cost. Nothin
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
@@ -23,6 +24,8 @@ retrieval"). A document of one chunk is its own context, so that its text counts
 MAX_TERMS = 64
 """Different words of a question that are searched for; a longer one is a pasted text."""
 
+_YEAR = re.compile(r"\b[^\W\d_]+((?:19|20)\d\d)\b")
+"""A year with letters before it ("FY2022"), which documents write by itself as well."""
 _WRITER_BYTES = 50_000_000
 """Memory in which tantivy collects new documents before it writes a segment."""
 
@@ -73,15 +76,16 @@ class KeywordIndex:
 
     def search(self, question: str, limit: int, filter_: Filter | None = None) -> list[tuple[int, float]]:
         """Best matches as (key, BM25 score > 0), best first; empty where no word of the question is in the index."""
-        terms = list(dict.fromkeys(self._analyzer.analyze(question)))[:MAX_TERMS]
-        words = [
+        words = " ".join([question, *_YEAR.findall(question)])
+        terms = list(dict.fromkeys(self._analyzer.analyze(words)))[:MAX_TERMS]
+        matches = [
             (Occur.Should, Query.boost_query(Query.term_query(self._schema, name, term, "freq"), weight))
             for term in terms
             for name, weight in FIELD_WEIGHTS.items()
         ]
-        if not words:
+        if not matches:
             return []
-        query = Query.boolean_query(words)
+        query = Query.boolean_query(matches)
         if filter_ is not None:
             only = Query.const_score_query(self._translate(filter_), 0.0)
             query = Query.boolean_query([(Occur.Must, query), (Occur.Must, only)])

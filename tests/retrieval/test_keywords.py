@@ -93,6 +93,15 @@ class Blind(HashedWords):
         return super()._direction("same")
 
 
+def test_a_year_with_letters_before_it_is_found_by_itself_too(tmp_path: Path) -> None:
+    index = keywords(
+        tmp_path, "english", "Years ended December 31, 2022", "Results for FY2022", "Model X2021b", "In 2021"
+    )
+    assert sorted(found(index, "FY2022")) == [0, 1]
+    assert found(index, "FY2022")[0] == 1, "what is written as it is asked for counts more"
+    assert found(index, "x2021b") == [2]
+
+
 async def test_a_change_of_language_is_rebuilt_beside_a_store_of_its_own(tmp_path: Path, chroma_server: str) -> None:
     embedder: Embedder = Blind()
     chosen = {"vector_store": chroma_server.replace("http", "chroma+http"), "namespace": "languages"}
