@@ -12,9 +12,10 @@ from langchain_core.messages import AIMessageChunk
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.runnables import Runnable, RunnableGenerator
 
+from chains.candidates import Candidate, begins, candidates, ends
 from chains.judge import probabilities
 from chains.prompts import AnswerInput
-from chains.reading import FEATURES, Candidate, begins, candidates, ends, features
+from chains.reading import FEATURES, features, repeats
 from citewell.citations import verify
 from citewell.documents import ScoredChunk
 from citewell.models.embedder import Embedder
@@ -64,7 +65,7 @@ def extractive_answerer(embedder: Embedder) -> Runnable[AnswerInput, AIMessageCh
 
 def select(question: str, chunks: Sequence[ScoredChunk], embedder: Embedder) -> list[Candidate]:
     """The sentences to quote, best first; none when no sentence is likely to hold the answer."""
-    found = candidates(chunks)
+    found = [one for one in candidates(chunks) if not repeats(question, one.text)]
     if not found:
         return []
     rows = features(question, found, chunks, embedder)

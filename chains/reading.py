@@ -1,84 +1,22 @@
-"""Which sentences of the evidence answer a question: features of each sentence and a small trained judge."""
+"""What speaks for a passage's being the answer: the features that `chains.judge` weighs."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from chains.candidates import Candidate
 from citewell.documents import ScoredChunk
 from citewell.models.embedder import Embedder
-from citewell.sentences import Span, readable, sentence_spans
-from citewell.support import clauses
 from citewell.terms import Statement, Term, read
 
 Floats = NDArray[np.float32]
 Wanted = Literal["date", "number", "person", "place", "reason", "thing"]
-
-_LONGEST = 600
-"""Characters of a sentence that may be quoted; a longer one is a table or a list that was not split."""
-
-_TABLE_RULE = re.compile(r"[ \t]*\r?\n[ \t]*\|[ \t]*:?-{2,}[-:| \t]*(?=\r|\n|$)")
-"""What stands below the names of a Markdown table's columns, which say nothing by themselves."""
-
-
-class Candidate(NamedTuple):
-    """A sentence that could be quoted."""
-
-    number: int
-    """Of its chunk, from 1, as the markers count."""
-    span: Span
-    """In the chunk's text."""
-    text: str
-    """As a reader sees it: one line, without markup."""
-    whole: bool
-    """Begins and ends like a sentence; a chunk's edge or a PDF's line may have cut it."""
-
-
-def candidates(chunks: Sequence[ScoredChunk]) -> list[Candidate]:
-    """The sentences of the chunks, in order, each text once; not the part of one that overlapping chunks share."""
-    found: list[Candidate] = []
-    for number, scored in enumerate(chunks, 1):
-        text = scored.chunk.text
-        for span in (piece for sentence in sentence_spans(text) for piece in clauses(text, sentence)):
-            raw = text[span.start : span.end]
-            shown = readable(raw)
-            if not 8 <= len(shown) <= _LONGEST or _is_title(raw) or _TABLE_RULE.match(text, span.end):
-                continue
-            found.append(Candidate(number, span, shown, begins(shown) and ends(shown)))
-    return [one for i, one in enumerate(found) if not _is_told(one, i, found)]
-
-
-def _is_title(raw: str) -> bool:
-    """A heading, by its sign or because it is short, says no figure and ends like none; list items are not."""
-    if raw.startswith("#"):
-        return True
-    return (
-        len(raw) < 60 and raw[:1].isupper() and not ends(raw) and not any(char.isdigit() or char == ":" for char in raw)
-    )
-
-
-def _is_told(one: Candidate, place: int, found: Sequence[Candidate]) -> bool:
-    """Whether another sentence says all of it; of two that are equal the first stays."""
-    return any(
-        one.text in other.text and (len(one.text) < len(other.text) or i < place)
-        for i, other in enumerate(found)
-        if i != place
-    )
-
-
-def begins(text: str) -> bool:
-    """Whether it starts like a sentence, not with a small letter."""
-    return not text.lstrip("\"'\u2018\u201c\u00ab([*_")[:1].islower()
-
-
-def ends(text: str) -> bool:
-    """Whether it ends like a sentence, with a full stop or its like."""
-    return text.rstrip("\"'\u2019\u201d\u00bb)]*_ ")[-1:] in tuple(".!?:\u2026\u3002\uff01\uff1f\u061f\u0964")
-
 
 _MONTHS = frozenset("january february march april may june july august september october november december".split())
 _CAUSES = re.compile(
@@ -103,6 +41,26 @@ def wanted(question: str) -> Wanted:
     return "thing"
 
 
+_INTERROGATIVE = re.compile(r"\b(?:who|whom|whose|what|which|when|where|why|how)\b", re.I)
+
+
+def repeats(question: str, text: str) -> bool:
+    """Whether a text holds the question word for word or says no more than it does, which answers no "who", "what" or "how".
+
+    English questions only; and one without such a word, which is answered by yes or no, may be answered in its own words.
+    """
+    if not _INTERROGATIVE.search(question):
+        return False
+    if _in_words(question) in _in_words(text):
+        return True
+    asked, said = (Counter(term.key for term in read(one).terms) for one in (question, text))
+    return said <= asked
+
+
+def _in_words(text: str) -> str:
+    return " ".join(["", *re.findall(r"[^\W_]+", text.casefold()), ""])
+
+
 FEATURES = (
     "cosine", "maxsim", "maxsim_weighted", "maxsim_worst", "maxsim_wh", "overlap", "overlap_exact",
     "chunk_overlap", "chunk_cosine", "chunk_maxsim", "chunk_score", "chunk_rank",
@@ -120,12 +78,14 @@ def features(question: str, found: Sequence[Candidate], chunks: Sequence[ScoredC
     """
     if not found:
         return np.zeros((0, len(FEATURES)), np.float32)
-    encoded = embedder.encode([question, *(one.text for one in found)], tokens=embedder.gives_tokens)
+    # With its context: a row's figures say nothing without the names of their columns.
+    texts = [f"{one.context} {one.text}" if one.context else one.text for one in found]
+    encoded = embedder.encode([question, *texts], tokens=embedder.gives_tokens)
     cosine = encoded.vectors[1:] @ encoded.vectors[0]
     similar = [_late(encoded.tokens, encoded.token_ids, i) for i in range(1, len(found) + 1)] if encoded.tokens and encoded.token_ids else [(c,) * 4 for c in cosine]  # fmt: skip
     asked = read(question)
     kind = wanted(question)
-    said = [read(one.text) for one in found]
+    said = [read(text) for text in texts]
     shares = [overlap(asked, one) for one in said]
     in_chunk: dict[int, tuple[float, float, float]] = {}
     for number in {one.number for one in found}:

@@ -101,7 +101,7 @@ _TOKEN = re.compile(
       (?P<number>\d{{1,3}}(?:[,\u202f\u00a0]\d{{3}})+(?:\.\d+)?(?!\d)|\d+(?:[.,:/]\d+)*)
       (?P<tail>(?:st|nd|rd|th|s)\b|[ \u00a0]?[%\u2030]|[ \u00a0]per[ \u00a0]cent\b|{_LETTERS}+)?
     |(?P<word>{_LETTERS}+(?:\d+|{_LETTERS}|(?:-?[ \t]*\r?\n[ \t]*(?<=-\n))|['\u2019](?={_LETTERS}))*)
-    |(?P<stop>[.!?;:,()\u3002\uff0c\u2014])""",
+    |(?P<stop>[.!?;:,()\u3002\uff0c\u2014]|\|[ \t]*(?=\r?\n|$))""",
     re.VERBOSE,
 )
 _UNSPACED = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")

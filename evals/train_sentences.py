@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chains import judge
-from chains.reading import FEATURES, Floats, candidates, features
+from chains.candidates import candidates
+from chains.reading import FEATURES, Floats, features
 from citewell.models import open_embedder
 from citewell.retrieval import Index, open_index
 from citewell.settings import Settings

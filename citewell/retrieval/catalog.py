@@ -22,7 +22,7 @@ from citewell.documents import Source
 from citewell.retrieval.filters import access_set
 from citewell.retrieval.snapshot import Entry, Snapshot
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Part of an index's fingerprint: a change here asks for a rebuild."""
 
 _SCHEMA = """

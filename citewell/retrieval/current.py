@@ -154,9 +154,7 @@ class Current:
         for folder in self.generations.others():
             built = Generation.fingerprint_of(folder)
             if built is not None and built["store"] == self._settings.vector_store != "chroma":
-                generation = Generation(folder, self._settings, dimension=self._dimension)
-                generation.drop()
-                generation.close()
+                Generation.drop(folder, self._settings, dimension=self._dimension)
             self.generations.remove(folder)
 
     def _open(self) -> _Opened:

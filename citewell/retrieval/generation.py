@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +17,13 @@ from threadpoolctl import ThreadpoolController
 from citewell.documents import Chunk, ScoredChunk, Source
 from citewell.retrieval import maxsim
 from citewell.retrieval.catalog import Catalog, Replacement
+from citewell.retrieval.context import contexts
 from citewell.retrieval.keywords import KeywordIndex
 from citewell.retrieval.neighbours import REACH
 from citewell.retrieval.snapshot import Entry, Snapshot, digest
 from citewell.retrieval.stores import VectorStore, open_store
 from citewell.retrieval.tokens import TokenFile
-from citewell.settings import Language, Settings
+from citewell.settings import Settings
 
 REFRESH_SHARE = 0.1
 """Most of the time that may go into reopening a store another process keeps writing to."""
@@ -62,15 +62,12 @@ class Generation:
         self.name = folder.name
         self.catalog = Catalog(folder / "catalog.sqlite")
         self.tokens = TokenFile(folder / "tokens.bin")
-        namespace = f"{settings.namespace}-{folder.name}"
-        self._open = partial(open_store, settings, namespace=namespace, folder=folder / "vectors", dimension=dimension)
+        self._open = partial(_open_store, folder, settings, dimension)
         self._store: VectorStore | None = None
         self._opening = threading.Lock()
         with self.catalog.reading() as snapshot:
             self._seen = snapshot.revision()
-            # its own, not the settings': old generations are opened once more to be dropped
-            language = cast("Language", snapshot.fingerprint().get("language", "english"))
-        self.keywords = KeywordIndex(folder / "keywords", language)
+        self.keywords = KeywordIndex(folder / "keywords", settings.language)
         self._store_seen = self._seen
         self._next_refresh = 0.0
         self._refreshing = threading.Lock()
@@ -78,6 +75,13 @@ class Generation:
     @classmethod
     def create(cls, folder: Path, fingerprint: Mapping[str, object]) -> None:
         Catalog.create(folder / "catalog.sqlite", fingerprint).close()
+
+    @staticmethod
+    def drop(folder: Path, settings: Settings, *, dimension: int) -> None:
+        """Remove what lies outside a generation's folder. Nothing in it is opened: an older version may have made it."""
+        store = _open_store(folder, settings, dimension)
+        store.drop()
+        store.close()
 
     @staticmethod
     def fingerprint_of(folder: Path) -> dict[str, object] | None:
@@ -117,10 +121,6 @@ class Generation:
             self._store.close()
         self.tokens.close()
         self.catalog.close()
-
-    def drop(self) -> None:
-        """Remove what lies outside the generation's folder."""
-        self.store.drop()
 
     # --- reading --------------------------------------------------------------------------------
 
@@ -196,7 +196,8 @@ class Generation:
         if chunks:
             self.tokens.write(start, embedded.tokens)
             self.store.add(keys, embedded.vectors, chunks)
-            self.keywords.add(entries)
+            around = [text for each in new for text in contexts(each.text, each.chunks, each.page_starts)]
+            self.keywords.add(entries, around)
             self.keywords.commit()
         by_source: list[Replacement] = []
         for each in new:
@@ -233,6 +234,11 @@ class Generation:
             self.keywords.reload()
             with self.catalog.reading() as snapshot:
                 self._seen = self._store_seen = snapshot.revision()
+
+
+def _open_store(folder: Path, settings: Settings, dimension: int) -> VectorStore:
+    namespace = f"{settings.namespace}-{folder.name}"
+    return open_store(settings, namespace=namespace, folder=folder / "vectors", dimension=dimension)
 
 
 @cache

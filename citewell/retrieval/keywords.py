@@ -1,10 +1,11 @@
-"""The keyword index: BM25 over text, headings and title, on disk, kept by tantivy.
+"""The keyword index: BM25 over text, what stands around it, headings and title, on disk, kept by tantivy.
 
 Commits are incremental: a changed source costs what its own chunks cost. Nothing is rebuilt at start or per query.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
@@ -17,10 +18,14 @@ from citewell.retrieval.filters import All, Either, Field, Filter, Test, field_v
 from citewell.retrieval.snapshot import Entry
 from citewell.settings import Language
 
-FIELD_WEIGHTS = {"text": 1.0, "title": 0.5, "headings": 0.5}
+FIELD_WEIGHTS = {"text": 0.5, "context": 0.5, "title": 0.5, "headings": 0.5}
+"""Half of the evidence of words is that of the passage around a chunk (Callan 1994, "Passage-level evidence in document
+retrieval"). A document of one chunk is its own context, so that its text counts 1. .3 to .7 do about as well."""
 MAX_TERMS = 64
 """Different words of a question that are searched for; a longer one is a pasted text."""
 
+_YEAR = re.compile(r"\b[^\W\d_]+((?:19|20)\d\d)\b")
+"""A year with letters before it ("FY2022"), which documents write by itself as well."""
 _WRITER_BYTES = 50_000_000
 """Memory in which tantivy collects new documents before it writes a segment."""
 
@@ -71,15 +76,16 @@ class KeywordIndex:
 
     def search(self, question: str, limit: int, filter_: Filter | None = None) -> list[tuple[int, float]]:
         """Best matches as (key, BM25 score > 0), best first; empty where no word of the question is in the index."""
-        terms = list(dict.fromkeys(self._analyzer.analyze(question)))[:MAX_TERMS]
-        words = [
+        words = " ".join([question, *_YEAR.findall(question)])
+        terms = list(dict.fromkeys(self._analyzer.analyze(words)))[:MAX_TERMS]
+        matches = [
             (Occur.Should, Query.boost_query(Query.term_query(self._schema, name, term, "freq"), weight))
             for term in terms
             for name, weight in FIELD_WEIGHTS.items()
         ]
-        if not words:
+        if not matches:
             return []
-        query = Query.boolean_query(words)
+        query = Query.boolean_query(matches)
         if filter_ is not None:
             only = Query.const_score_query(self._translate(filter_), 0.0)
             query = Query.boolean_query([(Occur.Must, query), (Occur.Must, only)])
@@ -92,12 +98,13 @@ class KeywordIndex:
         """See what has been committed since, by this process or another."""
         self._index.reload()
 
-    def add(self, entries: Iterable[Entry]) -> None:
+    def add(self, entries: Iterable[Entry], contexts: Iterable[str]) -> None:
+        """Add chunks, each with the passage it stands in (`context.contexts`)."""
         writer = self._open_writer()
-        for entry in entries:
+        for entry, context in zip(entries, contexts, strict=True):
             chunk = entry.chunk
             writer.add_document(tantivy.Document(
-                key=entry.key, text=chunk.text, title=chunk.title, headings=" / ".join(chunk.headings),
+                key=entry.key, text=chunk.text, context=context, title=chunk.title, headings=" / ".join(chunk.headings),
                 source=chunk.source, exact_title=chunk.title, type=chunk.type, tags=["", *chunk.tags],
                 access=field_value(chunk, "access"), date=field_value(chunk, "date"),
             ))  # fmt: skip

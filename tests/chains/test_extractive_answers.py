@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from chains.candidates import candidates
 from chains.extract import extractive_answerer
 from chains.prompts import AnswerInput
 from citewell.citations import verify
@@ -105,6 +106,103 @@ async def test_the_names_of_a_tables_columns_are_no_answer(embedder: MiniLM) -> 
     )
     assert "observing" not in answer.text
     assert "£16.00" in answer.text
+
+
+PRICES = """## Prices
+
+| ticket | exhibition | observing evening |
+|---|:---:|---|
+| adult | £7.50 | £16.00 |
+| under 16 | £3.50 | £8.00 |
+| under 5 | free | not admitted |
+| family (2 + 3) | £18.00 | £42.00 |
+
+Members of the Friends pay nothing for the exhibition and half price for observing evenings. A yearly membership costs £34.
+"""
+MINUTES = "5. Ticket prices. Dilys Pugh proposed to raise the price of observing evenings in September. Carried."
+
+
+@pytest.mark.parametrize(
+    ("question", "row"),
+    [
+        ("What does a ticket for an observing evening cost?", "adult £7.50 £16.00"),
+        ("What does a family ticket for an observing evening cost?", "family (2 + 3) £18.00 £42.00"),
+        ("How much does an adult pay for the exhibition?", "adult £7.50 £16.00"),
+    ],
+)
+async def test_a_row_is_chosen_by_the_names_of_its_columns_and_quoted_as_it_stands(
+    embedder: MiniLM, question: str, row: str
+) -> None:
+    inputs = asked(question, PRICES, MINUTES)
+    answer = await extractive_answerer(embedder).ainvoke(inputs)
+    assert row in answer.text
+    assert "---" not in answer.text
+    quotes = {citation["quote"]: citation["status"] for citation in verify(answer.text, inputs["chunks"])}
+    assert set(quotes.values()) == {"verified"}
+    assert row in {" ".join(quote.replace("|", " ").split()) for quote in quotes}
+
+
+WORKSHOPS = """Workshops
+
+date | workshop | places | fee
+26 September | Your first telescope: bring the one from the attic | 12 | £25
+21 November | Grinding a mirror, part one of four | 6 | £160
+
+Participants must be at least 14 years old."""
+
+
+async def test_a_table_of_another_format_is_quoted_by_its_rows(embedder: MiniLM) -> None:
+    inputs = asked("What is the fee for the workshop on grinding a mirror?", WORKSHOPS)
+    answer = await extractive_answerer(embedder).ainvoke(inputs)
+    assert answer.text.startswith("21 November Grinding a mirror, part one of four 6 £160")
+    assert "date workshop" not in answer.text
+
+
+def test_pairs_of_name_and_value_have_no_columns() -> None:
+    chunks = asked("", "Open | in summer\nKeeper | Anna Berg\n\n| a | b | c |\n|---|---|---|\n| stone | 12 | |")[
+        "chunks"
+    ]
+    assert [(one.text, one.context) for one in candidates(chunks)] == [
+        ("Open in summer", ""), ("Keeper Anna Berg", ""), ("stone 12", "a b c"),
+    ]  # fmt: skip
+
+
+FAQ = """## How long does bread keep?
+
+Three days. In summer it is two.
+
+1. How long does bread keep? (`bread.md`, Keeping)
+2. What is bread baked from? (`bread.md`, Baking)
+
+Ask "How long does bread keep?", for instance. "How long does bread keep?" is asked by many who come to the shop.
+"""
+
+
+@pytest.mark.parametrize("question", ["How long does bread keep?", "how long does Bread keep"])
+async def test_a_question_is_not_answered_with_itself(embedder: MiniLM, question: str) -> None:
+    answer = await extractive_answerer(embedder).ainvoke(asked(question, FAQ))
+    assert answer.text.startswith("Three days. [1]")
+    assert "keep" not in answer.text.lower()
+    assert "bread.md" not in answer.text
+
+
+async def test_what_says_no_more_than_the_question_answers_only_yes_or_no(embedder: MiniLM) -> None:
+    text = "Bread is baked from flour. It keeps for three days."
+    assert (
+        "Bread is baked from flour."
+        in (await extractive_answerer(embedder).ainvoke(asked("Is bread baked from flour?", text))).text
+    )
+    assert "Bread is baked from flour." not in (
+        await extractive_answerer(embedder).ainvoke(asked("Who baked bread from flour?", text))
+    ).text  # fmt: skip
+
+
+async def test_a_name_said_once_more_than_in_the_question_may_be_the_answer(embedder: MiniLM) -> None:
+    text = "Mercury is the working fluid in the mercury vapor turbine."
+    answer = await extractive_answerer(embedder).ainvoke(
+        asked("What working fluid is used in a mercury vapor turbine?", text)
+    )
+    assert text in answer.text
 
 
 async def test_where_no_sentence_stands_out_each_chunk_is_quoted_once(embedder: MiniLM) -> None:

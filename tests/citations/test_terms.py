@@ -67,6 +67,7 @@ def test_different_things_are_not_equal(one: str, other: str) -> None:
         ("They don't swim.", ["swim"]),
         ("It never rained", ["rain"]),
         ("sold without sugar, with milk", ["sugar"]),
+        ("| under 5 | not admitted |\n| family (2 + 3) | £42 |", ["admit"]),
         ("not only novels", []),
         ("See No. 5 for that.", []),
         ("All of it is odd.", []),

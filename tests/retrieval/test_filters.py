@@ -96,7 +96,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory):
         known[key] = new.source
         entries.append(Entry(key, new.chunks[0], b"", 0, 0))
     keywords = KeywordIndex(folder / "keywords")
-    keywords.add(entries)
+    keywords.add(entries, [entry.chunk.text for entry in entries])
     keywords.commit()
     keywords.reload()
     store = embedded(folder / "vectors", "filters")

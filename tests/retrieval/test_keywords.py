@@ -24,10 +24,11 @@ GERMAN = (
 
 def keywords(folder: Path, language: Language, *texts: str) -> KeywordIndex:
     index = KeywordIndex(folder, language)
-    index.add(
-        Entry(key=key, chunk=chunk, digest="", token_start=0, token_bytes=0)
-        for key, chunk in enumerate(made("a.txt", texts).chunks)
-    )
+    chunks = made("a.txt", texts).chunks
+    entries = [
+        Entry(key=key, chunk=chunk, digest=b"", token_start=0, token_bytes=0) for key, chunk in enumerate(chunks)
+    ]
+    index.add(entries, texts)
     index.commit()
     index.reload()
     return index
@@ -92,8 +93,16 @@ class Blind(HashedWords):
         return super()._direction("same")
 
 
+def test_a_year_with_letters_before_it_is_found_by_itself_too(tmp_path: Path) -> None:
+    index = keywords(
+        tmp_path, "english", "Years ended December 31, 2022", "Results for FY2022", "Model X2021b", "In 2021"
+    )
+    assert sorted(found(index, "FY2022")) == [0, 1]
+    assert found(index, "FY2022")[0] == 1, "what is written as it is asked for counts more"
+    assert found(index, "x2021b") == [2]
+
+
 async def test_a_change_of_language_is_rebuilt_beside_a_store_of_its_own(tmp_path: Path, chroma_server: str) -> None:
-    """The old generation is opened once more to be dropped: in its own language."""
     embedder: Embedder = Blind()
     chosen = {"vector_store": chroma_server.replace("http", "chroma+http"), "namespace": "languages"}
     async with open_index(settings(tmp_path, **chosen), embedder) as index, index.writing():

@@ -1,0 +1,115 @@
+"""What could be quoted: the sentences of the evidence and the rows of its tables, each with what it is understood by."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from citewell.documents import ScoredChunk
+from citewell.sentences import Span, readable, sentence_spans
+from citewell.support import clauses
+
+_SHORTEST = 8
+_LONGEST = 600
+"""Characters of what may be quoted; a longer piece is a table or a list that was not split."""
+
+_TABLE_RULE = re.compile(r"[ \t]*\r?\n[ \t]*\|[ \t]*:?-{2,}[-:| \t]*(?=\r|\n|$)")
+"""What stands below the names of a Markdown table's columns."""
+_CELLS = " | "
+"""What stands between a row's cells, in Markdown and in what the loaders make of other formats' tables."""
+_LINE = re.compile(r"[^\s][^\r\n]*[^\s]")
+_ASKS = re.compile(r"[?\uff1f\u061f][\"'\u2019\u201d\u00bb)\]*_ ]*$")
+
+
+class Candidate(NamedTuple):
+    """A passage that could be quoted."""
+
+    number: int
+    """Of its chunk, from 1, as the markers count."""
+    span: Span
+    """In the chunk's text."""
+    text: str
+    """As a reader sees it: one line, without markup."""
+    whole: bool
+    """Begins and ends like a sentence; a chunk's edge or a PDF's line may have cut it."""
+    context: str = ""
+    """What says what it is about and stands elsewhere: the names of a row's columns, the question that the document puts
+    before it. It is scored with that, and quoted without."""
+
+
+def candidates(chunks: Sequence[ScoredChunk]) -> list[Candidate]:
+    """The sentences and rows of the chunks, in order, each text once; not the part of one that overlapping chunks share.
+
+    No headings, no names of columns and no questions: they say nothing by themselves.
+    """
+    found = [one for number, scored in enumerate(chunks, 1) for one in _of_chunk(number, scored.chunk.text)]
+    return [one for i, one in enumerate(found) if not _is_told(one, i, found)]
+
+
+def _of_chunk(number: int, text: str) -> Iterator[Candidate]:
+    columns = question = ""
+    in_table = False
+    for span in _pieces(text):
+        raw = text[span.start : span.end]
+        shown = readable(raw)
+        is_row = _CELLS in raw or raw.startswith("|")
+        if not is_row:
+            columns = ""
+        if _TABLE_RULE.match(text, span.end) or (is_row and not in_table and _names_columns(raw)):
+            columns = shown
+        elif asks(raw):
+            question = shown
+        elif _SHORTEST <= len(shown) <= _LONGEST and any(map(str.isalnum, shown)) and (is_row or not _is_title(raw)):
+            whole = begins(shown) and ends(shown)
+            context = columns if is_row else question if whole else ""
+            yield Candidate(number, span, shown, whole, context)
+            question = ""
+        in_table = is_row
+
+
+def _pieces(text: str) -> Iterator[Span]:
+    """Sentences, long ones in their clauses, and tables in their rows."""
+    for sentence in sentence_spans(text):
+        lines = [Span(*match.span()) for match in _LINE.finditer(text, sentence.start, sentence.end)]
+        is_table = len(lines) > 1 and all(_CELLS in text[line.start : line.end] for line in lines)
+        yield from lines if is_table else clauses(text, sentence)
+
+
+def _names_columns(raw: str) -> bool:
+    """Whether a table's first row, in a format that does not tell, names its columns: it says no figure. Of two columns the
+    first as often names what the second holds."""
+    return raw.strip("| ").count(_CELLS) >= 2 and not any(map(str.isdigit, raw))
+
+
+def asks(text: str) -> bool:
+    """Whether it is a question, which states nothing."""
+    return _ASKS.search(text) is not None
+
+
+def _is_title(raw: str) -> bool:
+    """A heading, by its sign or because it is short, says no figure and ends like none; list items are not."""
+    if raw.startswith("#"):
+        return True
+    return (
+        len(raw) < 60 and raw[:1].isupper() and not ends(raw) and not any(char.isdigit() or char == ":" for char in raw)
+    )
+
+
+def _is_told(one: Candidate, place: int, found: Sequence[Candidate]) -> bool:
+    """Whether another sentence says all of it; of two that are equal the first stays."""
+    return any(
+        one.text in other.text and (len(one.text) < len(other.text) or i < place)
+        for i, other in enumerate(found)
+        if i != place
+    )
+
+
+def begins(text: str) -> bool:
+    """Whether it starts like a sentence, not with a small letter."""
+    return not text.lstrip("\"'\u2018\u201c\u00ab([*_")[:1].islower()
+
+
+def ends(text: str) -> bool:
+    """Whether it ends like a sentence, with a full stop or its like."""
+    return text.rstrip("\"'\u2019\u201d\u00bb)]*_ ")[-1:] in tuple(".!?:\u2026\u3002\uff01\uff1f\u061f\u0964")
