@@ -88,8 +88,9 @@ def asks(text: str) -> bool:
 
 
 def _is_title(raw: str) -> bool:
-    """A heading, by its sign or because it is short, says no figure and ends like none; list items are not."""
-    if raw.startswith("#"):
+    """A heading, by its sign or because it is short, says no figure and ends like none, or what stands above code; list items
+    are not."""
+    if raw.startswith(("#", "```", "~~~")):
         return True
     return (
         len(raw) < 60 and raw[:1].isupper() and not ends(raw) and not any(char.isdigit() or char == ":" for char in raw)

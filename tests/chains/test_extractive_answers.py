@@ -108,6 +108,13 @@ async def test_the_names_of_a_tables_columns_are_no_answer(embedder: MiniLM) -> 
     assert "£16.00" in answer.text
 
 
+async def test_code_is_quoted_line_by_line_without_its_fence(embedder: MiniLM) -> None:
+    text = "Any provider will do.\n\n```dotenv\nCHAT_MODEL=anthropic:claude-haiku\nOPENAI_BASE_URL=http://127.0.0.1:8080\n```\n"
+    answer = await extractive_answerer(embedder).ainvoke(asked("Which value of CHAT_MODEL stands for Claude?", text))
+    assert answer.text.startswith("CHAT_MODEL=anthropic:claude-haiku … [1]")
+    assert "dotenv" not in answer.text
+
+
 PRICES = """## Prices
 
 | ticket | exhibition | observing evening |
