@@ -143,11 +143,18 @@ async def test_a_sentence_that_was_never_judged_whole_is_not_put_together(tmp_pa
 
 
 async def test_what_the_guard_has_not_judged_yet_is_not_joined(tmp_path: Path, told: ToldServer) -> None:
+    """What embedding has shown to be harmless is judged with that; a chunk that is to be scanned, not before."""
+    new = diary(planted=PLANTED)
     async with open_service(settings(tmp_path, told)) as service:
-        await filled(service, diary(planted=PLANTED), is_judged=False)
-        chunks = [one.chunk.text for one in (await service.search(service.prepare(QUESTION))).chunks[:1]]
+        await filled(service, new, is_judged=False)
+        (found, *_) = (await service.search(service.prepare(QUESTION))).chunks
+        (unjudged,) = (chunk for chunk in new.chunks if chunk.index == found.chunk.index + 1)
+        assert PLANTED in unjudged.text
+        beside = {one.chunk.id for one in await service.index.neighbours([found])}
+        assert beside
+        assert unjudged.id not in beside
         await ask(service)
-    assert [text for _, text in passages(told)] == chunks
+    assert passages(told)[0][1].endswith(found.chunk.text)
 
 
 async def test_nothing_of_a_document_that_is_closed_meanwhile_is_joined(tmp_path: Path, told: ToldServer) -> None:
