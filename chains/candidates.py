@@ -33,6 +33,8 @@ class Candidate(NamedTuple):
     """As a reader sees it: one line, without markup."""
     whole: bool
     """Begins and ends like a sentence; a chunk's edge or a PDF's line may have cut it."""
+    cells: tuple[str, ...] = ()
+    """Of a table's row, as a reader sees them."""
     context: str = ""
     """What says what it is about and stands elsewhere: the names of a row's columns, the question that the document puts
     before it. It is scored with that, and quoted without."""
@@ -63,7 +65,8 @@ def _of_chunk(number: int, text: str) -> Iterator[Candidate]:
         elif _SHORTEST <= len(shown) <= _LONGEST and any(map(str.isalnum, shown)) and (is_row or not _is_title(raw)):
             whole = begins(shown) and ends(shown)
             context = columns if is_row else question if whole else ""
-            yield Candidate(number, span, shown, whole, context)
+            cells = tuple(filter(None, map(readable, raw.strip("| ").split(_CELLS)))) if is_row else ()
+            yield Candidate(number, span, shown, whole, cells, context)
             question = ""
         in_table = is_row
 

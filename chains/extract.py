@@ -104,7 +104,9 @@ def compose(quoted: Sequence[Candidate], chunks: Sequence[ScoredChunk]) -> str:
 
 
 def _quotation(one: Candidate) -> str:
-    """With its marker, and with dots where a chunk's edge or a line cut the sentence."""
+    """With its marker, and with dots where a chunk's edge or a line cut the sentence; a row with signs between its cells."""
+    if one.cells:
+        return f"{' · '.join(one.cells)} [{one.number}]"
     return f"{'' if begins(one.text) else '… '}{one.text}{'' if ends(one.text) else ' …'} [{one.number}]"
 
 

@@ -132,9 +132,9 @@ MINUTES = "5. Ticket prices. Dilys Pugh proposed to raise the price of observing
 @pytest.mark.parametrize(
     ("question", "row"),
     [
-        ("What does a ticket for an observing evening cost?", "adult £7.50 £16.00"),
-        ("What does a family ticket for an observing evening cost?", "family (2 + 3) £18.00 £42.00"),
-        ("How much does an adult pay for the exhibition?", "adult £7.50 £16.00"),
+        ("What does a ticket for an observing evening cost?", "adult · £7.50 · £16.00"),
+        ("What does a family ticket for an observing evening cost?", "family (2 + 3) · £18.00 · £42.00"),
+        ("How much does an adult pay for the exhibition?", "adult · £7.50 · £16.00"),
     ],
 )
 async def test_a_row_is_chosen_by_the_names_of_its_columns_and_quoted_as_it_stands(
@@ -161,7 +161,7 @@ Participants must be at least 14 years old."""
 async def test_a_table_of_another_format_is_quoted_by_its_rows(embedder: MiniLM) -> None:
     inputs = asked("What is the fee for the workshop on grinding a mirror?", WORKSHOPS)
     answer = await extractive_answerer(embedder).ainvoke(inputs)
-    assert answer.text.startswith("21 November Grinding a mirror, part one of four 6 £160")
+    assert answer.text.startswith("21 November · Grinding a mirror, part one of four · 6 · £160 [1]")
     assert "date workshop" not in answer.text
 
 
