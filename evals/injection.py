@@ -3,7 +3,8 @@
     python -m evals.injection ITEMS.jsonl [--json]
 
 ITEMS has one object a line: `text`, `label` (1: an attack), `kind`. Kinds with "document" in their name are judged
-as retrieved text, the others as questions. Figures on the items the weights were trained on flatter the guard:
+as an ingestion judges a chunk (skimmed after it was embedded, and scanned where that does not settle it), the others as
+questions. Figures on the items the weights were trained on flatter the guard:
 `evals.train_injection` prints the out-of-fold ones.
 """
 
@@ -21,6 +22,7 @@ import numpy as np
 
 from citewell.guards.injection import Form, InjectionScanner, load_heads
 from citewell.guards.skim import load_skim
+from citewell.models.embedder import Embedder
 from citewell.models.minilm import MiniLM
 
 APART = "benign_trigger_words"
@@ -31,7 +33,13 @@ def form_of(kind: str) -> Form:
     return "document" if "document" in kind else "question"
 
 
-def measure(rows: Sequence[dict[str, Any]], scanner: InjectionScanner) -> dict[str, Any]:
+def score_chunk(text: str, scanner: InjectionScanner, embedder: Embedder) -> float:
+    """0..1, what an ingestion comes to."""
+    (skimmed,) = scanner.skim([text], embedder.encode([text], tokens=True))
+    return scanner.score_documents([text])[0] if skimmed is None else skimmed
+
+
+def measure(rows: Sequence[dict[str, Any]], scanner: InjectionScanner, embedder: Embedder) -> dict[str, Any]:
     """Shares flagged by kind, over all benign kinds together, and the time a question takes."""
     flagged: dict[str, list[bool]] = defaultdict(list)
     labels: dict[str, int] = {}
@@ -39,7 +47,9 @@ def measure(rows: Sequence[dict[str, Any]], scanner: InjectionScanner) -> dict[s
     for row in rows:
         form = form_of(row["kind"])
         start = time.perf_counter()
-        score = scanner.score_question(row["text"]) if form == "question" else scanner.score_documents([row["text"]])[0]
+        score = (
+            scanner.score_question(row["text"]) if form == "question" else score_chunk(row["text"], scanner, embedder)
+        )
         if form == "question":
             times_ms.append((time.perf_counter() - start) * 1000)
         flagged[row["kind"]].append(score >= scanner.threshold(form))
@@ -63,7 +73,8 @@ def main() -> None:
     args = parser.parse_args()
     rows = [json.loads(line) for line in args.items.read_text(encoding="utf-8").splitlines() if line]
     heads, _ = load_heads()
-    result = measure(rows, InjectionScanner(MiniLM(), heads, load_skim()))
+    embedder = MiniLM()
+    result = measure(rows, InjectionScanner(embedder, heads, load_skim()), embedder)
     if args.json:
         print(json.dumps(result))
         return

@@ -288,7 +288,8 @@ def test_the_shipped_weights_hold_what_was_measured_on_the_public_half() -> None
     if not path.exists():
         pytest.skip(f"the evaluation data is absent: {path}")
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()][::12]
-    result = measure(rows, InjectionScanner(MiniLM(), load_heads()[0], load_skim()))
+    embedder = MiniLM()
+    result = measure(rows, InjectionScanner(embedder, load_heads()[0], load_skim()), embedder)
     assert result["kinds"]["direct"]["flagged"] >= 0.9
     assert result["kinds"]["indirect_in_document"]["flagged"] >= 0.9
     assert result["fpr_all_benign"] <= 0.03
