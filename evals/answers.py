@@ -45,7 +45,7 @@ from citewell.models.chat import open_chat_models
 from citewell.retrieval import Index, NewSource, open_index
 from citewell.retrieval.neighbours import join
 from citewell.settings import Settings
-from evals.packs import read_jsonl, read_qrels
+from evals.packs import existing, read_jsonl, read_qrels
 
 _BATCH = 300
 
@@ -358,9 +358,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m evals.answers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("corpus", type=Path)
-    parser.add_argument("queries", type=Path)
-    parser.add_argument("qrels", type=Path, nargs="?")
+    parser.add_argument("corpus", type=existing)
+    parser.add_argument("queries", type=existing)
+    parser.add_argument("qrels", type=existing, nargs="?")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--model", default="extractive", help="`extractive` or `provider:model`")
     parser.add_argument("--sample", type=int, default=0, help="this many questions, drawn at random; 0 takes all")

@@ -29,7 +29,7 @@ from citewell.retrieval import Index, NewSource, Trace, open_index
 from citewell.settings import Settings
 from evals import packs
 from evals.metrics import hit, ndcg, percentile, recall
-from evals.packs import Pack
+from evals.packs import Pack, existing
 
 CACHE = Path(".citewell") / "evals"
 STAGES = ("dense", "keyword", "fused", "reranked")
@@ -192,10 +192,10 @@ def sampled(pack: Pack, questions: int | None, *, seed: int = 0) -> Pack:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("corpus", type=Path)
-    parser.add_argument("queries", type=Path)
-    parser.add_argument("qrels", type=Path)
-    parser.add_argument("--more", type=Path, action="append", default=[], help="a further part of the corpus")
+    parser.add_argument("corpus", type=existing)
+    parser.add_argument("queries", type=existing)
+    parser.add_argument("qrels", type=existing)
+    parser.add_argument("--more", type=existing, action="append", default=[], help="a further part of the corpus")
     parser.add_argument("--whole", action="store_true", help="one chunk a document")
     parser.add_argument("--questions", type=int, help="a sample of this size")
     parser.add_argument("--cache", type=Path, default=CACHE)
