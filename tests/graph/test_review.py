@@ -97,7 +97,9 @@ async def test_a_passage_that_was_set_aside_is_a_reason(opened: Open, tmp_path: 
     (tmp_path / "bell.txt").write_text(PLANTED)
     ingest(tmp_path / "data", tmp_path / "bell.txt")
     async with opened() as service:
-        result = await ask(service, "How high is the tower, and what does the bell of the lighthouse weigh?")
+        result = await ask(
+            service, "How high is the tower of the lighthouse on Skerrow Point, and what does its bell weigh?"
+        )
     assert result.metadata["quarantined"] == 1
     assert "quarantined_source" in result.metadata["review_reasons"]
 
