@@ -49,11 +49,11 @@ class AnswerInput(TypedDict):
 def answer_messages(given: AnswerInput, instructions: str = "") -> list[BaseMessage]:
     """The messages of one request to a chat model.
 
+    The fence round each source is drawn at random for every request, so that no document can close it.
+
     Args:
         given: What the answer is made from.
         instructions: The operator's own words (`CITEWELL_INSTRUCTIONS`); they stand below the rules, above the sources.
-
-    The fence round each source is drawn at random for every request, so that no document can close it.
     """
     fence = f"=====SOURCE-{secrets.token_hex(8)}"
     system = SYSTEM.format(fence=fence) + "\n"
@@ -63,6 +63,11 @@ def answer_messages(given: AnswerInput, instructions: str = "") -> list[BaseMess
     if given["summary"]:
         system += "\n\n" + SUMMARY + given["summary"]
     return [SystemMessage(system), *given["history"], HumanMessage(given["question"])]
+
+
+def own_words(instructions: str) -> str:
+    """What of a prompt is the service's and the operator's, and in no answer."""
+    return SYSTEM + instructions
 
 
 def _sources(chunks: Sequence[ScoredChunk], fence: str) -> str:

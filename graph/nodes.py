@@ -6,21 +6,23 @@ as it happens goes through `graph.events`.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, cast
 from uuid import uuid4
 
+from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
 from langchain_core.messages.ai import UsageMetadata, add_usage
+from langchain_core.runnables import Runnable
 from langgraph.graph import END
 from langgraph.runtime import Runtime
 
 from chains.condense import CondenseInput, condense_chain, condense_rule
 from chains.expand import ExpandInput, expand_chain, wordings
 from chains.extract import not_in_documents
-from chains.prompts import PROMPT_VERSION, SYSTEM, AnswerInput, answer_messages
+from chains.prompts import PROMPT_VERSION, AnswerInput, answer_messages, own_words
 from chains.simple import is_simple
 from chains.summarize import summarize_chain, summarize_rule, summary_input, to_fold
 from citewell.citations import verify
@@ -33,7 +35,7 @@ from citewell.retrieval import Trace, filters
 from citewell.retrieval.neighbours import join
 from citewell.review import review_reasons
 from citewell.telemetry import tracing
-from graph.calls import Calls, Order
+from graph.calls import Calls, Given, Order
 from graph.events import at_end, emit
 from graph.parts import Parts
 from graph.recall import Recall
@@ -90,14 +92,11 @@ class Nodes:
             is_settled = standalone == asked.text and self._settings.language == "english"
             if is_settled or not self._calls.name(context):
                 return {"standalone": standalone}
-            order = self._calls.order(context)
             given = CondenseInput(question=asked.text, history=recent)
-            try:
-                written = (await self._calls.text(context, order, condense_chain, given)).strip()
-                standalone = written or asked.text
-            except CitewellError as exc:
-                order.do_without(exc)
-            return {"standalone": standalone, "condense_call": order.as_dict()}
+            written, call = await self._written(context, condense_chain, given)
+            if written is not None:
+                standalone = written.strip() or asked.text
+            return {"standalone": standalone, "condense_call": call}
 
     async def recall(self, state: State, runtime: Runtime[RunContext]) -> dict[str, Any]:
         """Give the answer that was given before, where everything it would be made from is the same."""
@@ -166,15 +165,9 @@ class Nodes:
         most = self._settings.query_variants
         if not most or not self._calls.name(context):
             return {}
-        order = self._calls.order(context)
-        try:
-            given = ExpandInput(question=question, count=most)
-            written = await self._calls.text(context, order, expand_chain, given)
-        except CitewellError as exc:
-            order.do_without(exc)
-            written = ""
-        said = wordings(written, question, most=most, longest=self._settings.max_question_chars)
-        return {"wordings": said, "expand_call": order.as_dict()}
+        written, call = await self._written(context, expand_chain, ExpandInput(question=question, count=most))
+        said = wordings(written or "", question, most=most, longest=self._settings.max_question_chars)
+        return {"wordings": said, "expand_call": call}
 
     async def rerank(self, state: State, runtime: Runtime[RunContext]) -> dict[str, Any]:
         """Order the candidates by late interaction (or a cross-encoder) and let the guards see what is kept."""
@@ -207,13 +200,10 @@ class Nodes:
             context = _context(runtime)
             if not self._calls.name(context):
                 return {"summary": summarize_rule(before, old), "summarized": done + fold}
-            order = self._calls.order(context)
-            try:
-                summary = await self._calls.text(context, order, summarize_chain, summary_input(before, old))
-            except CitewellError as exc:
-                order.do_without(exc)
+            summary, call = await self._written(context, summarize_chain, summary_input(before, old))
+            if summary is None:
                 summary = summarize_rule(before, old)
-            return {"summary": summary, "summarized": done + fold, "summarize_call": order.as_dict()}
+            return {"summary": summary, "summarized": done + fold, "summarize_call": call}
 
     async def generate(self, state: State, runtime: Runtime[RunContext]) -> dict[str, Any]:
         """Stream the answer, or say that the documents do not hold one."""
@@ -249,7 +239,7 @@ class Nodes:
             told = AnswerInput(**given | {"question": asked.text, "chunks": wide})
             answering = self._write(context, order, told, given) if order else self._quote(given)
             markers = MarkerRepair(wide) if order else None  # what is quoted has the right ones
-            screen = self._parts.guards.answer_screen(SYSTEM + self._settings.instructions if order else "")
+            screen = self._parts.guards.answer_screen(own_words(self._settings.instructions) if order else "")
             shown: list[str] = []
             usage: UsageMetadata | None = None
             response: dict[str, Any] = {}
@@ -322,6 +312,19 @@ class Nodes:
                     key, answer=state["answer"], citations=[dict(one) for one in citations], metadata=about, cited=cited
                 )
         return {"citations": citations, "messages": [reply], "cited": cited, "metadata": metadata}
+
+    async def _written(
+        self, context: RunContext, chain: Callable[[BaseChatModel], Runnable[Given, str]], given: Given
+    ) -> tuple[str | None, dict[str, Any]]:
+        """What a model writes that is no answer, None where it fails and the settings let a rule stand in; and how the call
+        went."""
+        order = self._calls.order(context)
+        try:
+            written = await self._calls.text(context, order, chain, given)
+        except CitewellError as exc:
+            order.do_without(exc)
+            written = None
+        return written, order.as_dict()
 
     async def _widened(self, kept: Sequence[ScoredChunk]) -> list[ScoredChunk]:
         """The chunks with those around them, as far as the guards let these through and the settings leave room."""

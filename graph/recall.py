@@ -87,7 +87,7 @@ class Recall:
         """
         is_quoted = (context.chat_model or self._parts.models.default) == EXTRACTIVE
         screen = self._parts.guards.answer_screen(
-            "" if is_quoted else prompts.SYSTEM + self._parts.settings.instructions, is_moderated=True
+            "" if is_quoted else prompts.own_words(self._parts.settings.instructions), is_moderated=True
         )
         pieces = [screen.feed(word) for word in re.findall(r"\s*\S+|\s+$", kept["answer"])]
         pieces.append(await screen.finish())
