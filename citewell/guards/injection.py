@@ -11,7 +11,6 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib import resources
 from itertools import chain
 from threading import Lock
 from typing import Final, Literal
@@ -19,9 +18,9 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from citewell.errors import ConfigurationError
 from citewell.guards.features import BUCKETS, READING, in_context, merged, ngram_buckets, sentences, unhide
 from citewell.guards.skim import Skim
+from citewell.guards.weights import open_weights
 from citewell.models.embedder import Embedder, Encoded
 
 WEIGHTS: Final = "injection.npz"
@@ -162,28 +161,16 @@ def load_heads() -> tuple[dict[Form, Head], str]:
     Raises:
         ConfigurationError: The weights are missing or not what this version reads.
     """
-    try:
-        with (
-            resources.files(__package__).joinpath(WEIGHTS).open("rb") as file,
-            np.load(file, allow_pickle=False) as data,
-        ):
-            question, document = _head(data, "question"), _head(data, "document")
-            whole = Head(
-                "question",
-                _floats(data["whole_dense"]),
-                _floats(data["whole_ngrams"]),
-                float(data["whole_bias"][0]),
-                0.5,
-            )
-            direct = replace(question, threshold=float(data["direct_threshold"]))
-            heads: dict[Form, Head] = {
-                "question": replace(question, whole=whole), "document": replace(document, direct=direct)
-            }  # fmt: skip
-            return heads, str(data["model"])
-    except (OSError, KeyError, ValueError) as exc:
-        raise ConfigurationError(
-            "The injection guard's weights cannot be read; reinstall citewell, or set CITEWELL_INJECTION_GUARD to off."
-        ) from exc
+    with open_weights(WEIGHTS) as data:
+        question, document = _head(data, "question"), _head(data, "document")
+        whole = Head(
+            "question", _floats(data["whole_dense"]), _floats(data["whole_ngrams"]), float(data["whole_bias"][0]), 0.5
+        )
+        direct = replace(question, threshold=float(data["direct_threshold"]))
+        heads: dict[Form, Head] = {
+            "question": replace(question, whole=whole), "document": replace(document, direct=direct)
+        }  # fmt: skip
+        return heads, str(data["model"])
 
 
 def _head(data: np.lib.npyio.NpzFile, form: Form) -> Head:

@@ -11,15 +11,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cache
-from importlib import resources
 from itertools import chain
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from citewell.errors import ConfigurationError
 from citewell.guards.features import BUCKETS, asks, ngram_buckets
+from citewell.guards.weights import open_weights
 from citewell.models.embedder import unit
 from citewell.models.minilm import DIMENSION, token_ids
 
@@ -104,19 +103,11 @@ def load_skim() -> Skim:
     Raises:
         ConfigurationError: They are missing or not what this version reads.
     """
-    try:
-        with (
-            resources.files(__package__).joinpath(WEIGHTS).open("rb") as file,
-            np.load(file, allow_pickle=False) as data,
-        ):
-            skim = Skim(**{one.name: data[one.name].astype(np.float32) for one in fields(Skim)})
+    with open_weights(WEIGHTS) as data:
+        skim = Skim(**{one.name: data[one.name].astype(np.float32) for one in fields(Skim)})
         if skim.ngrams.shape != (BUCKETS,) or skim.linear.shape != (FEATURES,):
             raise ValueError("unexpected shape")
-    except (OSError, KeyError, ValueError) as exc:
-        raise ConfigurationError(
-            "The injection guard's weights cannot be read; reinstall citewell, or set CITEWELL_INJECTION_GUARD to off."
-        ) from exc
-    return skim
+        return skim
 
 
 def spans_of(bags: Sequence[Sequence[str]], ids: Sequence[Sequence[int]]) -> list[list[tuple[int, int]] | None]:
