@@ -15,7 +15,6 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from citewell.guards.injection import Form, InjectionScanner, load_heads
 from citewell.guards.skim import load_skim
 from citewell.models.embedder import Embedder
 from citewell.models.minilm import MiniLM
+from evals.packs import existing
 
 APART = "benign_trigger_words"
 """NotInject (Li et al. 2024, arXiv:2410.22770): benign, but full of the words that attacks use."""
@@ -68,7 +68,7 @@ def measure(rows: Sequence[dict[str, Any]], scanner: InjectionScanner, embedder:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("items", type=Path)
+    parser.add_argument("items", type=existing)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     rows = [json.loads(line) for line in args.items.read_text(encoding="utf-8").splitlines() if line]

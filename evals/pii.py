@@ -13,11 +13,11 @@ import argparse
 import json
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from citewell.guards.names import open_names
 from citewell.guards.personal import Detector, Hit
+from evals.packs import existing
 
 KINDS = {
     "EMAIL_ADDRESS": "email", "PHONE_NUMBER": "phone", "CREDIT_CARD": "card", "IBAN_CODE": "iban",
@@ -73,7 +73,7 @@ def _covers(hit: Hit, span: dict[str, Any]) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("file", type=Path)
+    parser.add_argument("file", type=existing)
     parser.add_argument("--names", metavar="PIPELINE", help="a spaCy pipeline that finds people and places")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()

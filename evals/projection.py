@@ -18,7 +18,7 @@ from tokenizers import BertWordPieceTokenizer
 
 from citewell.models.minilm import MiniLM
 from citewell.retrieval import maxsim
-from evals.packs import read_jsonl
+from evals.packs import existing, read_jsonl
 
 VOCABULARY = files("citewell.models").joinpath("vocab.txt")
 OUT = Path(maxsim.__file__).with_name("projection.npz")
@@ -27,7 +27,7 @@ SEED = 20_260
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("corpus", nargs="+", type=Path)
+    parser.add_argument("corpus", nargs="+", type=existing)
     parser.add_argument("--passages", type=int, default=2000, help="sampled from each corpus")
     parser.add_argument("--dimensions", type=int, default=maxsim.DIMENSIONS)
     arguments = parser.parse_args()

@@ -30,6 +30,7 @@ from citewell.guards.features import BUCKETS, ngram_buckets
 from citewell.guards.injection import DIRECT_CHARS, WEIGHTS, Form, dense_features, windows_of
 from citewell.models.embedder import Embedder
 from citewell.models.minilm import MiniLM
+from evals.packs import existing
 
 FORMS: tuple[Form, ...] = ("question", "document")
 STRENGTH: dict[Form, float] = {"question": 100.0, "document": 3.0}
@@ -104,12 +105,24 @@ def read_examples(hosts: Sequence[str], path: Path = EXAMPLES) -> list[Item]:
             items.append(Item(row["text"], int(row["label"]), row["kind"], "question", row["text"], "", False))
         elif row["kind"] == "example_planted":
             for host in rng.sample(hosts, 3):
-                lines = host.split("\n") if "\n" in host else re.split(r"(?<=[.!?]) ", host)
-                at = rng.choice([0, len(lines), rng.randint(0, len(lines))])
-                between = "\n" if "\n" in host or rng.random() < 0.6 else " "
-                text = between.join([*lines[:at], row["text"], *lines[at:]])
+                text = planted(row["text"], host, rng, on_a_line=0.6)
                 items.append(Item(text, 1, "example_planted", "document", row["text"], "", False))
     return items
+
+
+def planted(attack: str, host: str, rng: random.Random, *, on_a_line: float) -> str:
+    """A text with an attack at its start, its end, or between two of its sentences or lines.
+
+    Args:
+        attack: What is planted.
+        host: The text.
+        rng: Decides where.
+        on_a_line: How often (0..1) it stands on a line of its own in a text that has no lines.
+    """
+    lines = host.split("\n") if "\n" in host else re.split(r"(?<=[.!?]) ", host)
+    at = rng.choice([0, len(lines), rng.randint(0, len(lines))])
+    between = "\n" if "\n" in host or rng.random() < on_a_line else " "
+    return between.join([*lines[:at], attack, *lines[at:]])
 
 
 def _wordings(rows: Sequence[dict[str, str]]) -> list[str]:
@@ -227,9 +240,9 @@ def report(items: Sequence[Item], logits: NDArray[np.float64], threshold: float,
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("items", type=Path)
-    parser.add_argument("--documents", type=Path, nargs="+", required=True, help="benign documents, BEIR corpora")
-    parser.add_argument("--questions", type=Path, nargs="+", required=True, help="benign questions, BEIR queries")
+    parser.add_argument("items", type=existing)
+    parser.add_argument("--documents", type=existing, nargs="+", required=True, help="benign documents, BEIR corpora")
+    parser.add_argument("--questions", type=existing, nargs="+", required=True, help="benign questions, BEIR queries")
     parser.add_argument("--folds", type=int, default=4)
     parser.add_argument("--only", choices=FORMS, help="train this form, keep the other's weights")
     parser.add_argument("--out", type=Path, default=Path("citewell/guards") / WEIGHTS)

@@ -1,6 +1,6 @@
 """Teach the first look at chunks what the scan of their sentences says; write `citewell/guards/skim.npz`.
 
-    python -m evals.train_skim ITEMS.jsonl --documents CORPUS.jsonl ... --unseen CORPUS.jsonl ... [--planted N]
+    python -m evals.train_skim ITEMS.jsonl --documents CORPUS.jsonl ... --unseen CORPUS.jsonl ... [--copies N]
 
 The document head of `evals.train_injection`, with the questions' head beside it, scans chunks of 500 characters: of the
 items, of the corpora, and of these with attacks planted in them. The network learns its logits (distillation, Hinton et al.
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import random
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -36,6 +35,7 @@ from citewell.guards.skim import FEATURES, WEIGHTS, Floats, Skim, features, span
 from citewell.ingestion.document import Document
 from citewell.ingestion.split import split
 from citewell.models.minilm import DIMENSION, MiniLM
+from evals.packs import existing
 from evals.train_injection import (
     CHUNK_CHARS,
     DOCUMENT_LOGIT,
@@ -45,6 +45,7 @@ from evals.train_injection import (
     Item,
     benign_documents,
     fit,
+    planted,
     read_examples,
     read_items,
     read_rows,
@@ -89,12 +90,9 @@ def cut(text: str) -> list[str]:
 
 
 def plant(attack: str, host: str, rng: random.Random) -> str:
-    """A chunk with an attack at its start, its end, or between two of its sentences or lines."""
+    """A chunk with an attack in it."""
     attack = attack[: CHUNK_CHARS * 4 // 5]
-    lines = host.split("\n") if "\n" in host else re.split(r"(?<=[.!?]) ", host)
-    at = rng.choice([0, len(lines), rng.randint(0, len(lines))])
-    between = "\n" if "\n" in host or rng.random() < 0.5 else " "
-    text = between.join([*lines[:at], attack, *lines[at:]])
+    text = planted(attack, host, rng, on_a_line=0.5)
     start = max(0, text.find(attack) - rng.randint(0, CHUNK_CHARS - len(attack))) if len(text) > CHUNK_CHARS else 0
     return text[start:][:CHUNK_CHARS]
 
@@ -251,9 +249,11 @@ def estimate(skim: Skim, seen: Seen) -> Floats:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("items", type=Path)
-    parser.add_argument("--documents", type=Path, nargs="+", required=True, help="BEIR corpora to learn from")
-    parser.add_argument("--unseen", type=Path, nargs="+", required=True, help="BEIR corpora to see how much is scanned")
+    parser.add_argument("items", type=existing)
+    parser.add_argument("--documents", type=existing, nargs="+", required=True, help="BEIR corpora to learn from")
+    parser.add_argument(
+        "--unseen", type=existing, nargs="+", required=True, help="BEIR corpora to see how much is scanned"
+    )
     parser.add_argument("--copies", type=int, default=12, help="chunks in which each attack on documents is planted")
     parser.add_argument("--folds", type=int, default=4)
     parser.add_argument("--out", type=Path, default=Path("citewell/guards") / WEIGHTS)
