@@ -128,8 +128,9 @@ def _break(text: str, floor: int, left: int, limit: int) -> int:
                 last = match.start()
         if last >= least:
             row = _row_start(text, last)
-            fits = row is not None and "\n" in text[last : row + limit - left + 1]
-            return row - 1 if row is not None and fits and row - 1 > floor else last
+            if row is not None and row - 1 > floor and "\n" in text[last : row + limit - left + 1]:
+                return row - 1
+            return last
     return limit
 
 

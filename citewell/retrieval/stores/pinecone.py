@@ -1,7 +1,8 @@
 """Pinecone, through langchain-pinecone. The extra `pinecone`.
 
 `pinecone:INDEX`, or `pinecone:INDEX@http://host:port` for a control plane elsewhere (Pinecone Local). `?cloud=…&region=…`
-says where an index that is not there yet is made. Writes become visible to reads within seconds; until then keyword search alone finds the new chunks.
+says where an index that is not there yet is made. Writes become visible to reads within seconds; until then keyword search
+alone finds the new chunks.
 """
 
 from __future__ import annotations
