@@ -20,5 +20,6 @@ heavy=$(for name in torch triton cuda-bindings cuda-pathfinder cuda-toolkit nvid
 compile $heavy --all-extras --group test --group check --group bench -o requirements/bench.txt "$@"
 compile $heavy --all-extras --group test --group check -c requirements/bench.txt -o requirements/test.txt "$@"
 compile -c requirements/bench.txt -o requirements/run.txt "$@"
-compile --extra anthropic --extra mcp --extra ollama --extra otel --extra pinecone --extra weaviate \
+# Chroma names the Kubernetes client, for a distributed server that nothing here starts: 126 of the image's MB.
+compile --no-emit-package kubernetes --extra anthropic --extra mcp --extra ollama --extra otel --extra pinecone --extra weaviate \
     -c requirements/bench.txt -o requirements/image.txt "$@"
