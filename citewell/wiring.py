@@ -1,12 +1,13 @@
 """The one place that knows which class does which job: settings in, live parts out."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from chains.evidence import Evidence
 from chains.extract import extractive_answerer
 from citewell.cache import open_cache
-from citewell.guards import open_guards
+from citewell.guards.checks import open_guards
 from citewell.limits import open_limits
 from citewell.models import open_embedder
 from citewell.models.chat import EXTRACTIVE, open_chat_models
@@ -27,6 +28,9 @@ async def open_parts(settings: Settings) -> AsyncIterator[tuple[Parts, Index]]:
         stack.callback(embedder.close)
         models = await stack.enter_async_context(open_chat_models(settings))
         guards = open_guards(settings, embedder, models)
+        for model in (embedder, guards.scanner):
+            if model is not None:
+                await asyncio.to_thread(model.load)  # a damaged file stops the start
         index = await stack.enter_async_context(open_index(settings, embedder, guard=guards.scanner))
         if models.default != EXTRACTIVE:
             models.get()  # a missing key or package stops the start, not the first question

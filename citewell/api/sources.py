@@ -252,6 +252,9 @@ class _Watched(WritableIndex):
     async def sources(self) -> list[Source]:
         return await self._index.sources()
 
+    async def prepare(self) -> None:
+        await self._index.prepare()
+
     async def replace_sources(
         self, new: Sequence[NewSource], *, progress: Callable[[int, int], None] | None = None
     ) -> None:

@@ -18,10 +18,13 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from citewell.errors import ConfigurationError
 from citewell.guards.features import BUCKETS, READING, in_context, merged, ngram_buckets, sentences, unhide
-from citewell.guards.skim import Skim
+from citewell.guards.skim import Skim, load_skim
 from citewell.guards.weights import open_weights
 from citewell.models.embedder import Embedder, Encoded
+from citewell.models.minilm import MiniLM
+from citewell.settings import Settings
 
 WEIGHTS: Final = "injection.npz"
 CACHED_TEXTS: Final = 20_000
@@ -101,6 +104,10 @@ class InjectionScanner:
         self._cache: OrderedDict[bytes, float] = OrderedDict()
         self._lock = Lock()
 
+    def load(self) -> None:
+        """Read the embedding model now. Blocking. Raises ConfigurationError."""
+        self._encoder.load()
+
     def threshold(self, form: Form) -> float:
         return self._heads[form].threshold
 
@@ -153,6 +160,29 @@ class InjectionScanner:
             return [0.0] * len(texts)
         vectors = self._encoder.encode(list(rows)).vectors
         return [self._heads[form].probability(group, vectors[[rows[one] for one in group]]) for group in windows]
+
+
+def open_scanner(settings: Settings, embedder: Embedder) -> InjectionScanner | None:
+    """The injection guard alone, which is all that ingestion needs; None where the settings switch it off.
+
+    Args:
+        settings: `injection_guard` is read.
+        embedder: Shared when it is the built-in model, which the injection head was trained on; otherwise the
+            guard opens the built-in one beside it.
+
+    Raises:
+        ConfigurationError: It cannot start.
+    """
+    if settings.injection_guard == "off":
+        return None
+    heads, model = load_heads()
+    encoder = embedder if embedder.fingerprint == model else MiniLM()
+    if encoder.fingerprint != model:
+        raise ConfigurationError(
+            "The injection guard's weights were trained on another embedding model; reinstall citewell, or set "
+            "CITEWELL_INJECTION_GUARD to off."
+        )
+    return InjectionScanner(encoder, heads, load_skim())
 
 
 def load_heads() -> tuple[dict[Form, Head], str]:

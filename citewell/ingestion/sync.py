@@ -40,6 +40,9 @@ class WritableIndex(Protocol):
 
     async def sources(self) -> list[Source]: ...
 
+    async def prepare(self) -> None:
+        """Load what `replace_sources` needs, which it would otherwise do itself."""
+
     async def replace_sources(
         self, new: Sequence[NewSource], *, progress: Callable[[int, int], None] | None = None
     ) -> None:
@@ -258,6 +261,7 @@ class _Run:
         if not files:
             return
         ahead: deque[asyncio.Task[_Read]] = deque()
+        preparing = [] if self._dry_run else [asyncio.create_task(index.prepare())]  # while files are being read
         async with open_parser_for(self._settings) as parser:
             try:
                 for file in files:
@@ -268,10 +272,11 @@ class _Run:
                     await self._take(index, await ahead.popleft(), known)
                 await self._flush(index, known)
                 await self._flush(index, known)  # of nothing: wait for the last one
+                await asyncio.gather(*preparing)
             finally:
-                for task in (*ahead, *self._handed):
+                for task in (*preparing, *ahead, *self._handed):
                     task.cancel()
-                await asyncio.gather(*ahead, *self._handed, return_exceptions=True)
+                await asyncio.gather(*preparing, *ahead, *self._handed, return_exceptions=True)
 
     async def _take(self, index: WritableIndex, result: _Read, known: dict[str, Source]) -> None:
         """Report a file that failed; put one that was read into the batch, and write that when it is full."""

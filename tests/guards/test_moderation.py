@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from citewell.errors import ConfigurationError
-from citewell.guards import Guards, open_guards
+from citewell.guards.checks import Guards, open_guards
 from citewell.models.chat import open_chat_models
 from citewell.models.minilm import MiniLM
 from citewell.service import Result, Service
@@ -119,7 +119,7 @@ async def test_little_is_needed_for_a_judgement(guards: Guards, told: ToldServer
 async def test_a_server_that_does_not_judge_blocks_within_the_deadline(
     guards: Guards, told: ToldServer, deed: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("citewell.guards.GUARD_TIMEOUT_S", 1.0)
+    monkeypatch.setattr("citewell.guards.checks.GUARD_TIMEOUT_S", 1.0)
     told.always[MODEL] = deed
     async with asyncio.timeout(3):
         verdict = await guards.screen(QUESTION)

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from citewell.errors import ConfigurationError
-from citewell.guards import open_guards, open_scanner, skim
-from citewell.guards.injection import InjectionScanner, windows_of
+from citewell.guards import skim
+from citewell.guards.checks import open_guards
+from citewell.guards.injection import InjectionScanner, open_scanner, windows_of
 from citewell.guards.skim import spans_of
 from citewell.models.minilm import MiniLM, token_ids
 from citewell.settings import Settings

@@ -22,6 +22,7 @@ class MemoryIndex:
         self.held: dict[str, NewSource] = {}
         self.writes: list[list[str]] = []
         self.fail_at: str | None = None
+        self.is_prepared = False
         self._busy = False
         self._fresh: MemoryIndex | None = None
 
@@ -45,6 +46,9 @@ class MemoryIndex:
 
     async def sources(self) -> list[Source]:
         return [new.source for new in self.held.values()]
+
+    async def prepare(self) -> None:
+        self.is_prepared = True
 
     async def replace_sources(
         self, new: Sequence[NewSource], *, progress: Callable[[int, int], None] | None = None

@@ -42,6 +42,20 @@ def _cwd(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(name)
 
 
+def test_where_nothing_has_changed_nothing_heavy_is_loaded(tmp_path: Path, library: Path) -> None:
+    program = (
+        "import sys\nfrom citewell.ingestion.command import main\ntry:\n    main()\n"
+        "finally:\n    print(sorted({'chromadb', 'langchain_core', 'onnxruntime', 'tokenizers'} & sys.modules.keys()))"
+    )
+    command = [sys.executable, "-c", program, str(library)]
+    loaded = [
+        subprocess.run(command, env=environment(tmp_path / "data"), check=True, capture_output=True, text=True)
+        .stdout.splitlines()[-1]
+        for _ in range(2)
+    ]  # fmt: skip
+    assert loaded == ["['chromadb', 'langchain_core', 'onnxruntime', 'tokenizers']", "[]"]
+
+
 def test_the_table_names_every_file_and_a_second_run_nothing(tmp_path: Path, library: Path) -> None:
     (library / "empty.txt").write_text("")
     done = run(tmp_path / "data", "library")

@@ -139,6 +139,7 @@ async def test_a_dry_run_reports_the_same_and_writes_nothing(
     (library / "empty.txt").write_text("")
     dry = await ingest(index, [library], settings, dry_run=True)
     assert index.held == {}
+    assert not index.is_prepared
     assert not settings.data_dir.exists()
     real = await ingest(index, [library], settings)
     assert dry.files == real.files

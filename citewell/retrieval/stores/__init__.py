@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from langchain_core.embeddings import Embeddings
 from numpy.typing import NDArray
 
 from citewell.documents import Chunk, Source
@@ -102,23 +101,3 @@ def metadata(chunk: Chunk | Source) -> dict[str, str | int | list[str]]:
         "type": str(field_value(chunk, "type")), "date": int(str(field_value(chunk, "date"))),
         "tags": ["", *chunk.tags], "access": str(field_value(chunk, "access")),
     }  # fmt: skip
-
-
-class HandOver(Embeddings):
-    """Gives LangChain's stores vectors that are already computed, under the texts they stand for (here: the keys).
-
-    LangChain's `add_texts` takes an embedding model and no vectors; ours come with token vectors from one pass.
-    """
-
-    def __init__(self) -> None:
-        self._vectors: dict[str, Vectors] = {}
-
-    def hold(self, texts: Sequence[str], vectors: Vectors) -> None:
-        self._vectors = dict(zip(texts, vectors, strict=True))
-
-    def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        return [self._vectors[text].tolist() for text in texts]
-
-    def embed_query(self, text: str) -> list[float]:
-        found: list[float] = self._vectors[text].tolist()
-        return found

@@ -19,8 +19,9 @@ from pinecone import exceptions as vendor
 from citewell.documents import Chunk
 from citewell.errors import ConfigurationError, StoreError, StoreTimeout, StoreUnavailable
 from citewell.retrieval.filters import All, Either, Filter, Operator, Test
-from citewell.retrieval.stores import HandOver, Vectors, metadata
+from citewell.retrieval.stores import Vectors, metadata
 from citewell.retrieval.stores.faults import Faults, mapped
+from citewell.retrieval.stores.hand_over import HandOver
 
 FAULTS: Faults = {
     vendor.PineconeException: StoreError,

@@ -24,8 +24,9 @@ from weaviate.classes.query import MetadataQuery
 from citewell.documents import Chunk
 from citewell.errors import ConfigurationError, StoreError, StoreTimeout, StoreUnavailable
 from citewell.retrieval.filters import All, Either, Filter, Test
-from citewell.retrieval.stores import HandOver, Vectors, metadata
+from citewell.retrieval.stores import Vectors, metadata
 from citewell.retrieval.stores.faults import Faults, mapped
+from citewell.retrieval.stores.hand_over import HandOver
 
 FAULTS: Faults = {
     vendor.WeaviateBaseError: StoreError,

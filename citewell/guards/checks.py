@@ -1,0 +1,200 @@
+"""All checks of one turn: the question, what was found for it, the answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from citewell.documents import ScoredChunk
+from citewell.guards.features import ends_at
+from citewell.guards.injection import InjectionScanner, open_scanner
+from citewell.guards.moderation import RETRIES, Moderator
+from citewell.guards.names import open_names
+from citewell.guards.output import AnswerScreen
+from citewell.guards.personal import Detector
+from citewell.guards.verdict import INJECTION, PERSONAL_DATA, UNDECIDED, Verdict, allow, block, change
+from citewell.models.embedder import Embedder
+from citewell.settings import Settings
+from citewell.telemetry import metrics
+
+if TYPE_CHECKING:
+    from citewell.models.chat import ChatModels
+
+GUARD_TIMEOUT_S: Final = 10.0
+"""Longest one check may take, in seconds; a check that takes longer has not decided."""
+
+log = structlog.get_logger()
+
+
+class Guards:
+    """All checks of one turn. Every method is safe to call from many tasks at once."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        scanner: InjectionScanner | None,
+        detector: Detector,
+        moderator: Moderator | None = None,
+    ) -> None:
+        self._scanner = scanner
+        self._moderator = moderator
+        self._detector = detector
+        self._policy = settings.pii_policy
+
+    @property
+    def scanner(self) -> InjectionScanner | None:
+        """What judges chunks when they are ingested; None where the settings switch it off."""
+        return self._scanner
+
+    async def screen(self, question: str) -> Verdict:
+        """Judge a question: injection, personal data by policy, then moderation.
+
+        What judges here comes first, so that a moderation server sees neither an attack nor what was redacted.
+
+        Returns:
+            A verdict; where the policy is `redact`, its `text` is the question to go on with.
+        """
+        verdict = await self._judge(question)
+        metrics.judged("question", verdict)
+        return verdict
+
+    async def _judge(self, question: str) -> Verdict:
+        if self._scanner is not None:
+            try:
+                async with asyncio.timeout(GUARD_TIMEOUT_S):
+                    score = await asyncio.to_thread(self._scanner.score_question, question)
+            except Exception as exc:  # noqa: BLE001  # whatever went wrong: a check that failed has not allowed anything
+                return self._undecided(exc)
+            if not score < self._scanner.threshold("question"):  # written so that NaN blocks
+                return block(INJECTION, score)
+        else:
+            score = 0.0
+        verdict = await self._personal(question, score)
+        if verdict.allowed and self._moderator is not None:
+            moderated = await self._moderate(verdict.text or question)
+            return verdict if moderated.allowed else moderated
+        return verdict
+
+    async def screen_chunks(
+        self, chunks: Sequence[ScoredChunk]
+    ) -> tuple[list[ScoredChunk], list[tuple[ScoredChunk, Verdict]]]:
+        """Divide retrieved chunks into those that may be used and those that address the assistant.
+
+        Args:
+            chunks: In order. Only those without a `suspicion` are scanned.
+
+        Returns:
+            Kept chunks in their order, and the others each with its verdict.
+        """
+        kept, quarantined = await self._divide(chunks)
+        if kept:
+            metrics.judged("chunk", allow(), times=len(kept))
+        for _, verdict in quarantined:
+            metrics.judged("chunk", verdict)
+        return kept, quarantined
+
+    async def _divide(
+        self, chunks: Sequence[ScoredChunk]
+    ) -> tuple[list[ScoredChunk], list[tuple[ScoredChunk, Verdict]]]:
+        if self._scanner is None or not chunks:
+            return list(chunks), []
+        scores = {one.chunk.id: one.suspicion for one in chunks if one.suspicion is not None}
+        undecided: Verdict | None = None
+        if new := [one.chunk for one in chunks if one.suspicion is None]:
+            try:
+                async with asyncio.timeout(GUARD_TIMEOUT_S):
+                    found = await asyncio.to_thread(self._scanner.score_documents, [chunk.text for chunk in new])
+                scores |= {chunk.id: score for chunk, score in zip(new, found, strict=True)}
+            except Exception as exc:  # noqa: BLE001  # as above
+                undecided = self._undecided(exc)
+        kept: list[ScoredChunk] = []
+        quarantined: list[tuple[ScoredChunk, Verdict]] = []
+        for one in chunks:
+            score = scores.get(one.chunk.id)
+            if score is None:
+                assert undecided is not None
+                quarantined.append((one, undecided))
+            elif score < self._scanner.threshold("document"):
+                kept.append(one)
+            else:
+                quarantined.append((one, block(INJECTION, score)))
+        return kept, quarantined
+
+    def reads_apart(self, text: str, place: int) -> bool:
+        """Whether what was found of the parts of a text that meet at a place holds for the whole, because nothing that is
+        judged as one lies across it."""
+        return self._scanner is None or ends_at(text, place)
+
+    async def screen_answer(self, text: str, *, instructions: str = "") -> Verdict:
+        """Judge a complete answer: leaked instructions, active markup, personal data by policy, moderation.
+
+        Args:
+            text: The whole answer.
+            instructions: The system prompt the model was given, without the documents; empty for none.
+
+        Returns:
+            A verdict; its `text`, where set, is the answer to show instead.
+        """
+        screen = self.answer_screen(instructions)
+        await asyncio.to_thread(screen.feed, text)
+        await screen.finish()
+        return screen.verdict
+
+    def answer_screen(self, instructions: str = "", *, is_moderated: bool = False) -> AnswerScreen:
+        """The same checks for an answer that streams: feed it pieces, show what it gives back.
+
+        Args:
+            instructions: As for `screen_answer`.
+            is_moderated: Whether it has been through moderation before, and need not go again.
+        """
+        moderate = None if self._moderator is None or is_moderated else self._moderate
+        return AnswerScreen(instructions, self._policy, self._detector, moderate)
+
+    def redact(self, text: str) -> str:
+        """The text with every piece of detected personal data replaced by its kind, as `[email]`."""
+        return self._detector.redact(text)
+
+    async def _personal(self, text: str, score: float) -> Verdict:
+        if self._policy == "allow" or not await asyncio.to_thread(self._detector.find, text):
+            return allow(score)
+        if self._policy == "refuse":
+            return block(PERSONAL_DATA)
+        return change(PERSONAL_DATA, await asyncio.to_thread(self._detector.redact, text))
+
+    async def _moderate(self, text: str) -> Verdict:
+        assert self._moderator is not None
+        try:
+            async with asyncio.timeout(GUARD_TIMEOUT_S):
+                return await self._moderator.judge(text)
+        except Exception as exc:  # noqa: BLE001  # as above; a caller who leaves cancels, which is none
+            return self._undecided(exc)
+
+    def _undecided(self, exc: Exception) -> Verdict:
+        log.error("guard.failed", error=type(exc).__name__)
+        return block(UNDECIDED)
+
+
+def open_guards(settings: Settings, embedder: Embedder, models: ChatModels | None = None) -> Guards:
+    """Load what the settings ask for.
+
+    Args:
+        settings: `injection_guard`, `pii_policy`, `pii_names` and `moderation` are read.
+        embedder: As for `open_scanner`.
+        models: Whose connections moderation shares; needed where the settings ask for it.
+
+    Raises:
+        ConfigurationError: A configured guard cannot start; the service must not start without it.
+    """
+    detector = Detector(None if settings.pii_names == "off" else open_names(settings.pii_names))
+    return Guards(settings, open_scanner(settings, embedder), detector, _open_moderator(settings, models))
+
+
+def _open_moderator(settings: Settings, models: ChatModels | None) -> Moderator | None:
+    if settings.moderation == "off":
+        return None
+    assert models is not None, "moderation is on"
+    client = models.openai_client(f"The moderation model {settings.moderation}", retries=RETRIES)
+    return Moderator(client, settings.moderation.partition(":")[2])
