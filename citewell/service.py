@@ -29,7 +29,7 @@ from citewell.retrieval import filters
 from citewell.retrieval.index import Index
 from citewell.runs import Result, Run, Runs
 from citewell.settings import Settings
-from citewell.threads import Policy, ThreadInfo, Threads
+from citewell.threads import Policy, ThreadInfo, Threads, milestones_only
 from citewell.threads.journal import new_run_id
 from graph.events import Event, at_end, listener
 from graph.state import RunContext
@@ -337,7 +337,7 @@ class Service:
         watched = {**(config.get("metadata") or {}), "thread_id": turn.thread_id}
         config = {**config, "metadata": watched, "configurable": {"thread_id": turn.stored_id, **held}}
         listener.set(hear)  # for this task and those the graph starts from it
-        with ExitStack() as ending:
+        with ExitStack() as ending, milestones_only():
             at_end.set(ending)
             final = await graph.ainvoke(
                 state | {"question": turn.question},

@@ -15,7 +15,8 @@ from citewell.settings import Settings
 from citewell.threads.history import Page, Statistics, history, statistics
 from citewell.threads.index import Place, ThreadInfo
 from citewell.threads.journal import Journal
-from citewell.threads.redis_place import RedisPlace
+from citewell.threads.milestones import milestones_only
+from citewell.threads.redis_place import RedisMilestones, RedisPlace
 from citewell.threads.redis_saver import RedisSaver
 from citewell.threads.sqlite import SqlitePlace, SqliteSaver
 from citewell.threads.strict import StrictSerializer
@@ -23,7 +24,7 @@ from citewell.threads.turns import LEASE_KEY, Policy, Turn, Turns
 
 __all__ = [
     "LEASE_KEY", "Page", "Policy", "RedisSaver", "SqliteSaver", "Statistics", "StrictSerializer", "ThreadInfo", "Threads", "Turn",
-    "open_threads",
+    "milestones_only", "open_threads",
 ]  # fmt: skip
 
 SWEEP_S = 60.0
@@ -154,7 +155,7 @@ async def _open_place(settings: Settings) -> AsyncIterator[Place]:
             yield file
         return
     url = settings.redis_url.get_secret_value()
-    async with RedisSaver.from_conn_string(url, prefix=settings.namespace, ttl_s=settings.thread_ttl_s) as saver:
+    async with RedisMilestones.from_conn_string(url, prefix=settings.namespace, ttl_s=settings.thread_ttl_s) as saver:
         place = RedisPlace(saver)
         await place.ping()
         yield place

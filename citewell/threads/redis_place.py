@@ -17,6 +17,7 @@ from langgraph.checkpoint.base import CheckpointTuple
 
 from citewell.threads.index import ThreadInfo
 from citewell.threads.journal import Journal
+from citewell.threads.milestones import Milestones
 from citewell.threads.redis_saver import RedisSaver, fresh_generation
 from citewell.threads.turns import Policy, Standing
 
@@ -26,6 +27,10 @@ measures all."""
 
 STANDINGS: tuple[Standing, ...] = ("lost", "held", "stopped")
 """What the script `renew` returns the position of."""
+
+
+class RedisMilestones(Milestones, RedisSaver):
+    """For the service's turns."""
 
 
 class RedisPlace:

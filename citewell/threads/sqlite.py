@@ -33,6 +33,7 @@ from langgraph.checkpoint.sqlite.utils import search_where
 
 from citewell.errors import RunReplaced, ThreadNotFound
 from citewell.threads.index import ThreadInfo
+from citewell.threads.milestones import Milestones
 from citewell.threads.sqlite_connection import BUSY_S, OneAtATime, sqlite_errors
 from citewell.threads.strict import StrictSerializer
 from citewell.threads.turns import LEASE_KEY, Policy, Standing
@@ -253,6 +254,10 @@ class SqliteSaver(AsyncSqliteSaver):
         return needed
 
 
+class _Milestones(Milestones, SqliteSaver):
+    """For the service's turns."""
+
+
 class SqlitePlace:
     """A SQLite file as a place for threads.
 
@@ -273,7 +278,7 @@ class SqlitePlace:
         with sqlite_errors():
             await self._saver_db
             await self._db
-            self._saver = SqliteSaver(self._saver_db, ttl_s=self._ttl_s)
+            self._saver = _Milestones(self._saver_db, ttl_s=self._ttl_s)
             await self._saver.setup()
             await self._db.execute("PRAGMA synchronous=NORMAL")
         await self.sweep()
