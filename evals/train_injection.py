@@ -33,12 +33,11 @@ from citewell.models.minilm import MiniLM
 from evals.packs import existing
 
 FORMS: tuple[Form, ...] = ("question", "document")
-STRENGTH: dict[Form, float] = {"question": 100.0, "document": 3.0}
+STRENGTH: dict[Form, float] = {"question": 30.0, "document": 3.0}
 WHOLE_STRENGTH = 100.0
 """scikit-learn's C, chosen by the cross-validated figures."""
 FALSE_POSITIVES = 0.025
-"""Share of the pack's benign questions, out of fold, that may reach the threshold. Of ordinary questions hardly any come near it:
-at .02 five attacks of 133 more got through, for two ordinary questions of 2,163 fewer."""
+"""Share of the pack's benign questions, out of fold, that may reach the threshold. Of ordinary questions hardly any come near."""
 DOCUMENT_LOGIT = 2.5
 """Threshold for documents: about 1 % of 500-character chunks of corpora that were not trained on reach it."""
 DIRECT_FALSE_POSITIVES = 0.003
@@ -228,6 +227,15 @@ def direct_threshold(model: LogisticRegression, items: Sequence[Item], embedder:
     return float(1 / (1 + np.exp(-np.quantile(logits, 1 - DIRECT_FALSE_POSITIVES))))
 
 
+def head(name: str, model: LogisticRegression, threshold: float) -> dict[str, NDArray[np.generic]]:
+    """What is stored of a regression; its threshold as a probability."""
+    weights = model.coef_[0].astype(np.float16)
+    return {
+        f"{name}_dense": weights[:-BUCKETS], f"{name}_ngrams": weights[-BUCKETS:],
+        f"{name}_bias_threshold": np.array([model.intercept_[0], threshold]),
+    }  # fmt: skip
+
+
 def report(items: Sequence[Item], logits: NDArray[np.float64], threshold: float, name: str) -> None:
     shares: dict[str, list[bool]] = defaultdict(list)
     for item, logit in zip(items, logits, strict=True):
@@ -273,20 +281,11 @@ def main() -> None:
             items, cross_validate(items, bags, [item.place for item in placed], args.folds), threshold, "unseen text"
         )
         model = fit(bags, np.arange(len(items)), STRENGTH[form])
-        weights, split = model.coef_[0], bags.matrix.shape[1] - BUCKETS
-        arrays |= {
-            f"{form}_dense": weights[:split].astype(np.float16),
-            f"{form}_ngrams": weights[split:].astype(np.float16),
-            f"{form}_bias_threshold": np.array([model.intercept_[0], 1 / (1 + np.exp(-threshold))]),
-        }
+        arrays |= head(form, model, 1 / (1 + np.exp(-threshold)))
         if form == "question":
-            whole = fit_whole(bags, np.arange(len(items)))
-            arrays |= {
-                "whole_dense": whole.coef_[0][:split].astype(np.float16),
-                "whole_ngrams": whole.coef_[0][split:].astype(np.float16),
-                "whole_bias": whole.intercept_,
-                "direct_threshold": np.array(direct_threshold(model, everything, embedder)),
-            }
+            arrays |= head("whole", fit_whole(bags, np.arange(len(items))), 0.5)
+            if not args.only:  # else documents keep theirs: with another one every index would have to be scanned anew
+                arrays |= head("direct", model, direct_threshold(model, everything, embedder))
     np.savez_compressed(args.out, **arrays)  # type: ignore[arg-type]  # numpy's stub takes arrays by name
     print(f"wrote {args.out}, {args.out.stat().st_size:,} bytes")
 

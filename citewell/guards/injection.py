@@ -49,8 +49,8 @@ class Head:
     whole: Head | None = None
     """For questions: judges the first window, which is the whole of it, once more; the logits are added."""
     direct: Head | None = None
-    """For documents: the questions' head, for plain attacks that happen to stand in a document. Its threshold is
-    taken from benign documents."""
+    """For documents: a head that learnt from questions, for plain attacks that happen to stand in a document. Its threshold
+    is taken from benign documents."""
 
     def probability(self, windows: Sequence[str], vectors: NDArray[np.float32]) -> float:
         """Probability by the most suspicious window; 0 for a text without windows."""
@@ -192,22 +192,19 @@ def load_heads() -> tuple[dict[Form, Head], str]:
         ConfigurationError: The weights are missing or not what this version reads.
     """
     with open_weights(WEIGHTS) as data:
-        question, document = _head(data, "question"), _head(data, "document")
-        whole = Head(
-            "question", _floats(data["whole_dense"]), _floats(data["whole_ngrams"]), float(data["whole_bias"][0]), 0.5
-        )
-        direct = replace(question, threshold=float(data["direct_threshold"]))
+        question, document = _head(data, "question", "question"), _head(data, "document", "document")
+        whole, direct = _head(data, "whole", "question"), _head(data, "direct", "question")
         heads: dict[Form, Head] = {
             "question": replace(question, whole=whole), "document": replace(document, direct=direct)
         }  # fmt: skip
         return heads, str(data["model"])
 
 
-def _head(data: np.lib.npyio.NpzFile, form: Form) -> Head:
-    dense, ngrams = _floats(data[f"{form}_dense"]), _floats(data[f"{form}_ngrams"])
+def _head(data: np.lib.npyio.NpzFile, name: str, form: Form) -> Head:
+    dense, ngrams = _floats(data[f"{name}_dense"]), _floats(data[f"{name}_ngrams"])
     if ngrams.shape != (BUCKETS,) or dense.ndim != 1:
         raise ValueError("unexpected shape")
-    bias, threshold = (float(x) for x in data[f"{form}_bias_threshold"])
+    bias, threshold = (float(x) for x in data[f"{name}_bias_threshold"])
     return Head(form, dense, ngrams, bias, threshold)
 
 
