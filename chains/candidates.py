@@ -19,6 +19,9 @@ _TABLE_RULE = re.compile(r"[ \t]*\r?\n[ \t]*\|[ \t]*:?-{2,}[-:| \t]*(?=\r|\n|$)"
 _CELLS = " | "
 """What stands between a row's cells, in Markdown and in what the loaders make of other formats' tables."""
 _LINE = re.compile(r"[^\s][^\r\n]*[^\s]")
+_NUMBERED_HEADING = re.compile(r"\d+(?:\.\d+)*[.)]?[ \t]+[^\W\d_a-z][^\r\n.!?:\d]{0,55}\r?\n[ \t]*(?=[^\W\d_a-z])")
+"""A short numbered line right above what begins with a capital, in plain text; not an item of a list, which another or the
+rest of it follows."""
 _ASKS = re.compile(r"[?\uff1f\u061f][\"'\u2019\u201d\u00bb)\]*_ ]*$")
 
 
@@ -74,6 +77,8 @@ def _of_chunk(number: int, text: str) -> Iterator[Candidate]:
 def _pieces(text: str) -> Iterator[Span]:
     """Sentences, long ones in their clauses, and tables in their rows."""
     for sentence in sentence_spans(text):
+        if heading := _NUMBERED_HEADING.match(text, sentence.start, sentence.end):
+            sentence = Span(heading.end(), sentence.end)
         lines = [Span(*match.span()) for match in _LINE.finditer(text, sentence.start, sentence.end)]
         is_table = len(lines) > 1 and all(_CELLS in text[line.start : line.end] for line in lines)
         yield from lines if is_table else clauses(text, sentence)
