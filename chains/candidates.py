@@ -77,10 +77,8 @@ def _of_chunk(number: int, text: str) -> Iterator[Candidate]:
 def _pieces(text: str) -> Iterator[Span]:
     """Sentences, long ones in their clauses, and tables in their rows."""
     for sentence in sentence_spans(text):
-        if heading := _NUMBERED_HEADING.match(
-            text, sentence.start
-        ):  # a sentence of its own, or the head of the next one
-            if heading.end() >= sentence.end:
+        if heading := _NUMBERED_HEADING.match(text, sentence.start):
+            if heading.end() >= sentence.end:  # else it has been taken for the beginning of the sentence below
                 continue
             sentence = Span(heading.end(), sentence.end)
         lines = [Span(*match.span()) for match in _LINE.finditer(text, sentence.start, sentence.end)]
