@@ -24,7 +24,7 @@ _MOST_ROWS = 40
 """Files the table shows one by one; failed ones are always shown."""
 GC_AFTER = 100_000
 """Objects made before the interpreter looks for garbage. Packages are half a million that stay: to look through them again and
-again while they load takes a fifth of the time that one changed file takes."""
+again took .2 of the 1.4 s in which Chroma and LangChain's part of it load, and once more .2 s on the way out."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

@@ -261,8 +261,8 @@ class _Run:
         if not files:
             return
         ahead: deque[asyncio.Task[_Read]] = deque()
-        preparing = [] if self._dry_run else [asyncio.create_task(index.prepare())]  # while files are being read
         async with open_parser_for(self._settings) as parser:
+            preparing = [] if self._dry_run else [asyncio.create_task(index.prepare())]  # while files are being read
             try:
                 for file in files:
                     ahead.append(asyncio.create_task(_read(parser, file)))

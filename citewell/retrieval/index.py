@@ -269,7 +269,7 @@ class Index:
             StoreError: The store cannot be opened.
         """
         async with self._current.reading() as generation:
-            await asyncio.gather(self._run(self._embedder.load), self._run(lambda: generation.store))
+            await asyncio.gather(self._run(self._embedder.load), self._complete(lambda: generation.store))
 
     async def replace_source(
         self, source: Source, text: str, chunks: Sequence[Chunk], *, page_starts: Sequence[int] = ()
