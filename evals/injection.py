@@ -2,7 +2,8 @@
 
     python -m evals.injection ITEMS.jsonl [--json]
 
-ITEMS has one object a line: `text`, `label` (1: an attack), `kind`. Kinds with "document" in their name are judged
+ITEMS has one object a line: `text`, `label` (1: an attack), `kind`. One without the last two, as in a BEIR `queries.jsonl`, is
+a question that people asked. Kinds with "document" in their name are judged
 as an ingestion judges a chunk (skimmed after it was embedded, and scanned where that does not settle it), the others as
 questions. Figures on the items the weights were trained on flatter the guard:
 `evals.train_injection` prints the out-of-fold ones.
@@ -25,6 +26,7 @@ from citewell.models.embedder import Embedder
 from citewell.models.minilm import MiniLM
 from evals.packs import existing
 
+ASKED = "asked"
 APART = "benign_trigger_words"
 """NotInject (Li et al. 2024, arXiv:2410.22770): benign, but full of the words that attacks use."""
 
@@ -71,7 +73,11 @@ def main() -> None:
     parser.add_argument("items", type=existing)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    rows = [json.loads(line) for line in args.items.read_text(encoding="utf-8").splitlines() if line]
+    rows = [
+        {"label": 0, "kind": ASKED} | json.loads(line)
+        for line in args.items.read_text(encoding="utf-8").splitlines()
+        if line
+    ]
     heads, _ = load_heads()
     embedder = MiniLM()
     result = measure(rows, InjectionScanner(embedder, heads, load_skim()), embedder)

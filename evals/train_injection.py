@@ -1,6 +1,9 @@
 """Train the injection guard's heads and write `citewell/guards/injection.npz`.
 
-    python -m evals.train_injection ITEMS.jsonl --documents CORPUS.jsonl ... --questions QUERIES.jsonl ...
+    python -m evals.train_injection ITEMS.jsonl --documents CORPUS.jsonl ... --questions QUERIES.jsonl ... [--only question]
+
+As shipped, questions: ITEMS the public half of the injection pack, --documents the corpora of squad2, scifact and clapnq,
+--questions the public ones of squad2, conv_mtrag and clapnq, --only question.
 
 Multiple-instance learning (Andrews et al. 2003, MI-SVM, with a logistic loss): a text is a bag of windows; of an
 attack only its most suspicious window counts, of a benign text all. For questions a second regression judges the whole and
@@ -200,12 +203,14 @@ def fit_whole(bags: Bags, chosen: NDArray[np.intp]) -> LogisticRegression:
     return model.fit(bags.matrix[bags.firsts[chosen]], bags.labels[chosen])
 
 
-def cross_validate(items: Sequence[Item], bags: Bags, groups: Sequence[str], folds: int) -> NDArray[np.float64]:
+def cross_validate(
+    items: Sequence[Item], bags: Bags, groups: Sequence[str], folds: int, seed: int
+) -> NDArray[np.float64]:
     """Out-of-fold logit of every scored text; the project's own examples are trained on in every fold."""
     scored = np.flatnonzero([item.is_scored for item in items])
     own = np.flatnonzero([not item.is_scored for item in items])
     logits = np.full(len(items), np.nan)
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=0)
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     for train, test in splitter.split(scored, bags.labels[scored], [groups[i] for i in scored]):
         chosen, left = np.concatenate([scored[train], own]), scored[test]
         model = fit(bags, chosen, STRENGTH[items[0].form])
@@ -253,6 +258,7 @@ def main() -> None:
     parser.add_argument("--documents", type=existing, nargs="+", required=True, help="benign documents, BEIR corpora")
     parser.add_argument("--questions", type=existing, nargs="+", required=True, help="benign questions, BEIR queries")
     parser.add_argument("--folds", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=0, help="another one deals texts into other folds")
     parser.add_argument("--only", choices=FORMS, help="train this form, keep the other's weights")
     parser.add_argument("--out", type=Path, default=Path("citewell/guards") / WEIGHTS)
     args = parser.parse_args()
@@ -268,7 +274,7 @@ def main() -> None:
     for form in (args.only,) if args.only else FORMS:
         items = [item for item in everything if item.form == form]
         bags = Bags(items, embedder)
-        logits = cross_validate(items, bags, [item.wording for item in items], args.folds)
+        logits = cross_validate(items, bags, [item.wording for item in items], args.folds, args.seed)
         benign = (bags.labels == 0) & np.array([item.is_scored for item in items])
         threshold = DOCUMENT_LOGIT if form == "document" else float(np.quantile(logits[benign], 1 - FALSE_POSITIVES))
         print(
@@ -278,7 +284,10 @@ def main() -> None:
         report(items, logits, threshold, "unseen wording")
         placed = [replace(item, place=item.place or item.wording) for item in items]
         report(
-            items, cross_validate(items, bags, [item.place for item in placed], args.folds), threshold, "unseen text"
+            items,
+            cross_validate(items, bags, [item.place for item in placed], args.folds, args.seed),
+            threshold,
+            "unseen text",
         )
         model = fit(bags, np.arange(len(items)), STRENGTH[form])
         arrays |= head(form, model, 1 / (1 + np.exp(-threshold)))
