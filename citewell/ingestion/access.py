@@ -32,10 +32,12 @@ def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
 
 
 class AccessFiles:
-    """Reads them, each folder's once. Blocking."""
+    """Reads them, and looks at each folder once. Blocking."""
 
     def __init__(self) -> None:
         self._folders: dict[Path, tuple[str, ...] | SourceUnreadable | None] = {}
+        self._real: dict[Path, Path] = {}
+        self._without: dict[Path, bool] = {}
 
     def labels(self, path: Path) -> tuple[str, ...] | None:
         """What the nearest file says; None where there is none, up to the root of the file system.
@@ -46,13 +48,34 @@ class AccessFiles:
         Raises:
             SourceUnreadable: The nearest one cannot be understood. Guessing would publish what it was to keep.
         """
-        real = Path(os.path.realpath(path))
         found = self._at(path)
-        return self._at(real) if found is None and real != path else found  # a link opens nothing
+        if found is None and (real := self._resolve(path)) != path:
+            return self._at(real)  # a link opens nothing
+        return found
+
+    def _resolve(self, path: Path) -> Path:
+        """As `os.path.realpath`."""
+        if path.is_symlink():
+            return Path(os.path.realpath(path))
+        folder = path.parent
+        if folder not in self._real:
+            self._real[folder] = Path(os.path.realpath(folder))
+        real = self._real[folder]
+        return path if real == folder else real / path.name
 
     def _at(self, path: Path) -> tuple[str, ...] | None:
-        own = _read(beside(path))
+        own = None if self._has_none(path.parent) else _read(beside(path))
         return own if own is not None else self._of_folder(path.parent)
+
+    def _has_none(self, folder: Path) -> bool:
+        """Whether no file in a folder has labels of its own. Which one has them, only the file system can say: it may take
+        names for equal that are written otherwise."""
+        if folder not in self._without:
+            try:
+                self._without[folder] = not any(name.casefold().endswith(SUFFIX) for name in os.listdir(folder))
+            except OSError:  # one that may be entered, but not listed
+                self._without[folder] = False
+        return self._without[folder]
 
     def _of_folder(self, folder: Path) -> tuple[str, ...] | None:
         if folder not in self._folders:

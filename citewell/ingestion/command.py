@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -22,10 +21,6 @@ from citewell.settings import Settings
 _STYLES: dict[Status, str] = {"new": "green", "changed": "yellow", "failed": "bold red", "removed": "magenta"}
 _MOST_ROWS = 40
 """Files the table shows one by one; failed ones are always shown."""
-GC_AFTER = 100_000
-"""Objects made before the interpreter looks for garbage. Packages are half a million that stay: to look through them again and
-again took .2 of the 1.4 s in which Chroma and LangChain's part of it load, and once more .2 s on the way out."""
-
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -71,15 +66,6 @@ def command(
     else:
         print_report(report, Console())
     raise typer.Exit(report.exit_code)
-
-
-def main() -> None:
-    """Entry point of `ingest.py` and of `citewell-ingest`."""
-    gc.set_threshold(GC_AFTER)
-    try:
-        app()
-    finally:
-        gc.freeze()  # or the interpreter, on its way out, looks through all of it once more
 
 
 async def _run(

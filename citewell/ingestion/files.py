@@ -106,7 +106,7 @@ def walk(places: Sequence[tuple[Root, Path]]) -> Found:
     files: dict[Path, _Entry] = {}
     links: list[_Entry] = []  # to folders; after all real ones, so that a real path gives the name
     visited: set[tuple[int, int]] = set()
-    folders = [_Entry(root, path, asked=True) for root, path in places]
+    folders = [_Entry(uri_of(root, path), path, asked=True) for root, path in places]
     while folders or links:
         entry = folders.pop() if folders else links.pop(0)
         if entry.asked and entry.path.is_file():
@@ -128,15 +128,11 @@ def walk(places: Sequence[tuple[Root, Path]]) -> Found:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    root: Root
+    uri: str
     path: Path
     asked: bool = False  # by name, by the user: never passed over in silence
     is_folder: bool = False
     is_link: bool = False
-
-    @property
-    def uri(self) -> str:
-        return uri_of(self.root, self.path)
 
 
 def _list(found: Found, folder: _Entry, visited: set[tuple[int, int]]) -> list[_Entry]:
@@ -156,25 +152,24 @@ def _list(found: Found, folder: _Entry, visited: set[tuple[int, int]]) -> list[_
     ignored = _ignored(found, folder) if any(entry.name == IGNORE_FILE for entry in entries) else []
     below = []
     for entry in entries:
-        path = folder.path / entry.name
+        uri = f"{folder.uri}/{entry.name}"
         if entry.name == IGNORE_FILE or entry.name.endswith(access.SUFFIX):
             continue
         if entry.name.startswith("."):
-            found.skipped[_printable(uri_of(folder.root, path))] = "hidden"
+            found.skipped[_printable(uri)] = "hidden"
         elif any(fnmatchcase(entry.name, pattern) for pattern in ignored):
-            found.skipped[_printable(uri_of(folder.root, path))] = f"named in {IGNORE_FILE}"
+            found.skipped[_printable(uri)] = f"named in {IGNORE_FILE}"
         else:
-            below.append(_Entry(folder.root, path, is_folder=_is_folder(entry), is_link=entry.is_symlink()))
+            below.append(_Entry(uri, folder.path / entry.name, is_folder=_is_folder(entry), is_link=entry.is_symlink()))
     return below
 
 
 def _ignored(found: Found, folder: _Entry) -> list[str]:
     """Patterns of the folder's ignore file, one a line, for names in that folder; `#` starts a comment."""
-    path = folder.path / IGNORE_FILE
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = (folder.path / IGNORE_FILE).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
-        found.unreadable[_printable(uri_of(folder.root, path))] = "the file cannot be read as UTF-8 text"
+        found.unreadable[_printable(f"{folder.uri}/{IGNORE_FILE}")] = "the file cannot be read as UTF-8 text"
         return ["*"]  # which files were not meant to be ingested cannot be known
     return [line.strip().rstrip("/") for line in lines if line.strip() and not line.startswith("#")]
 

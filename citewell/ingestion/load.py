@@ -9,7 +9,6 @@ from pathlib import PurePath
 
 from citewell.errors import SourceUnreadable, SourceUnsupported
 from citewell.ingestion.document import Document
-from citewell.ingestion.loaders.text import load_markdown, load_text
 
 TYPES = {
     ".txt": "txt", ".text": "txt", ".log": "txt",
@@ -54,7 +53,7 @@ def load(data: bytes, name: str, *, max_bytes: int = 200_000_000) -> Document:
     if not data.strip(b"\0\t\n\x0b\x0c\r "):
         raise SourceUnsupported("the file is empty" if not data else "the file holds nothing but white space")
     kind = sniff(data, name)
-    # PDFium, lxml and zip handling load on first use: a folder of text never pays for them.
+    # Each loader on first use: a folder of text never pays for PDFium and lxml, nor one in which nothing changed for any.
     if kind == "pdf":
         from citewell.ingestion.loaders.pdf import load_pdf
 
@@ -68,6 +67,8 @@ def load(data: bytes, name: str, *, max_bytes: int = 200_000_000) -> Document:
 
         document = load_html(data)
     else:
+        from citewell.ingestion.loaders.text import load_markdown, load_text
+
         document = load_markdown(data) if kind == "md" else load_text(data)
     if not document.text.strip():
         raise SourceUnsupported("the document holds no text")

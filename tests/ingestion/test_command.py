@@ -44,7 +44,7 @@ def _cwd(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_where_nothing_has_changed_nothing_heavy_is_loaded(tmp_path: Path, library: Path) -> None:
     program = (
-        "import sys\nfrom citewell.ingestion.command import main\ntry:\n    main()\n"
+        "import sys\nfrom citewell.ingestion.__main__ import main\ntry:\n    main()\n"
         "finally:\n    print(sorted({'chromadb', 'langchain_core', 'onnxruntime', 'tokenizers'} & sys.modules.keys()))"
     )
     command = [sys.executable, "-c", program, str(library)]
