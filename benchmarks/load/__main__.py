@@ -30,13 +30,14 @@ def show(rows: Sequence[Row], console: Console) -> None:
         title="Turns against a paced upstream (60 tokens over 350 ms)",
         caption=f"× floor: CPU beside {FLOOR}, × tutorial: turns per second beside the {TUTORIAL}, both at as many clients",
     )
-    for name in ("service", "door", "clients", "turns", "errors", "model calls", "CPU ms/turn", "× floor", "first token p50 / p95 ms", "turn p50 / p95 ms", "turns/s", "× tutorial", "MB"):  # fmt: skip
+    for name in ("service", "door", "clients", "turns", "errors", "model calls", "Redis trips", "CPU ms/turn", "× floor", "first token p50 / p95 ms", "turn p50 / p95 ms", "turns/s", "× tutorial", "MB"):  # fmt: skip
         table.add_column(name, justify="left" if name in ("service", "door") else "right")
     floor = {row.clients: row.cpu_ms for row in rows if row.service == FLOOR}
     slow = {row.clients: row.turns_per_s for row in rows if row.service == TUTORIAL}
     for row in rows:
         table.add_row(
-            row.service, row.door, str(row.clients), str(row.turns), str(row.errors), f"{row.model_calls:.2f}", f"{row.cpu_ms:.1f}",
+            row.service, row.door, str(row.clients), str(row.turns), str(row.errors), f"{row.model_calls:.2f}",
+            f"{row.redis_trips:.1f}" if row.redis_trips else "", f"{row.cpu_ms:.1f}",
             _times(row.cpu_ms, floor.get(row.clients)),
             "" if row.first_p50_ms is None else f"{row.first_p50_ms:.0f} / {row.first_p95_ms:.0f}",
             f"{row.turn_p50_ms:.0f} / {row.turn_p95_ms:.0f}", f"{row.turns_per_s:.1f}",
@@ -56,14 +57,13 @@ def compare(arguments: argparse.Namespace, progress: Progress) -> list[Row]:
             doors = [door for door in service.doors if door in arguments.doors]
             if not doors or not any(part in service.name for part in arguments.services):
                 continue
-            with running(service, model, arguments.redis_url) as (url, root):
+            with running(service, model, arguments.redis_url) as started:
                 for door in doors:
                     for clients in arguments.clients:
                         bar = progress.add_task(f"{service.name}, {door}, {clients}", total=clients * arguments.turns)
                         rows += [
                             asyncio.run(measure(
-                                service.name, url, root, door, clients, arguments.turns, arguments.seconds,
-                                model.calls,
+                                started, door, clients, arguments.turns, arguments.seconds, arguments.over, model.calls,
                                 lambda done, bar=bar: progress.update(bar, completed=done),
                             ))
                         ]  # fmt: skip
@@ -77,10 +77,10 @@ def watch(arguments: argparse.Namespace, progress: Progress) -> tuple[str, list[
     service = next(each for each in services([]) if each.name == REDIS)
     title = f"{service.name}: {clients} clients at {', '.join(arguments.doors)}"
     bar = progress.add_task(title, total=int(60 * arguments.minutes))
-    with upstream() as model, running(service, model, arguments.redis_url) as (url, root):
+    with upstream() as model, running(service, model, arguments.redis_url) as started:
         return title, asyncio.run(
             memory.watch(
-                url, root, arguments.doors, clients, arguments.minutes,
+                started.url, started.root, arguments.doors, clients, arguments.minutes,
                 lambda done: progress.update(bar, completed=done),
             )
         )  # fmt: skip
@@ -91,6 +91,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 16, 64, 256])
     parser.add_argument("--turns", type=int, default=8, help="turns per client")
     parser.add_argument("--seconds", type=float, default=120, help="no row begins a turn after this long")
+    parser.add_argument("--over", type=float, default=0, help="seconds over which the clients begin: 0 for all at once, who then stay in step")  # fmt: skip
     parser.add_argument("--doors", nargs="+", choices=DOORS, default=list(DOORS))
     parser.add_argument("--services", nargs="+", default=[""], metavar="PART", help="only those named so, in part")
     parser.add_argument("--workers", type=int, nargs="*", default=[1, 2], help="one more service for each, on a Chroma server")  # fmt: skip

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import psutil
 
 from benchmarks.load.doors import DOORS
+from benchmarks.load.services import Running
 
 QUESTIONS = [
     "At what wind speed are the domes closed",
@@ -48,6 +49,8 @@ class Row:
     errors: int
     model_calls: float
     """Calls to the model per turn: 1, or the service answered without it and its times say nothing."""
+    redis_trips: float
+    """Requests to Redis per turn."""
     cpu_ms: float
     """CPU time of the service's processes per turn."""
     first_p50_ms: float | None
@@ -81,14 +84,17 @@ def memory_mb(root: psutil.Process) -> float:
     return sum(each.memory_info().rss for each in family(root)) / 2**20
 
 
-async def client(url: str, door: str, name: str, first: int, turns: int, until: float, tally: Tally) -> None:
-    """Ask `turns` questions, from number `first` on, each in a new thread, none after `until` (monotonic seconds).
+async def client(
+    url: str, door: str, name: str, first: int, turns: int, until: float, tally: Tally, wait_s: float = 0
+) -> None:  # fmt: skip
+    """After `wait_s` ask `turns` questions, from number `first` on, each in a new thread, none after `until` (monotonic seconds).
 
     In one thread every question after the first would be rewritten by the upstream, whose words mean nothing.
     """
     done = 0
     try:
         async with DOORS[door](url) as ask:
+            await asyncio.sleep(wait_s)
             while done < turns and time.monotonic() < until:
                 asked = question(first + done)
                 done += 1
@@ -101,31 +107,47 @@ async def client(url: str, door: str, name: str, first: int, turns: int, until: 
 
 
 async def measure(
-    service: str, url: str, root: psutil.Process, door: str, clients: int, turns: int, limit_s: float,
+    service: Running, door: str, clients: int, turns: int, limit_s: float, over_s: float,
     model_calls: Callable[[], int], progress: Callable[[int], None],
 ) -> Row:  # fmt: skip
-    """Warm the service up, then let `clients` ask `turns` questions each; `progress` hears how many are answered. `model_calls` counts those the upstream has had.
+    """Warm the service up, then let `clients` ask `turns` questions each.
 
-    After `limit_s` no new turn is begun; those under way are waited for.
+    Args:
+        service: What is measured.
+        door: One of `DOORS`.
+        clients: That ask at the same time.
+        turns: Of each client.
+        limit_s: No turn is begun after so many seconds; those under way are waited for.
+        over_s: Seconds over which the clients begin, one after the other. 0: all at once, and since their turns take equally
+            long, they stay in step.
+        model_calls: Counts those that the upstream has had.
+        progress: Hears every second how many turns are done.
     """
     # Long enough that every chunk has been read: the guards judge each once, when it is first found.
     end = time.monotonic() + limit_s
-    await asyncio.gather(*(client(url, door, f"warm {clients} {i}", i, len(QUESTIONS), end, Tally()) for i in range(4)))
+    await asyncio.gather(
+        *(client(service.url, door, f"warm {clients} {i}", i, len(QUESTIONS), end, Tally()) for i in range(4))
+    )
     tally = Tally()
     watching = asyncio.create_task(_watch(tally, progress))
-    calls, cpu, begun = model_calls(), cpu_s(root), time.perf_counter()
+    calls, trips, cpu, begun = model_calls(), service.round_trips(), cpu_s(service.root), time.perf_counter()
     end = time.monotonic() + limit_s
-    await asyncio.gather(*(client(url, door, f"{clients} {i}", i * turns, turns, end, tally) for i in range(clients)))
-    took, cpu = time.perf_counter() - begun, cpu_s(root) - cpu
+    asking = (
+        client(service.url, door, f"{clients} {i}", i * turns, turns, end, tally, over_s * i / clients)
+        for i in range(clients)
+    )
+    await asyncio.gather(*asking)
+    took, cpu, trips = time.perf_counter() - begun, cpu_s(service.root) - cpu, service.round_trips() - trips
     watching.cancel()
     done = len(tally.wholes)
     return Row(
-        service=service, door=door, clients=clients, turns=done, errors=tally.failed,
-        model_calls=(model_calls() - calls) / max(done, 1), cpu_ms=1000 * cpu / max(done, 1),
+        service=service.name, door=door, clients=clients, turns=done, errors=tally.failed,
+        model_calls=(model_calls() - calls) / max(done, 1), redis_trips=trips / max(done, 1),
+        cpu_ms=1000 * cpu / max(done, 1),
         first_p50_ms=_percentile(tally.firsts, 50) if tally.firsts else None,
         first_p95_ms=_percentile(tally.firsts, 95) if tally.firsts else None,
         turn_p50_ms=_percentile(tally.wholes, 50), turn_p95_ms=_percentile(tally.wholes, 95),
-        turns_per_s=done / took, memory_mb=memory_mb(root),
+        turns_per_s=done / took, memory_mb=memory_mb(service.root),
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 import psutil
+import redis
 
 from benchmarks.load.doors import DOORS
 from tests.redis_servers import free_port, server
@@ -77,9 +78,27 @@ def upstream() -> Iterator[Upstream]:
         yield started
 
 
+@dataclass(frozen=True)
+class Running:
+    """A service that has been started."""
+
+    name: str
+    url: str
+    root: psutil.Process
+    redis: str | None
+    """Address of the Redis that it uses."""
+
+    def round_trips(self) -> int:
+        """Requests its Redis has read so far; what goes in one pipeline is one, and so is a script with all that it calls."""
+        if self.redis is None:
+            return 0
+        with redis.Redis.from_url(self.redis) as client:
+            return int(client.info("stats")["total_reads_processed"])
+
+
 @contextmanager
-def running(service: Service, model: Upstream, redis_url: str | None) -> Iterator[tuple[str, psutil.Process]]:
-    """Start a service and what it needs; its address and its process."""
+def running(service: Service, model: Upstream, redis_url: str | None) -> Iterator[Running]:
+    """Start a service and what it needs."""
     with ExitStack() as stack:
         data = stack.enter_context(tempfile.TemporaryDirectory())
         given = {"port": str(free_port()), "data": data}
@@ -101,7 +120,8 @@ def running(service: Service, model: Upstream, redis_url: str | None) -> Iterato
             )
         command = [sys.executable, *(part.format(**given) for part in service.command)]
         url = f"http://127.0.0.1:{given['port']}"
-        yield url, stack.enter_context(process(command, f"{url}/readyz", **model.variables, **environment))
+        root = stack.enter_context(process(command, f"{url}/readyz", **model.variables, **environment))
+        yield Running(service.name, url, root, given.get("redis"))
 
 
 @contextmanager
