@@ -163,7 +163,7 @@ class ThreadBusy(CitewellError):
 
 class RunReplaced(CitewellError):
     code = "run_replaced"
-    title = "A newer message took this one's place"
+    title = "A newer message took this one's place, or its conversation was deleted"
     status = 409
 
 

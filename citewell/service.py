@@ -19,7 +19,7 @@ from langgraph.graph.state import CompiledStateGraph
 
 from citewell import telemetry
 from citewell.documents import ScoredChunk
-from citewell.errors import InvalidRequest, ResumeOff, RunReplaced, ThreadNotFound, TurnTimeout
+from citewell.errors import CheckpointError, InvalidRequest, ResumeOff, RunReplaced, ThreadNotFound, TurnTimeout
 from citewell.identity import bind, given_id
 from citewell.limits import Limits
 from citewell.models.chat import not_offered
@@ -32,6 +32,7 @@ from citewell.settings import Settings
 from citewell.threads import Policy, ThreadInfo, Threads, milestones_only
 from citewell.threads.journal import new_run_id
 from graph.events import Event, at_end, listener
+from graph.parts import Guards
 from graph.state import RunContext
 
 __all__ = ["Found", "Result", "Service", "Transcript", "Turn"]
@@ -86,8 +87,8 @@ class Service:
 
     def __init__(
         self, *, settings: Settings, graph: CompiledStateGraph[Any, Any, Any, Any],
-        stateless: CompiledStateGraph[Any, Any, Any, Any], threads: Threads, index: Index, limits: Limits,
-        circuits: Circuits,
+        stateless: CompiledStateGraph[Any, Any, Any, Any], threads: Threads, index: Index, guards: Guards,
+        limits: Limits, circuits: Circuits,
     ) -> None:  # fmt: skip
         self.settings = settings
         self.graph = graph
@@ -97,6 +98,7 @@ class Service:
         self.circuits = circuits
         self.runs = Runs(threads, keep_s=settings.resume_s, longest_s=settings.turn_timeout_s)
         self._stateless = stateless
+        self._guards = guards
 
     def prepare(
         self,
@@ -226,6 +228,7 @@ class Service:
         values = (await self.graph.aget_state(config)).values
         if not values.get("messages"):
             return None
+        await self.threads.touch(_stored(caller, thread_id))  # who reads it wants it, in the list of threads too
         return Transcript(messages=values["messages"], summary=values.get("summary", ""))
 
     async def conversations(self, caller: str, *, limit: int, before: datetime | None = None) -> list[ThreadInfo]:
@@ -298,7 +301,8 @@ class Service:
                 if turn.history is not None:
                     return await self._drive(self._stateless, {"messages": list(turn.history)}, turn, config, {}, hear)
                 async with self.threads.turn(turn.stored_id, turn.policy, turn.run_id) as held:
-                    await self.threads.record(turn.stored_id, turn.context.caller, turn.question)
+                    title = await self._guards.keepable(turn.question)
+                    await self.threads.record(turn.stored_id, turn.context.caller, title)
                     running = asyncio.create_task(self._drive(self.graph, {}, turn, config, held.config, hear))
                     lost = asyncio.create_task(held.lost.wait())
                     try:
@@ -311,6 +315,10 @@ class Service:
                     if running.cancelled():
                         if held.stopped:
                             return await self._keep_stopped(held.config, "".join(said))
+                        if held.is_cut_off:
+                            raise CheckpointError(
+                                "The store that keeps the conversations could not be reached for too long."
+                            )
                         raise RunReplaced()
                     return running.result()
         except TimeoutError as exc:

@@ -60,6 +60,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
             stateless=graph.compile(),
             threads=threads,
             index=index,
+            guards=parts.guards,
             limits=parts.limits,
             circuits=parts.models.circuits,
         )

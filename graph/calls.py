@@ -6,7 +6,7 @@ itself, so a budget holds however many are made.
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -18,7 +18,7 @@ from langchain_core.messages import AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata, add_usage
 from langchain_core.runnables import Runnable
 
-from citewell.errors import CircuitOpen, CitewellError, ModelRefused, ModelTimeout
+from citewell.errors import CircuitOpen, CitewellError, ModelError, ModelRefused, ModelTimeout
 from citewell.limits import WARN_AT, Reservation
 from citewell.models.chat import EXTRACTIVE, map_model_errors
 from citewell.models.faults import asked_pause_s, is_free, is_models
@@ -171,17 +171,22 @@ class Calls:
         async def once(call: Call) -> AsyncGenerator[AIMessageChunk, None]:
             usage: UsageMetadata | None = None
             silent: list[AIMessageChunk] = []
+            has_spoken = False
             async with aclosing(call.model.astream(list(messages))) as pieces:  # type: ignore[type-var]  # it is a generator
                 async for piece in pieces:
                     if piece.usage_metadata:
                         usage = add_usage(usage, piece.usage_metadata)
                     silent.append(piece)
+                    has_spoken = has_spoken or bool(piece.text)
                     if piece.text:  # what comes before the first word is worth nothing if no word follows
                         for each in silent:
                             yield each
                         silent.clear()
             if usage:
                 call.used(usage)
+            response = {key: value for each in silent for key, value in each.response_metadata.items()}
+            if not has_spoken and finish_reason(response) in ("", "stop", "end_turn"):
+                raise ModelError("The chat model gave an empty answer.")
             for each in silent:
                 yield each
 
@@ -227,14 +232,13 @@ class Calls:
             try:
                 model = self._parts.models.get(called, temperature=context.temperature, max_tokens=context.max_tokens)
                 circuit = self._parts.models.circuits[called]
-                circuit.enter()
                 asked = tracing.model_call(
                     called, max_tokens=longest,
                     temperature=self._settings.temperature if context.temperature is None else context.temperature,
                 )  # fmt: skip
-                is_sent = True
-                order.called(called, by_budget=called != name, share=reservation.share)
                 with circuit.watching(is_models), asked as note, map_model_errors():
+                    is_sent = True
+                    order.called(called, by_budget=called != name, share=reservation.share)
                     yield Call(model, reservation, note)
                 outcome = "answered"
             except CitewellError as exc:
@@ -247,6 +251,15 @@ class Calls:
                 metrics.MODEL_CALLS.labels(called, outcome).inc()
                 if outcome == "answered" and (why := order.why):
                     metrics.MODEL_CHANGES.labels(called, why).inc()
+
+
+def finish_reason(response: Mapping[str, Any]) -> str:
+    """Why a model stopped, in its provider's word in small letters: OpenAI's and most others', Anthropic's, Ollama's.
+
+    Args:
+        response: A message's `response_metadata`; empty is returned where it does not say.
+    """
+    return str(next(filter(None, map(response.get, ("finish_reason", "stop_reason", "done_reason"))), "")).lower()
 
 
 def _pause_s(error: CitewellError, tried: int, *, is_last: bool) -> float | None:

@@ -35,7 +35,7 @@ from citewell.retrieval import Trace, filters
 from citewell.retrieval.neighbours import join
 from citewell.review import review_reasons
 from citewell.telemetry import tracing
-from graph.calls import Calls, Given, Order
+from graph.calls import Calls, Given, Order, finish_reason
 from graph.events import at_end, emit
 from graph.parts import Parts
 from graph.recall import Recall
@@ -263,7 +263,7 @@ class Nodes:
                 show(rest)
         verdict = screen.verdict
         answered = order.answered if order else EXTRACTIVE
-        finish = response.get("finish_reason") or response.get("stop_reason") or "stop"
+        finish = finish_reason(response) or ("stop" if answered == EXTRACTIVE else "unknown")
         if screen.is_blocked:
             finish = "blocked"
             if not shown:  # nothing of it reached anybody

@@ -33,8 +33,8 @@ class Answer(TypedDict, total=False):
 class State(TypedDict, total=False):
     """The thread (checkpointed), and what one run hands from node to node (not checkpointed)."""
 
-    question: str
-    """As the caller asked it."""
+    question: Annotated[str, UntrackedValue]
+    """As the caller asked it; the transcript has it as the guards let it through."""
     messages: Annotated[list[AnyMessage], add_messages]
     """The whole transcript. An answer carries its citations and metadata in `additional_kwargs`."""
     summary: str

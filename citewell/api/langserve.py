@@ -297,6 +297,8 @@ async def _json(request: Request) -> dict[str, Any]:
         for key in chosen or ():
             if key not in CONFIGURABLE and not key.startswith(_FOREIGN):
                 raise InvalidRequest(f"config.configurable has no {key!a}. It has: {', '.join(CONFIGURABLE)}.")
+        if chosen:  # null is as good as absent, here as at the other doors
+            config["configurable"] = {key: value for key, value in chosen.items() if value is not None}
     return body
 
 

@@ -301,7 +301,11 @@ class _Reply:
 
 
 def _finish_reason(result: Result) -> str:
-    if result.metadata.get("blocked"):
+    if result.metadata.get("blocked") or result.metadata.get("finish_reason") in (
+        "blocked",
+        "content_filter",
+        "refusal",
+    ):
         return "content_filter"
     return "length" if result.metadata.get("truncated") else "stop"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -55,11 +56,13 @@ class Guards:
         What judges here comes first, so that a moderation server sees neither an attack nor what was redacted.
 
         Returns:
-            A verdict; where the policy is `redact`, its `text` is the question to go on with.
+            A verdict; its `text`, where set, is the question to go on with, or to keep if it is refused.
         """
         verdict = await self._judge(question)
         metrics.judged("question", verdict)
-        return verdict
+        if verdict.allowed or self._policy == "allow":
+            return verdict
+        return replace(verdict, text=await self.keepable(question))
 
     async def _judge(self, question: str) -> Verdict:
         if self._scanner is not None:
@@ -152,6 +155,10 @@ class Guards:
         """
         moderate = None if self._moderator is None or is_moderated else self._moderate
         return AnswerScreen(instructions, self._policy, self._detector, moderate)
+
+    async def keepable(self, question: str) -> str:
+        """What may be stored of a question: without personal data, unless the policy allows it."""
+        return question if self._policy == "allow" else await asyncio.to_thread(self._detector.redact, question)
 
     def redact(self, text: str) -> str:
         """The text with every piece of detected personal data replaced by its kind, as `[email]`."""

@@ -56,32 +56,37 @@ class Circuit:
             return "closed"
         return "half_open" if self._clock() >= self._open_until else "open"
 
-    def enter(self) -> None:
-        """Ask leave to make a call.
+    @contextmanager
+    def watching(self, is_failure: Callable[[CitewellError], bool]) -> Iterator[None]:
+        """Around a call. One whose caller went away, or whose request was at fault, tells nothing; and while the circuit is
+        open none does but the one that tries, for the others began before.
 
         Raises:
-            CircuitOpen: There is none; `retry_after_s` says when to ask again.
+            CircuitOpen: No call may be made; `retry_after_s` says when to ask again.
         """
+        is_trial = self._enter()
+        try:
+            yield
+        except CitewellError as exc:
+            if is_failure(exc) and (is_trial or self._open_until is None):
+                self._fail(is_trial)
+            raise
+        else:
+            if is_trial or self._open_until is None:
+                self._succeed()
+        finally:
+            if is_trial:
+                self._is_tried = False
+
+    def _enter(self) -> bool:
+        """Whether the call is the one that tries whether the model works again."""
         if self._open_until is None:
-            return
+            return False
         wait_s = self._open_until - self._clock()
         if wait_s > 0 or self._is_tried:
             raise CircuitOpen(retry_after_s=max(1.0, wait_s))
         self._is_tried = True
-
-    @contextmanager
-    def watching(self, is_failure: Callable[[CitewellError], bool]) -> Iterator[None]:
-        """The call itself, after `enter`. One whose caller went away, or whose request was at fault, tells nothing."""
-        try:
-            yield
-        except CitewellError as exc:
-            if is_failure(exc):
-                self._fail()
-            raise
-        else:
-            self._succeed()
-        finally:
-            self._is_tried = False
+        return True
 
     def _succeed(self) -> None:
         self._failed.clear()
@@ -90,12 +95,12 @@ class Circuit:
             metrics.CIRCUIT_OPEN.labels(self._model).set(0)
             log.info("circuit.closed", model=self._model)
 
-    def _fail(self) -> None:
+    def _fail(self, is_trial: bool) -> None:
         now = self._clock()
         self._failed.append(now)
-        if not self._most or (self._open_until is not None and not self._is_tried):
-            return  # a call that began before the circuit opened says nothing new
-        if self._is_tried or (len(self._failed) == self._most and now - self._failed[0] <= self._window_s):
+        if not self._most:
+            return
+        if is_trial or (len(self._failed) == self._most and now - self._failed[0] <= self._window_s):
             self._open_until = now + self._pause_s
             metrics.CIRCUIT_OPEN.labels(self._model).set(1)
             log.warning("circuit.opened", model=self._model, seconds=self._pause_s)

@@ -17,7 +17,7 @@ from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import orjson
-from openai import APIError, APIResponseValidationError, AsyncOpenAI, AsyncStream
+from openai import APIConnectionError, APIError, APIResponseValidationError, AsyncOpenAI, AsyncStream
 from openai.resources.chat import AsyncCompletions
 
 from citewell.joining import JoiningQueue
@@ -81,24 +81,29 @@ async def deltas_of(response: httpx2.Response) -> AsyncGenerator[Delta, None]:
 
     Raises:
         openai.APIError: The server says in the stream that something went wrong.
+        openai.APIConnectionError: It ends in the middle of an answer, or without any.
         openai.APIResponseValidationError: What it sends is not JSON.
         httpx2.RequestError: The connection was lost, or silent for too long.
     """
-    rest = b""
+    rest, has_begun, is_whole = b"", False, False
     try:
         async with contextlib.aclosing(response.aiter_bytes()) as chunks:
             async for chunk in chunks:
                 *events, rest = _EVENT_END.split(rest + chunk)
                 for event in events:
                     data = b"\n".join(line[5:] for line in event.splitlines() if line.startswith(b"data:")).strip()
-                    if data.startswith(b"[DONE]"):
+                    if data.startswith(b"[DONE]") and has_begun:
                         with contextlib.suppress(TimeoutError):
                             async with asyncio.timeout(_REST_S):
                                 async for _ in chunks:
                                     pass
                         return
-                    if data:  # else a comment, which keeps the connection alive
-                        yield _delta(data, response)
+                    if data and not data.startswith(b"[DONE]"):  # else a comment, which keeps the connection alive
+                        delta, has_begun = _delta(data, response), True
+                        is_whole = is_whole or any(choice.get("finish_reason") for choice in delta.get("choices") or ())
+                        yield delta
+        if not is_whole:  # a server or a proxy ended in good order, or what came is no stream at all
+            raise APIConnectionError(message="The stream ended before the answer did.", request=response.request)
     finally:
         await response.aclose()  # whoever leaves ends the model's work at once, and pays for no more of it
 

@@ -16,7 +16,7 @@ import os
 import threading
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -80,7 +80,7 @@ class MiniLM(Embedder):
         job = _Job(_token_ids(texts), tokens)
         futures = self._submit(job)
         try:
-            for future in as_completed(futures):
+            for future in futures:  # `as_completed` never wakes for futures that `close` cancels
                 job.take(future.result(), progress)
         finally:
             _cancel(futures)

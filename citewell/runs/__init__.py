@@ -68,7 +68,8 @@ class Runs:
             writing = asyncio.create_task(write(self._journal, run, ttl_s=self._keep_s + self._longest_s))
             self._writing.add(writing)
             writing.add_done_callback(self._writing.discard)
-            writing.add_done_callback(lambda _: self._kept.pop(run.run_id, None))
+            # what could not be written down can be read here as long as the run goes on
+            writing.add_done_callback(lambda _: run.task.add_done_callback(lambda _: self._kept.pop(run.run_id, None)))
 
     @asynccontextmanager
     async def following(self, run: Run, after: int = 0) -> AsyncIterator[AsyncGenerator[str | Result, None]]:
@@ -141,10 +142,13 @@ class Runs:
         while True:
             for payload in payloads:
                 entry = orjson.loads(payload)
+                if "n" not in entry:  # the head, written twice
+                    continue
                 number = entry["n"]
                 for piece in entry["said"]:
                     number += 1
-                    if number > after:
+                    if number > after:  # an entry stands twice where Redis's reply to it was lost
+                        after = number
                         yield piece
                 if "fault" in entry:
                     raise revive(entry["fault"])

@@ -57,6 +57,8 @@ class Transcript:
     """Copies of fields the class of the message does not declare."""
     by_identity: dict[int, int] = field(default_factory=dict)
     by_digest: dict[bytes, int] = field(default_factory=dict)
+    digests: list[bytes] = field(default_factory=list)
+    """Of the stored messages: the last one is shown to the server, which may have lost what it had acknowledged."""
     counted: int = 0
     """Messages the cache has accounted for."""
 
@@ -72,9 +74,11 @@ class Transcript:
             self.messages.append(message)
             self.fields.append(fields)
             self.extras.append(extra)
+            self.digests.append(digest)
         else:
             self.by_identity.pop(id(self.messages[position]), None)
             self.messages[position], self.fields[position], self.extras[position] = message, fields, extra
+            self.digests[position] = digest
         self.by_identity[id(message)] = position
         self.by_digest[digest] = position
 
@@ -105,6 +109,7 @@ class Transcript:
         kept = Transcript(self.generation, self.messages[:count], self.fields[:count], self.extras[:count])
         kept.by_identity = {id(message): at for at, message in enumerate(kept.messages)}
         kept.by_digest = {digest: at for digest, at in self.by_digest.items() if at < count}
+        kept.digests = self.digests[:count]
         return kept
 
 

@@ -72,6 +72,9 @@ class RedisPlace:
 
     async def record(self, thread_id: str, owner: str, title: str) -> None:
         updated, ttl_ms = await self._run("record", thread_id, self._saver.ttl_ms, owner, title, fresh_generation())
+        await self._enter(owner, thread_id, updated, ttl_ms)
+
+    async def _enter(self, owner: str, thread_id: str, updated: bytes | int, ttl_ms: int) -> None:
         await self._connection.run("enter", self._owner_key(owner), _text(thread_id), updated, ttl_ms)
 
     async def rename(self, thread_id: str, title: str) -> bool:
@@ -119,7 +122,12 @@ class RedisPlace:
                 yield info
 
     async def touch(self, thread_id: str, ttl_s: int | None) -> None:
-        await self._run("touch", thread_id, self._saver.ttl_ms, "" if ttl_s is None else ttl_s * 1000)
+        row = await self._run("touch", thread_id, self._saver.ttl_ms, "" if ttl_s is None else ttl_s * 1000)
+        if row is None:
+            return
+        owner, updated, ttl_ms = row
+        if owner:  # the list lives as long as any thread in it
+            await self._enter(owner.decode(), thread_id, updated, ttl_ms)
 
     async def delete(self, thread_id: str) -> bool:
         was, owner = await self._run("delete", thread_id)

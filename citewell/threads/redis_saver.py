@@ -259,7 +259,7 @@ class RedisSaver(BlockingSaver):
                 for (head, value), encoded in zip(writes.rows, writes.encoded, strict=True)
             ]
             reply = await self.connection.run(
-                "put", key, self.ttl_ms, ticket, out.transcript.generation if out.refers else b"", fresh_generation(), *checkpoint,
+                "put", key, self.ttl_ms, ticket, out.transcript.generation if out.refers else b"", *anchor(out.transcript), fresh_generation(), *checkpoint,
                 *_rows([(name,) for name in required]), *_rows(out.messages), *_rows(values), *_rows(rows),
             )  # fmt: skip
             if reply[0] == b"ok":
@@ -358,15 +358,15 @@ class RedisSaver(BlockingSaver):
         key = self.key(thread_id)
         transcript = (self._transcripts.get(key) or Transcript()).trusted()
         reply = await self.connection.run(
-            script, key, self.ttl_ms if is_use else "", *args, transcript.generation, len(transcript.messages), *more
+            script, key, self.ttl_ms if is_use else "", *args, transcript.generation, *anchor(transcript), *more
         )
         if reply is None:
             return []
         if not reply:
             raise TornThread
         generation, checkpoints, (positions, payloads) = reply
-        if transcript.generation != generation:
-            transcript = Transcript(generation)
+        if transcript.generation != generation or any(position < len(transcript.messages) for position in positions):
+            transcript = Transcript(generation)  # another incarnation, or the server lost what this process has seen
         incoming = Incoming(transcript, self.serde)
         try:
             incoming.receive(generation, positions, payloads)
@@ -413,6 +413,11 @@ class RedisSaver(BlockingSaver):
     def forget(self, thread_id: str) -> None:
         """Drop what this process has decoded of a thread."""
         self._transcripts.drop(self.key(thread_id))
+
+
+def anchor(transcript: Transcript) -> tuple[int, bytes]:
+    """How many messages are known, and the digest of the last: a server that lost some of them has another there."""
+    return len(transcript.messages), transcript.digests[-1] if transcript.digests else b""
 
 
 def fresh_generation() -> bytes:

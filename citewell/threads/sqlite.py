@@ -309,7 +309,7 @@ class SqlitePlace:
         if holder is not None and (policy == "reject" or (policy == "queue" and (place or 0) > now + 0.6 * lease_s)):
             return False
         if is_over:
-            await self.delete(thread_id)
+            await self._drop_expired(thread_id)
         async with self._connection.writing() as db:
             await db.execute("DELETE FROM queue WHERE thread_id = ? AND expires < ?", (thread_id, now))
             ((busy, first),) = await db.execute_fetchall(
@@ -460,9 +460,18 @@ class SqlitePlace:
     async def sweep(self) -> int:
         """Drop threads that were not used for their time to live. Returns how many."""
         rows = await self._connection.rows("SELECT thread_id FROM threads WHERE expires <= ?", time.time())
-        for (thread_id,) in rows:
-            await self.delete(thread_id)
-        return len(rows)
+        return sum([await self._drop_expired(thread_id) for (thread_id,) in rows])
+
+    async def _drop_expired(self, thread_id: str) -> bool:
+        """Delete a thread whose time is over, unless somebody has begun with it anew since that was seen."""
+        async with self._connection.writing() as db:
+            gone = await db.execute(
+                "DELETE FROM threads WHERE thread_id = ? AND expires <= ?", (thread_id, time.time())
+            )
+            if gone.rowcount:
+                for table in ("checkpoints", "writes", "runs", "queue"):
+                    await db.execute(f"DELETE FROM {table} WHERE thread_id = ?", (thread_id,))
+        return gone.rowcount > 0
 
     async def prune(self, thread_id: str) -> None:
         await self._saver.aprune([thread_id])

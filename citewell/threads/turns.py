@@ -61,6 +61,9 @@ class Turn:
     stopped: bool = False
     """Whether somebody asked the run to stop. It holds its thread for a few seconds more, to write down what it has."""
 
+    is_cut_off: bool = False
+    """Whether the store could not be reached for as long as the lease lasted, so that nobody knows who holds the thread."""
+
     @property
     def config(self) -> dict[str, str]:
         """To be merged into `config["configurable"]` of the run."""
@@ -174,6 +177,7 @@ class Turns:
                     standing = await self._leases.renew(turn.thread_id, turn.ticket, self._lease_s)
             except (CheckpointError, TimeoutError):
                 if time.monotonic() >= held_until:
+                    turn.is_cut_off = True
                     turn.lost.set()
                 continue
             if standing == "held":

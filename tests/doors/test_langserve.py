@@ -89,6 +89,13 @@ def test_options_are_honoured_per_call(rag: RemoteRunnable) -> None:
     assert {citation["source"] for citation in only_ferry["citations"]} <= {"library/ferry.txt"}
 
 
+def test_an_option_that_is_null_is_left_at_its_default(rag: RemoteRunnable) -> None:
+    given = dict.fromkeys(
+        ("thread_id", "chat_model", "temperature", "max_tokens", "top_k", "filter", "thread_policy", "trace")
+    )
+    assert rag.invoke(TOWER, {"configurable": given})["thread_id"]
+
+
 def test_schemas_name_what_goes_in_and_what_comes_out(live: Live) -> None:
     schema = {name: httpx.get(f"{live.url}/rag/{name}_schema").json() for name in ("input", "output", "config")}
     assert schema["input"]["required"] == ["question"]

@@ -13,6 +13,10 @@ import httpx
 import pytest
 import websockets
 
+from citewell.runs import Result, Run, Runs
+from citewell.settings import Settings
+from citewell.threads import open_threads
+from citewell.threads.journal import new_run_id
 from tests.models.paced_server import Paced
 from tests.redis_servers import server
 from tests.service import Live, problem, running
@@ -33,6 +37,87 @@ def workers(indexed: Path, paced: Paced, tmp_path_factory: pytest.TempPathFactor
 
 def over_a_copy(indexed: Path, tmp_path_factory: pytest.TempPathFactory, **settings: str) -> Any:
     return running(Path(shutil.copytree(indexed, tmp_path_factory.mktemp("worker") / "data")), **settings)
+
+
+class Flaky:
+    """A way to Redis that loses a reply when told to."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self.loses_next = False
+        self.port = 0
+
+    async def open(self) -> asyncio.Server:
+        server = await asyncio.start_server(self._carry, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        return server
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_redis, to_redis = await asyncio.open_connection("127.0.0.1", self._port)
+
+        async def there() -> None:
+            while data := await reader.read(65536):
+                to_redis.write(data)
+            to_redis.close()
+
+        carrying = asyncio.create_task(there())
+        while data := await from_redis.read(65536):
+            if self.loses_next:
+                self.loses_next = False
+                break
+            writer.write(data)
+        writer.close()
+        await carrying
+
+
+@pytest.mark.parametrize("lost_at", [0, 2])
+async def test_what_redis_has_twice_because_its_reply_was_lost_is_heard_once(tmp_path: Path, lost_at: int) -> None:
+    with server() as redis:
+        flaky = Flaky(redis.port)
+        async with (
+            await flaky.open(),
+            open_threads(Settings(redis_url=f"redis://127.0.0.1:{flaky.port}", data_dir=tmp_path)) as ours,
+            open_threads(Settings(redis_url=redis.url, data_dir=tmp_path)) as others,
+        ):
+            here, there = (Runs(threads, keep_s=60, longest_s=60) for threads in (ours, others))
+            run = Run(new_run_id("t"), "t", "ada", is_kept=True)
+
+            async def work() -> Result:
+                for n in range(5):
+                    flaky.loses_next = flaky.loses_next or n == lost_at
+                    run.say(f"w{n} ")
+                    await asyncio.sleep(0.3)
+                return Result(answer="".join(run.said), citations=[], thread_id="t", usage={}, metadata={})
+
+            here.start(run, work())
+            await run.task
+            await here.drain(5)
+            heard = [event async for event in await there.resume("ada", run.run_id, 0) if isinstance(event, str)]
+    assert heard == ["w0 ", "w1 ", "w2 ", "w3 ", "w4 "]
+
+
+async def test_a_run_whose_journal_is_gone_can_be_resumed_where_it_runs(tmp_path: Path) -> None:
+    with server() as redis:
+        async with open_threads(Settings(redis_url=redis.url, data_dir=tmp_path)) as threads:
+            runs, run, end = (
+                Runs(threads, keep_s=60, longest_s=60),
+                Run(new_run_id("t"), "t", "ada", is_kept=True),
+                asyncio.Event(),
+            )
+
+            async def work() -> Result:
+                run.say("word ")
+                await end.wait()
+                return Result(answer="word ", citations=[], thread_id="t", usage={}, metadata={})
+
+            runs.start(run, work())
+            await asyncio.sleep(0.6)
+            redis.client.flushall()
+            run.say("more ")
+            await asyncio.sleep(0.6)
+            events = await runs.resume("ada", run.run_id, 0)
+            end.set()
+            assert [event async for event in events if isinstance(event, str)] == ["word ", "more "]
 
 
 Event = tuple[str, str, dict[str, Any]]

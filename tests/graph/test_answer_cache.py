@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from citewell.cache import AnswerCache, Kept, open_cache, stores
 from citewell.cache.stores import ProcessStore, RedisStore, Store, StoreLost
-from citewell.errors import CitewellError
+from citewell.errors import CitewellError, ModelUnavailable
 from citewell.service import Result, Service
 from citewell.settings import Settings
 from citewell.threads.connection import connect
@@ -140,6 +140,9 @@ async def test_a_written_answer_costs_nothing_the_second_time_and_only_whole_one
         told.finish_reason = "length"
         for _ in range(2):
             assert (await ask(service, TOWER)).metadata["truncated"]
+        told.finish_reason = ""  # the stream ends in good order, but nobody says that the answer does
+        with pytest.raises(ModelUnavailable):
+            await ask(service, TOWER)
         told.finish_reason, told.always["told"] = "stop", 503
         for _ in range(2):
             assert (await ask(service, TOWER)).metadata["calls"]["answer"]["answered"] == "openai:other"

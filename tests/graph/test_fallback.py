@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from citewell.models.circuit import Circuit, Circuits
 from citewell.service import Result
 from citewell.settings import Settings
 from citewell.wiring import open_service
-from graph.calls import Calls
+from graph.calls import Calls, finish_reason
 from graph.parts import Parts
 from graph.state import RunContext
 from tests.models.told_server import ANSWER, USED, ToldServer, told_server
@@ -130,6 +130,35 @@ async def test_what_a_second_try_would_not_mend_goes_to_the_other_model_at_once(
     assert (call["answered"], call["attempts"]) == (OTHER, 2)
 
 
+@pytest.mark.parametrize(("deed", "code"), [("page", "model_unavailable"), ("hollow", "model_error")])
+async def test_what_is_no_answer_is_a_failure_and_the_other_model_answers(
+    opened: Open, told: ToldServer, deed: Any, code: str
+) -> None:
+    told.always["dear"] = deed
+    async with opened(fallback_models=(OTHER,), model_retries=0) as asker:
+        text, call = await asker.ask()
+    assert (text, call["answered"], call["failures"]) == (ANSWER, OTHER, [{"model": DEAR, "code": code}])
+
+
+async def test_a_hollow_answer_is_paid_for(opened: Open, told: ToldServer) -> None:
+    told.always["dear"] = "hollow"
+    async with opened(model_retries=0, budget_usd_per_day=1.0) as asker:
+        with pytest.raises(ModelError, match="empty answer"):
+            await asker.ask()
+        assert await asker.spent_usd() == pytest.approx(spent_usd(DEAR))
+
+
+@pytest.mark.parametrize(
+    ("response", "reason"),
+    [
+        ({"finish_reason": "STOP"}, "stop"), ({"stop_reason": "max_tokens"}, "max_tokens"),
+        ({"done_reason": "length", "done": True}, "length"), ({"finish_reason": None}, ""),
+    ],
+)  # fmt: skip
+def test_the_reason_is_read_wherever_a_provider_gives_it(response: dict[str, Any], reason: str) -> None:
+    assert finish_reason(response) == reason
+
+
 async def test_a_host_that_is_not_there_is_replaced_and_costs_nothing(opened: Open) -> None:
     async with opened(openai_base_url="http://127.0.0.1:9/v1", model_retries=0, budget_usd_per_day=1.0) as asker:
         with pytest.raises(ModelUnavailable):
@@ -176,13 +205,13 @@ def test_a_circuit_counts_failures_in_a_row_within_its_window() -> None:
     def call(fails: bool, *, at: float) -> None:
         nonlocal now
         now = at
-        circuit.enter()
         try:
             with circuit.watching(lambda error: isinstance(error, ModelError)):
                 if fails:
                     raise ModelUnavailable()
-        except CitewellError:
-            pass
+        except ModelUnavailable as exc:
+            if isinstance(exc, CircuitOpen):
+                raise
 
     for at, fails in enumerate((True, True, False, True, True)):
         call(fails, at=at)
@@ -197,10 +226,37 @@ def test_a_circuit_counts_failures_in_a_row_within_its_window() -> None:
     call(True, at=27)  # the trial fails
     assert circuit.state == "open"
     now = 32
-    circuit.enter()
     with pytest.raises(asyncio.CancelledError), circuit.watching(lambda _: True):
         raise asyncio.CancelledError  # one whose caller left tells nothing, and lets the next one try
     call(False, at=32)
+    assert circuit.state == "closed"
+
+
+@pytest.mark.parametrize("succeeds", [True, False])
+def test_a_call_from_before_the_circuit_opened_says_nothing_and_lets_no_second_one_try(succeeds: bool) -> None:
+    now = 0.0
+    circuit = Circuit(DEAR, failures=1, window_s=10, pause_s=5, clock=lambda: now)
+
+    def begin() -> ExitStack:
+        call = ExitStack()
+        call.enter_context(circuit.watching(lambda error: isinstance(error, ModelError)))
+        return call
+
+    def end(call: ExitStack, *, well: bool) -> None:
+        with suppress(ModelUnavailable), call:
+            if not well:
+                raise ModelUnavailable
+
+    old, failing = begin(), begin()
+    end(failing, well=False)
+    assert circuit.state == "open"
+    now = 6
+    trial = begin()
+    end(old, well=succeeds)
+    assert circuit.state == "half_open"
+    with pytest.raises(CircuitOpen):
+        begin()
+    end(trial, well=True)
     assert circuit.state == "closed"
 
 

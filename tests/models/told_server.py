@@ -13,7 +13,7 @@ from typing import Any
 
 Deed = int | str
 """A status to refuse with; `silent`: takes the request and says nothing; `cut`: breaks off after the first word;
-`answer`."""
+`hollow`: is done without a word; `page`: shows a page for people; `answer`."""
 ANSWER = "The tower is 42 metres high [1]."
 USED = (100, 10)
 """Tokens read and written, as it says with each answer."""
@@ -66,11 +66,13 @@ class ToldServer:
             elif deed == "silent":
                 await reader.read()
                 self.left += 1
+            elif deed == "page":
+                _whole(writer, "<html>Sign in</html>")
             elif is_moderation:
                 self._judge(writer, body)
             else:
                 await asyncio.sleep(self.pause_s)
-                self._say(writer, body, is_cut=deed == "cut")
+                self._say(writer, body, "" if deed == "hollow" else self.answer, is_cut=deed == "cut")
                 if deed == "cut":  # a word that is overtaken by the end of its connection was never said
                     await writer.drain()
                     await asyncio.sleep(0.1)
@@ -97,10 +99,10 @@ class ToldServer:
         whole = {"id": "modr-1", "model": body["model"], "results": [result]}
         _whole(writer, whole if self.verdict is None else self.verdict)
 
-    def _say(self, writer: asyncio.StreamWriter, body: dict[str, Any], *, is_cut: bool) -> None:
+    def _say(self, writer: asyncio.StreamWriter, body: dict[str, Any], answer: str, *, is_cut: bool) -> None:
         usage = dict(zip(("prompt_tokens", "completion_tokens"), USED, strict=True)) | {"total_tokens": sum(USED)}
         if not body.get("stream"):
-            message = {"role": "assistant", "content": self.answer}
+            message = {"role": "assistant", "content": answer}
             choice = {"index": 0, "message": message, "finish_reason": self.finish_reason}
             whole = {"id": "x", "object": "chat.completion", "created": 0, "model": body["model"], "usage": usage}
             _whole(writer, whole | {"choices": [choice]})
@@ -108,8 +110,8 @@ class ToldServer:
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n")
         writer.write(b"connection: close\r\n\r\n")
         chunk = {"id": "x", "object": "chat.completion.chunk", "created": 0, "model": body["model"]}
-        words = [f"{word} " for word in self.answer.split()]
-        for word in [words[0]] if is_cut else [*words[:-1], words[-1].strip()]:
+        words = [f"{word} " for word in answer.split()]
+        for word in words[:1] if is_cut else [*words[:-1], *(word.strip() for word in words[-1:])]:
             delta = {"role": "assistant", "content": word}
             _event(writer, chunk | {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
         if not is_cut:  # else the last chunk never comes

@@ -49,6 +49,33 @@ async def test_a_server_that_comes_back_goes_on_without_a_restart(own_redis: Ser
         assert contents((await app.aget_state(config("t"))).values) == spoken(2)
 
 
+async def test_what_a_failover_lost_is_not_shown_by_the_process_that_wrote_it(redis_url: str) -> None:
+    async with RedisSaver.from_conn_string(redis_url) as ours, RedisSaver.from_conn_string(redis_url) as others:
+        here, there = talk().compile(checkpointer=ours), talk().compile(checkpointer=others)
+        await here.ainvoke(ask("0"), config("t"), durability="sync")
+        with redis.Redis.from_url(redis_url) as server:
+            replica = server.dump(ours.key("t"))
+            await here.ainvoke(ask("lost"), config("t"), durability="sync")
+            server.restore(ours.key("t"), 0, replica, replace=True)
+        await there.ainvoke(ask("1"), config("t"), durability="sync")
+        assert contents((await here.aget_state(config("t"))).values) == spoken(2)
+        await here.ainvoke(ask("2"), config("t"), durability="sync")
+        for app in (here, there):
+            assert contents((await app.aget_state(config("t"))).values) == spoken(3)
+
+
+async def test_a_failover_in_mid_run_loses_nothing_of_the_run(redis_url: str) -> None:
+    async with RedisSaver.from_conn_string(redis_url) as saver, RedisSaver.from_conn_string(redis_url) as other:
+        with redis.Redis.from_url(redis_url) as server:
+            app = talk().compile(checkpointer=saver)
+            await app.ainvoke(ask("0"), config("t"), durability="sync")
+            replica = server.dump(saver.key("t"))
+            async for step in app.astream(ask("1"), config("t"), durability="sync"):
+                if "hear" in step:
+                    server.restore(saver.key("t"), 0, replica, replace=True)
+        assert contents((await talk().compile(checkpointer=other).aget_state(config("t"))).values) == spoken(2)
+
+
 async def test_a_restart_in_mid_conversation_is_waited_for(own_redis: Server) -> None:
     async with RedisSaver.from_conn_string(own_redis.url, patience_s=20) as saver:
         app = talk(0.02).compile(checkpointer=saver)

@@ -14,6 +14,7 @@ from blockbuster import blockbuster_ctx
 from citewell.errors import ThreadNotFound
 from citewell.settings import Settings
 from citewell.threads import RedisSaver, Threads, open_threads
+from citewell.threads.sqlite import SqlitePlace
 from tests.threads.maintenance import maintain
 from tests.threads.talk import ask, config, contents, talk
 
@@ -26,6 +27,48 @@ async def converse(threads: Threads, thread: str, count: int = 1, owner: str = "
         async with threads.turn(thread) as held:
             await app.ainvoke(ask(str(number)), {"configurable": held.config}, durability="sync")
             await threads.record(thread, owner, f"  question\n{number} ")
+
+
+async def test_threads_that_stay_for_good_stay_in_the_list(redis_url: str, tmp_path: Path) -> None:
+    settings = Settings(redis_url=redis_url, thread_ttl_s=0, data_dir=tmp_path)
+    async with open_threads(settings) as threads, threads.turn("t") as held:
+        await threads.record("t", "me", "title")  # as the service does, before anything is saved
+        await talk().compile(checkpointer=threads.checkpointer).ainvoke(ask("a"), {"configurable": held.config})
+    with redis.Redis.from_url(redis_url) as server:
+        assert {server.pttl(key) for key in (b"citewell:thread:t", b"citewell:owner:me")} == {-1}
+
+
+async def test_a_thread_that_is_only_read_stays_in_the_list(kept_in: dict[str, Any]) -> None:
+    async with open_threads(Settings(**kept_in | {"thread_ttl_s": 2})) as threads:
+        await converse(threads, "t")
+        for _ in range(4):
+            await asyncio.sleep(0.8)
+            await threads.touch("t")
+        assert [info.thread_id for info in await threads.list("me")] == ["t"]
+
+
+async def test_a_thread_that_is_begun_anew_while_others_are_swept_stays(tmp_path: Path) -> None:
+    async with open_threads(Settings(thread_ttl_s=1, data_dir=tmp_path)) as threads:
+        await converse(threads, "t")
+        await asyncio.sleep(1.1)
+        assert isinstance(threads._place, SqlitePlace)
+        sweep, threads._place._connection.rows = threads._place.sweep, begin_anew_after(threads)  # type: ignore[method-assign]
+        assert await sweep() == 0
+        assert await threads.info("t") is not None
+
+
+def begin_anew_after(threads: Threads) -> Any:
+    """The connection's `rows`, after which the thread is in use once more."""
+    assert isinstance(threads._place, SqlitePlace)
+    rows = threads._place._connection.rows
+
+    async def read(*query: Any) -> Any:
+        found = list(await rows(*query))
+        threads._place._connection.rows = rows  # type: ignore[attr-defined]
+        await threads.record("t", "me", "again")
+        return found
+
+    return read
 
 
 async def test_history_comes_in_pages_from_the_end(threads: Threads) -> None:

@@ -119,8 +119,10 @@ local function checkpoint(node, from, needed)
   return {id, ns, record, refs, values, log}
 end
 
--- The client's messages [0, count) are of this generation, or none of them is any good.
-local function known(gen, count)
-  if redis.call('HGET', key, 'g') == gen then return tonumber(count) end
-  return 0
+-- The client's messages [0, count) are of this generation and the last is still in its place, or none of them is any
+-- good: after a failover or a restart the thread may be without what was written last, or hold something else there.
+local function known(gen, count, last)
+  if redis.call('HGET', key, 'g') ~= gen then return 0 end
+  if count ~= '0' and redis.call('HGET', key, 'd' .. last) ~= string.format('%d', tonumber(count) - 1) then return 0 end
+  return tonumber(count)
 end

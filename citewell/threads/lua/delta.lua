@@ -2,8 +2,8 @@
 -- Returns {generation, ancestors, messages}: the ancestors of the checkpoint, nearest first, back to the one where
 -- the last of the channels has a value.
 local ttl, id, ns = unpack(ARGV, 1, 3)
-local from, needed, found, open, left = known(ARGV[4], ARGV[5]), {}, {}, {}, 0
-for i = 6, #ARGV do
+local from, needed, found, open, left = known(ARGV[4], ARGV[5], ARGV[6]), {}, {}, {}, 0
+for i = 7, #ARGV do
   open[ARGV[i]] = true
   left = left + 1
 end

@@ -9,7 +9,7 @@ else
   while node and node ~= '' and before ~= '' and not less(node, before) do node = previous(node) end
 end
 if not node then return false end
-local from, needed, found = known(ARGV[6], ARGV[7]), {}, {}
+local from, needed, found = known(ARGV[6], ARGV[7], ARGV[8]), {}, {}
 while node ~= '' and #found < tonumber(limit) do
   if one == '0' or string.match(node, '%z(.*)$') == ns then
     found[#found + 1] = checkpoint(node, from, needed) or {}

@@ -1,8 +1,8 @@
--- ARGV: ttl, ticket, generation the positions come from, fresh generation, id, ns, record without "previous",
+-- ARGV: ttl, ticket, generation the positions come from, how many and the last's digest, fresh generation, id, ns, record without "previous",
 --       #required, fields...; #messages, (digest, message)...; #blobs, (field, value)...; #writes, (node, head, value)...
 -- An empty id stores writes only. Returns {status, generation, positions of the messages}.
-local ttl, ticket, based, fresh, id, ns, record = unpack(ARGV, 1, 7)
-local at = 8
+local ttl, ticket, based, count, last, fresh, id, ns, record = unpack(ARGV, 1, 9)
+local at = 10
 local function take(width)
   local count, rows = tonumber(ARGV[at]), {}
   at = at + 1
@@ -20,7 +20,7 @@ if ticket ~= '' then
   if holder ~= ticket then return {'stale'} end
 end
 -- What this write builds on may have expired or been pruned since it was read: then the client sends everything.
-if based ~= '' and redis.call('HGET', key, 'g') ~= based then return {'again'} end
+if based ~= '' and (redis.call('HGET', key, 'g') ~= based or known(based, count, last) ~= tonumber(count)) then return {'again'} end
 for _, row in ipairs(required) do
   if redis.call('HEXISTS', key, row[1]) == 0 then return {'again'} end
 end

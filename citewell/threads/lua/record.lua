@@ -5,4 +5,5 @@ redis.call('HSET', key, 'o', ARGV[2], 'u', t)
 redis.call('HSETNX', key, 'a', t)
 if (redis.call('HGET', key, 'i') or '') == '' then redis.call('HSET', key, 'i', ARGV[3]) end
 keep(ARGV[1])
-return {t, redis.call('PTTL', key)}
+local own = tonumber(redis.call('HGET', key, 't') or ARGV[1]) -- 0: for good, though nothing is saved yet
+return {t, own > 0 and redis.call('PTTL', key) or -1}
