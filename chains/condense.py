@@ -7,13 +7,9 @@ from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from math import log
-from typing import cast
 
-from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage, HumanMessage
-from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
-from langchain_core.runnables import Runnable
 from typing_extensions import TypedDict
 
 
@@ -31,11 +27,6 @@ PROMPT = ChatPromptTemplate.from_messages([
     MessagesPlaceholder("history"),
     ("human", "{question}"),
 ])  # fmt: skip
-
-
-def condense_chain(model: BaseChatModel) -> Runnable[CondenseInput, str]:
-    """prompt | model | text."""
-    return cast("Runnable[CondenseInput, str]", PROMPT | model | StrOutputParser())
 
 
 # --- without a chat model -----------------------------------------------------------------------

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import re
 
-from langchain_core.language_models import BaseChatModel
-from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
-from langchain_core.runnables import Runnable
 from typing_extensions import TypedDict
 
 
@@ -32,16 +29,11 @@ _MARK = re.compile(r"^\s*(?:[-*\u2022]|\d+[.)])\s+")
 """What models put before the items of a list, asked or not."""
 
 
-def expand_chain(model: BaseChatModel) -> Runnable[ExpandInput, str]:
-    """prompt | model | text, one wording a line."""
-    return PROMPT | model | StrOutputParser()  # type: ignore[return-value]  # the prompt takes any mapping
-
-
 def wordings(written: str, question: str, *, most: int, longest: int) -> list[str]:
     """The wordings in what a model wrote, without list marks, repetitions and the question itself.
 
     Args:
-        written: By `expand_chain`.
+        written: By a model that was given `PROMPT`.
         question: What was to be reworded.
         most: How many to return at most.
         longest: Characters of the longest that is kept; whatever is longer is no wording of a question.

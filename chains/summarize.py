@@ -2,12 +2,9 @@
 
 from collections.abc import Sequence
 
-from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.messages.utils import count_tokens_approximately, get_buffer_string
-from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
-from langchain_core.runnables import Runnable
 from typing_extensions import TypedDict
 
 SUMMARY_CHARS = 2000
@@ -32,11 +29,6 @@ PROMPT = ChatPromptTemplate.from_messages([
 ])  # fmt: skip
 
 
-def summarize_chain(model: BaseChatModel) -> Runnable[SummaryInput, str]:
-    """prompt | model | text."""
-    return PROMPT | model | StrOutputParser()  # type: ignore[return-value]  # the prompt takes any mapping
-
-
 def summary_input(summary: str, messages: Sequence[BaseMessage]) -> SummaryInput:
     return {"summary": summary or "(none)", "conversation": get_buffer_string(messages)}
 
@@ -56,9 +48,11 @@ def summarize_rule(summary: str, messages: Sequence[BaseMessage], *, limit: int 
             lines.append(f"Asked: {text[:200]}")
         elif isinstance(message, AIMessage) and text:
             lines.append(f"Answered: {text.split('. ', 1)[0][:300]}")
-    while len(lines) > 1 and sum(len(line) + 1 for line in lines) > limit:
-        lines.pop(0)
-    return "\n".join(lines)
+    size, first = sum(len(line) + 1 for line in lines), 0
+    while first < len(lines) - 1 and size > limit:
+        size -= len(lines[first]) + 1
+        first += 1
+    return "\n".join(lines[first:])
 
 
 def to_fold(messages: Sequence[BaseMessage], *, most: int, tokens: int) -> int:

@@ -1,6 +1,7 @@
 """What a question must be before anything is done with it. Every door checks, and the graph checks again."""
 
 import re
+from collections.abc import Iterable
 
 from citewell.errors import InvalidRequest, MessageTooLong
 
@@ -41,9 +42,23 @@ def check_thread_id(thread_id: object) -> str | None:
     return thread_id
 
 
+def check_history(texts: Iterable[str]) -> None:
+    """Check what was said before, which other programs may have written.
+
+    Raises:
+        InvalidRequest: One of them is not Unicode text.
+    """
+    for text in texts:
+        _check_unicode(text, "conversation")
+
+
 def _check_text(text: str, what: str) -> None:
     if found := _CONTROL.search(text):
         raise InvalidRequest(f"The {what} holds a control character (U+{ord(found[0]):04X}).")
+    _check_unicode(text, what)
+
+
+def _check_unicode(text: str, what: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -24,7 +24,7 @@ from citewell.identity import bind, given_id
 from citewell.limits import Limits
 from citewell.models.chat import not_offered
 from citewell.models.circuit import Circuits
-from citewell.questions import check_question, check_thread_id
+from citewell.questions import check_history, check_question, check_thread_id
 from citewell.retrieval import filters
 from citewell.retrieval.index import Index
 from citewell.runs import Result, Run, Runs
@@ -119,6 +119,7 @@ class Service:
         context = context or RunContext()
         text = check_question(question, limit=self.settings.max_question_chars)
         given = check_thread_id(thread_id)
+        check_history(message.text for message in history or ())
         if policy not in (None, "queue", "reject", "replace"):
             raise InvalidRequest("The thread policy must be queue, reject or replace.")
         if context.chat_model is not None and context.chat_model not in self.settings.offered_models:

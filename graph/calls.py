@@ -16,7 +16,8 @@ from langchain_core.callbacks import get_usage_metadata_callback
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata, add_usage
-from langchain_core.runnables import Runnable
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.prompts import ChatPromptTemplate
 
 from citewell.errors import CircuitOpen, CitewellError, ModelError, ModelRefused, ModelTimeout
 from citewell.limits import WARN_AT, Reservation
@@ -26,7 +27,6 @@ from citewell.telemetry import metrics, tracing
 from graph.parts import Parts
 from graph.state import RunContext
 
-Given = TypeVar("Given")
 Piece = TypeVar("Piece")
 
 SIMPLE: Final = "simple_question"
@@ -145,18 +145,19 @@ class Calls:
         return Order(asked, self._settings.fallback_models, cheaper=cheaper)
 
     async def text(
-        self, context: RunContext, order: Order, chain: Callable[[BaseChatModel], Runnable[Given, str]], given: Given
+        self, context: RunContext, order: Order, prompt: ChatPromptTemplate, given: Mapping[str, Any]
     ) -> str:
         """Run prompt | model | text to its end."""
 
         async def once(call: Call) -> AsyncGenerator[str, None]:
             with get_usage_metadata_callback() as used:
-                written = await chain(call.model).ainvoke(given)
+                written = await (prompt | call.model | StrOutputParser()).ainvoke(dict(given))
             for usage in used.usage_metadata.values():
                 call.used(usage)
             yield written
 
-        async with aclosing(self._made(context, order, str(given), once)) as written:
+        asked = prompt.invoke(dict(given)).to_string()  # names the roles too, which cost tokens as well
+        async with aclosing(self._made(context, order, asked, once)) as written:
             return "".join([text async for text in written])
 
     async def stream(

@@ -6,25 +6,25 @@ as it happens goes through `graph.events`.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, cast
 from uuid import uuid4
 
-from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
 from langchain_core.messages.ai import UsageMetadata, add_usage
-from langchain_core.runnables import Runnable
+from langchain_core.prompts import ChatPromptTemplate
 from langgraph.graph import END
 from langgraph.runtime import Runtime
 
-from chains.condense import CondenseInput, condense_chain, condense_rule
-from chains.expand import ExpandInput, expand_chain, wordings
+from chains import condense, expand, summarize
+from chains.condense import CondenseInput, condense_rule
+from chains.expand import ExpandInput, wordings
 from chains.extract import not_in_documents
 from chains.prompts import PROMPT_VERSION, AnswerInput, answer_messages, own_words
 from chains.simple import is_simple
-from chains.summarize import summarize_chain, summarize_rule, summary_input, to_fold
+from chains.summarize import summarize_rule, summary_input, to_fold
 from citewell.citations import verify
 from citewell.documents import ScoredChunk
 from citewell.errors import CitewellError, SourceNotFound
@@ -35,7 +35,7 @@ from citewell.retrieval import Trace, filters
 from citewell.retrieval.neighbours import join
 from citewell.review import review_reasons
 from citewell.telemetry import tracing
-from graph.calls import Calls, Given, Order, finish_reason
+from graph.calls import Calls, Order, finish_reason
 from graph.events import at_end, emit
 from graph.parts import Parts
 from graph.recall import Recall
@@ -93,7 +93,7 @@ class Nodes:
             if is_settled or not self._calls.name(context):
                 return {"standalone": standalone}
             given = CondenseInput(question=asked.text, history=recent)
-            written, call = await self._written(context, condense_chain, given)
+            written, call = await self._written(context, condense.PROMPT, given)
             if written is not None:
                 standalone = written.strip() or asked.text
             return {"standalone": standalone, "condense_call": call}
@@ -104,7 +104,9 @@ class Nodes:
         context = _context(runtime)
         *history, asked = _talk(state)
         question = state.get("standalone") or asked.text
-        if context.trace or self._fold(state):  # who asks why wants it looked for; a summary under way is not there yet
+        if context.trace or state.get(
+            "folded"
+        ):  # who asks why wants it looked for; a summary under way is not there yet
             return {"standalone": question}
         with _stage(runtime, "recall"):
             view = await self._recall.view(context)
@@ -165,7 +167,7 @@ class Nodes:
         most = self._settings.query_variants
         if not most or not self._calls.name(context):
             return {}
-        written, call = await self._written(context, expand_chain, ExpandInput(question=question, count=most))
+        written, call = await self._written(context, expand.PROMPT, ExpandInput(question=question, count=most))
         said = wordings(written or "", question, most=most, longest=self._settings.max_question_chars)
         return {"wordings": said, "expand_call": call}
 
@@ -199,11 +201,11 @@ class Nodes:
             before = state.get("summary", "")
             context = _context(runtime)
             if not self._calls.name(context):
-                return {"summary": summarize_rule(before, old), "summarized": done + fold}
-            summary, call = await self._written(context, summarize_chain, summary_input(before, old))
+                return {"summary": summarize_rule(before, old), "summarized": done + fold, "folded": True}
+            summary, call = await self._written(context, summarize.PROMPT, summary_input(before, old))
             if summary is None:
                 summary = summarize_rule(before, old)
-            return {"summary": summary, "summarized": done + fold, "summarize_call": call}
+            return {"summary": summary, "summarized": done + fold, "folded": True, "summarize_call": call}
 
     async def generate(self, state: State, runtime: Runtime[RunContext]) -> dict[str, Any]:
         """Stream the answer, or say that the documents do not hold one."""
@@ -314,13 +316,13 @@ class Nodes:
         return {"citations": citations, "messages": [reply], "cited": cited, "metadata": metadata}
 
     async def _written(
-        self, context: RunContext, chain: Callable[[BaseChatModel], Runnable[Given, str]], given: Given
+        self, context: RunContext, prompt: ChatPromptTemplate, given: Mapping[str, Any]
     ) -> tuple[str | None, dict[str, Any]]:
         """What a model writes that is no answer, None where it fails and the settings let a rule stand in; and how the call
         went."""
         order = self._calls.order(context)
         try:
-            written = await self._calls.text(context, order, chain, given)
+            written = await self._calls.text(context, order, prompt, given)
         except CitewellError as exc:
             order.do_without(exc)
             written = None

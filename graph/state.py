@@ -50,6 +50,8 @@ class State(TypedDict, total=False):
     """The question, understandable without the conversation."""
     condense_call: Annotated[dict[str, Any], UntrackedValue]
     """How the call that made it so went, where a model was asked: see `graph.calls.Order`."""
+    folded: Annotated[bool, UntrackedValue]
+    """Whether the summary was written anew in this run; `generate` waits for that, so the run cannot end before."""
     summarize_call: Annotated[dict[str, Any], UntrackedValue]
     """How the call for the summary went."""
     wordings: Annotated[list[str], UntrackedValue]

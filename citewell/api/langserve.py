@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from typing import Annotated, Any, Literal, cast
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Path, Request, Response
 from fastapi.responses import JSONResponse
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_core.runnables import ConfigurableFieldSpec, RunnableConfig, RunnableLambda
@@ -37,6 +37,13 @@ _IDENTITY = "__citewell_identity"
 traces."""
 _FOREIGN = ("__", "checkpoint", "langgraph", "run_id", "assistant_id", "graph_id")
 """Configurable keys a LangGraph client adds by itself; they mean nothing here and are let by."""
+
+
+_UNSCREENED = ("chat_model", "llm", "prompt", "parser")
+"""Runs inside the graph whose input or output the guards have not seen."""
+
+ConfigHash = Annotated[str, Path(max_length=4096)]
+"""A configuration, compressed, as it stands in a playground's address. A longer one could unpack to hundreds of megabytes."""
 
 
 class Question(BaseModel):
@@ -222,12 +229,19 @@ class Handler(APIHandler):
         return await _honest(await super().stream(request, **kwargs))
 
     async def stream_log(self, request: Request, **kwargs: Any) -> EventSourceResponse:
-        await _json(request)
+        _hide_models(await _json(request))
         return await _honest(await super().stream_log(request, **kwargs))
 
     async def astream_events(self, request: Request, **kwargs: Any) -> EventSourceResponse:
-        await _json(request)
+        _hide_models(await _json(request))
         return await _honest(await super().astream_events(request, **kwargs))
+
+
+def _hide_models(body: dict[str, Any]) -> None:
+    """What goes into a model and what comes out of it has not been through the guards."""
+    excluded = body.get("exclude_types") or []
+    if isinstance(excluded, list):  # else refused as what it is
+        body["exclude_types"] = [*excluded, *_UNSCREENED]
 
 
 def _with_identity(config: dict[str, Any], request: Request) -> dict[str, Any]:
@@ -344,7 +358,7 @@ def _lay(app: FastAPI, path: str, handler: Handler) -> None:
         async def plain(request: Request) -> Response:
             return await call(request)  # type: ignore[no-any-return]
 
-        async def with_config(request: Request, config_hash: str) -> Response:
+        async def with_config(request: Request, config_hash: ConfigHash) -> Response:
             return await call(request, config_hash=config_hash)  # type: ignore[no-any-return]
 
         app.add_api_route(f"{path}/{name}", plain, methods=[verb], include_in_schema=False)
@@ -359,7 +373,7 @@ def _lay(app: FastAPI, path: str, handler: Handler) -> None:
     async def playground(request: Request, file_path: str = "") -> Response:
         return await handler.playground(file_path, request)  # type: ignore[no-any-return]
 
-    async def shared_playground(request: Request, config_hash: str, file_path: str = "") -> Response:
+    async def shared_playground(request: Request, config_hash: ConfigHash, file_path: str = "") -> Response:
         return await handler.playground(file_path, request, config_hash=config_hash)  # type: ignore[no-any-return]
 
     for suffix in ("/playground", "/playground/{file_path:path}"):

@@ -9,6 +9,7 @@ import uvicorn
 from fastapi import FastAPI
 from rich.console import Console
 from starlette.types import Message, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from citewell.api.app import create_app
 from citewell.api.drain import Drain
@@ -26,6 +27,34 @@ CLOSE_WITHIN_S = 5
 
 GC_AFTER = 10_000
 """New objects before Python looks for cycles: a turn makes thousands, nearly all freed without it."""
+
+
+MOST_HEAD_BYTES = 65_536
+"""Longest head of a request, its address and headers together. Whoever sends it has not been asked for a key yet."""
+
+
+class Bounded(HttpToolsProtocol):
+    """httptools joins a header that goes on and on, for as long as it does, in the event loop."""
+
+    _unread = 0
+
+    def data_received(self, data: bytes) -> None:
+        self._unread += len(data)
+        super().data_received(data)
+        if self._unread > MOST_HEAD_BYTES and not self.transport.is_closing():
+            self.send_400_response("The request's head is too long.")
+
+    def on_headers_complete(self) -> None:
+        self._unread = 0
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._unread = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._unread = 0
+        super().on_message_complete()
 
 
 class Process:
@@ -82,7 +111,7 @@ def main() -> None:
         raise SystemExit(2) from None
     _announce(settings)
     options = {
-        "host": settings.host, "port": settings.port, "ws_max_size": settings.max_body_bytes,
+        "host": settings.host, "port": settings.port, "http": Bounded, "ws_max_size": settings.max_body_bytes,
         "ws_per_message_deflate": False,  # a token's frame is shorter than what compressing it costs
         "log_config": None, "access_log": False, "server_header": False, "timeout_graceful_shutdown": CLOSE_WITHIN_S,
     }  # fmt: skip

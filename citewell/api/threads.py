@@ -1,6 +1,6 @@
 """A caller's conversations: list and rename. Reading and deleting one is `citewell.api.rest`."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
@@ -39,6 +39,8 @@ async def threads(
 ) -> ThreadPage:
     """List the caller's conversations, the one used last first."""
     service: Service = request.app.state.service
+    if before is not None and before.tzinfo is None:
+        before = before.replace(tzinfo=UTC)
     found = await service.conversations(identity_of(request).caller, limit=limit, before=before)
     return ThreadPage(
         threads=[_entry(info) for info in found], before=found[-1].updated if len(found) == limit else None

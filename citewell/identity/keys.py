@@ -96,7 +96,13 @@ class KeyFile:
         Raises:
             ConfigurationError: It cannot be read or a line is wrong; the message names the line, not what it holds.
         """
-        self._version, self._entries = None, []
+        try:
+            self._entries, self._version = self._read()
+        except ConfigurationError:
+            self._entries, self._version = [], None  # whose key was withdrawn cannot be told
+            raise
+
+    def _read(self) -> tuple[list[tuple[bytes, KeyEntry]], tuple[int, int, int]]:
         try:
             stat = self._path.stat()
             lines = self._path.read_text(encoding="utf-8").splitlines()
@@ -117,8 +123,7 @@ class KeyFile:
                     f"CITEWELL_API_KEYS_FILE: line {number} of {self._path} cannot be used ({where or 'JSON'}: {fault['type']})"
                 ) from None
             entries.append((bytes.fromhex(entry.sha256), entry))
-        self._entries = entries
-        self._version = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+        return entries, (stat.st_mtime_ns, stat.st_size, stat.st_ino)
 
     async def identify(self, key: str) -> Identity:
         """Whose key this is.

@@ -149,6 +149,22 @@ def test_bodies_that_are_no_request_get_a_4xx(live: Live, endpoint: str, raw: by
     assert reply.headers["content-type"] == "application/problem+json"
 
 
+@pytest.mark.parametrize("endpoint", ["invoke", "stream", "batch", "stream_log", "stream_events"])
+def test_a_conversation_that_is_not_unicode_is_refused(live: Live, endpoint: str) -> None:
+    messages = [
+        {"type": "human", "content": "hi \ud800"},
+        {"type": "ai", "content": "hi"},
+        {"type": "human", "content": "so?"},
+    ]
+    given = {"inputs": [{"messages": messages}]} if endpoint == "batch" else {"input": {"messages": messages}}
+    body = json.dumps(given)  # in which the half pair is an escape
+    problem(httpx.post(f"{live.url}/chat/{endpoint}", content=body, timeout=60), "invalid_request", 422)
+
+
+def test_a_configuration_in_an_address_has_a_limit(live: Live) -> None:
+    assert httpx.post(f"{live.url}/rag/c/{'N' * 5000}/invoke", json={"input": TOWER}).status_code == 422
+
+
 @pytest.mark.parametrize("endpoint", ["invoke", "stream"])
 def test_a_question_of_5001_characters_is_refused_and_one_of_5000_is_not(live: Live, endpoint: str) -> None:
     def ask(length: int) -> httpx.Response:

@@ -129,6 +129,16 @@ async def test_no_answer_crosses_to_who_may_not_read_what_it_was_made_from(docum
         assert SECRET not in repr(await ask(service, VAULT, **alice))
 
 
+async def test_a_turn_that_folds_the_conversation_is_answered_anew_and_whole(indexed: Path) -> None:
+    async with open_service(settings(indexed, history_messages=4)) as service:
+        for thread in ("one", "other"):
+            results = [await ask(service, question, thread) for question in [TOWER, f"{TOWER[:-1]} today?"] * 4]
+            assert all("42" in result.answer for result in results)
+        cached = [result.metadata["cached"] for result in results]
+        assert True in cached
+        assert False in cached
+
+
 async def test_a_written_answer_costs_nothing_the_second_time_and_only_whole_ones_are_kept(
     indexed: Path, told: ToldServer
 ) -> None:

@@ -14,7 +14,16 @@ from langchain_core.messages import HumanMessage
 from prometheus_client import REGISTRY
 from pydantic import SecretStr
 
-from citewell.errors import BudgetExceeded, CircuitOpen, CitewellError, ModelError, ModelRefused, ModelUnavailable
+from chains.expand import PROMPT, ExpandInput
+from citewell.errors import (
+    BudgetExceeded,
+    CircuitOpen,
+    CitewellError,
+    ModelError,
+    ModelRefused,
+    ModelUnavailable,
+    RateLimited,
+)
 from citewell.limits import Limits, open_limits
 from citewell.models.chat import open_chat_models
 from citewell.models.circuit import Circuit, Circuits
@@ -320,6 +329,15 @@ async def test_many_calls_over_failing_models_never_overspend(opened: Open, told
     assert set(answered) == {DEAR, OTHER}
     assert spent == pytest.approx(spent_usd(*answered))
     assert max(seen) <= budget
+
+
+async def test_what_is_set_aside_for_a_text_holds_the_whole_prompt(opened: Open, told: ToldServer) -> None:
+    given = ExpandInput(question="Domes?", count=5)
+    async with opened(tokens_per_day=len(PROMPT.invoke(dict(given)).to_string()) + 500 - 1) as asker:
+        order = asker.calls.order(RunContext())
+        with pytest.raises(RateLimited):
+            await asker.calls.text(RunContext(), order, PROMPT, given)
+    assert told.calls == []
 
 
 async def test_a_cheaper_model_that_only_the_budget_chooses_can_be_called(opened: Open, told: ToldServer) -> None:

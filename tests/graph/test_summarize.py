@@ -1,5 +1,7 @@
 """Folding a long conversation into its summary."""
 
+import time
+
 from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
@@ -35,3 +37,15 @@ def test_without_a_model_the_summary_keeps_questions_and_first_sentences_within_
     long = summarize_rule(first, talk(100, words=30), limit=500)
     assert len(long) <= 500
     assert "How high?" not in long
+
+
+def test_a_history_of_any_length_is_folded_in_linear_time() -> None:
+    """It is done in the event loop, and anybody can send one."""
+
+    def took_s(turns: int) -> float:
+        old = talk(turns, words=1)
+        begun = time.process_time()
+        summarize_rule("", old)
+        return time.process_time() - begun
+
+    assert took_s(12_500) < 50 * max(took_s(1_250), 0.001)  # ten times as many; by squares it would be a hundred times

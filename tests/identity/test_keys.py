@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import re
 import subprocess
 import sys
+import threading
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -87,6 +90,32 @@ async def test_a_file_that_cannot_be_read_any_more_shuts_the_door(tmp_path: Path
     path.unlink()
     with pytest.raises(IdentityUnavailable):
         await file.identify(key)
+
+
+async def test_while_the_file_is_read_again_the_keys_that_were_good_are_let_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "keys"
+    key, entry = new_key("alice", (), None)
+    path.write_text(entry.line())
+    file = opened(path)
+    path.write_text(f"{entry.line()}\n# longer\n")
+    reading, goes_on = threading.Event(), threading.Event()
+    read = KeyFile._read
+
+    def slowly(self: KeyFile) -> object:
+        reading.set()
+        assert goes_on.wait(30)
+        return read(self)
+
+    monkeypatch.setattr(KeyFile, "_read", slowly)
+    first = asyncio.create_task(file.identify(key))
+    assert await asyncio.to_thread(reading.wait, 30)
+    monkeypatch.setattr(keys, "LOOK_EVERY_S", 60.0)
+    file._next_look = time.monotonic() + 60
+    assert (await file.identify(key)).caller == "alice"
+    goes_on.set()
+    assert (await first).caller == "alice"
 
 
 async def test_a_key_expires_after_its_last_day(tmp_path: Path) -> None:
