@@ -31,3 +31,29 @@ def test_hyphens_of_their_own_survive_the_end_of_a_line() -> None:
 def test_tables_lists_and_short_lines_keep_their_lines() -> None:
     page = "Averages and extremes of the long record\nmean temperature 6.1 4.9 30.4\nyearly rain 1,946 1,870 168\n- first item\n- second item"
     assert assemble([page])[0] == page
+
+
+def test_lines_that_differ_in_their_figures_are_no_running_heads() -> None:
+    def invoice(page: int, customer: str, net: int) -> str:
+        return (
+            f"Northern Supply Ltd\nInvoice for {customer}\nGoods were delivered in March.\nVAT 19 %: {net * 19} EUR\n"
+            f"Total due: {net * 119} EUR\nPage {page} of 4"
+        )
+
+    text, _ = assemble(
+        [invoice(page, *who) for page, who in enumerate((("Ada", 5), ("Bob", 9), ("Cyd", 2), ("Dan", 7)), 1)]
+    )
+    assert [f"Total due: {net * 119} EUR" in text for net in (5, 9, 2, 7)] == [True] * 4
+    assert text.count("VAT 19 %") == 4
+    assert text.count("Northern Supply") == 1
+    assert "Page " not in text
+
+
+def test_page_numbers_go_where_an_appendix_counts_anew_and_figures_of_that_shape_stay() -> None:
+    numbers = [*range(1, 9), *range(1, 4)]
+    text, _ = assemble([f"Tides {'abcdefghijk'[at]} came.\n{number}" for at, number in enumerate(numbers)])
+    assert not any(char.isdigit() for char in text)
+    text, _ = assemble(
+        [f"Ships that passed in year {'abcd'[at]}\n{number}" for at, number in enumerate((81, 12, 57, 40))]
+    )
+    assert [number for number in ("81", "12", "57", "40") if number in text] == ["81", "12", "57", "40"]

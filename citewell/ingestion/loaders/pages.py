@@ -14,9 +14,12 @@ _LINE_HYPHEN = "\ufffe"
 _DIVIDED = re.compile(r"(\S*)\ufffe(\S*)[ \t]?")
 _EDGE_LINES = 2
 """How many lines at the top and the bottom of a page may be furniture."""
+_LEAST_PAGES = 3
+"""Two pages may be alike by chance."""
 _LEAST_SHARE = 0.4
 """Share of pages on which a line must stand to be furniture: running heads often alternate left and right."""
-_PAGE_NUMBER = re.compile(r"[-–—\s]*(?:page\s+|p\.\s*)?(#|[ivxlc]{1,7})(?:\s*(?:of|/|von|sur|de)\s*#)?[-–—\s]*", re.I)
+_PAGE_NUMBER = re.compile(r"[-–—\s]*(?:page\s+|p\.\s*)?\d+(?:\s*(?:of|/|von|sur|de)\s*\d+)?[-–—\s]*", re.I)
+_NUMBER = re.compile(r"(?<!\d)\d{1,6}(?!\d)")
 _ENDS = (".", "!", "?", ":", ";", "…", "。", "！", "？", ".”", '."', ".)", "”", "»")
 _ITEM = re.compile(r"(?:[-–—•●▪◦‣*·]|\(?(?:[0-9]{1,3}|[a-zA-Z])[.)]|[0-9]+(?:\.[0-9]+)+(?=\s+[A-Z]))\s")
 _COLUMNS = re.compile(r"(?:\s[-–($€£]*\d[\d.,]*[%)]*){2,}$")
@@ -64,32 +67,39 @@ def _join_divided(match: re.Match[str]) -> str:
 def _without_furniture(pages: list[list[str]]) -> list[list[str]]:
     """Drop page numbers, and running heads after their first appearance."""
     bodies = [[line for line in page if line] for page in pages]
-    if len(bodies) < 3:
+    if len(bodies) < _LEAST_PAGES:
         return bodies
-    counts = Counter(masked for body in bodies for masked in {_mask(body[at]) for at in _edges(body)})
-    least = max(3, _LEAST_SHARE * len(bodies))
+    forms = [{at: _forms(body[at], number) for at in _edges(body)} for number, body in enumerate(bodies)]
+    counts = Counter(form for page in forms for form in set().union(*page.values()))
+    least = max(_LEAST_PAGES, _LEAST_SHARE * len(bodies))
     seen: set[str] = set()
     kept: list[list[str]] = []
-    for body in bodies:
+    for body, page in zip(bodies, forms, strict=True):
         dropped: set[int] = set()
-        for at in _edges(body):
-            masked = _mask(body[at])
-            if counts[masked] < least and not _PAGE_NUMBER.fullmatch(masked):
-                continue
-            if masked in seen or (_PAGE_NUMBER.fullmatch(masked) and counts[masked] >= least):
+        for at in page:
+            common = {form for form in page[at] if counts[form] >= least}
+            # Chapters and appendices count their pages anew: a few in step are enough.
+            is_page_number = _PAGE_NUMBER.fullmatch(body[at]) and any(
+                counts[form] >= _LEAST_PAGES for form in page[at] - {body[at]}
+            )
+            if is_page_number or not common.isdisjoint(seen):
                 dropped.add(at)
-            elif counts[masked] >= least:
-                seen.add(masked)
+            seen |= common
         kept.append([line for at, line in enumerate(body) if at not in dropped])
     return kept
 
 
+def _forms(line: str, page: int) -> set[str]:
+    """What a line shares with those of other pages if it is furniture: all of it, or all but a number that goes up with the
+    page. Other numbers that differ say something, as those of invoices do."""
+    return {line} | {
+        f"{line[: number.start()]}\0{int(number[0]) - page}\0{line[number.end() :]}"
+        for number in _NUMBER.finditer(line)
+    }
+
+
 def _edges(body: list[str]) -> list[int]:
     return sorted({*range(min(_EDGE_LINES, len(body))), *range(max(0, len(body) - _EDGE_LINES), len(body))})
-
-
-def _mask(line: str) -> str:
-    return re.sub(r"\d+", "#", line)
 
 
 def _paragraphs(lines: list[str]) -> str:
