@@ -86,25 +86,38 @@ _UNITS = {
         "d": "day days", "wk": "week weeks", "mo": "month months", "yr": "yr yrs year years",
         "kb": "kb kilobyte kilobytes", "mb": "mb megabyte megabytes", "gb": "gb gigabyte gigabytes",
         "hz": "hz hertz", "mhz": "mhz megahertz", "ghz": "ghz gigahertz", "w": "watt watts", "kw": "kw kilowatt kilowatts",
-        "mw": "mw megawatt megawatts", "\u00b0c": "celsius", "\u00b0f": "fahrenheit", "mph": "mph", "kmh": "kmh km/h",
+        "mw": "mw megawatt megawatts", "milliwatt": "milliwatt milliwatts",
+        "mbit": "mbit megabit megabits", "gbit": "gbit gigabit gigabits", "\u00b0c": "celsius", "\u00b0f": "fahrenheit", "mph": "mph", "kmh": "kmh km/h",
     }.items()
     for word in words.split()
 }  # fmt: skip
+_CASED_UNITS = {"mW": "milliwatt", "Mb": "mbit", "Gb": "gbit"}
+"""Symbols that mean another unit in another case."""
 _LETTER_UNITS = frozenset("m g l s h d w in".split())  # as words of their own these mean other things
 
 # Combining marks are not \w: without them words of Indic, Thai, Arabic and Hebrew script would fall apart.
 _MARKS = "\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u05bf-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u0900-\u0963\u0966-\u0dff\u0e31-\u0e3a\u0e47-\u0e4e\u1ab0-\u1aff\u200c\u200d"
 _LETTERS = rf"(?:[^\W\d_]|[{_MARKS}])"
+_UNSPACED = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
+_GLUED = rf"[{_UNSPACED.pattern[1:-1]}\uac00-\ud7a3]"
+# Emphasis beside such a letter parts no words: these scripts have no space there, before or after a particle.
+_EMPHASIS = rf"(?:(?<={_GLUED})[*`]+(?=\w)|[*`]+(?={_GLUED}))"
+_SIGNS = "$\u00a2-\u00a5\u0e3f\u20a0-\u20cf\uff04\uffe0\uffe1\uffe5\uffe6"
 _TOKEN = re.compile(
     rf"""(?P<iso>(?<!\w)\d{{4}}-\d{{2}}-\d{{2}}(?!\w))
-    |(?P<currency>US\$|[$\u20ac\u00a3\u00a5])?[ \u00a0]?(?P<sign>(?<![\w)])[-\u2212](?=\d))?
-      (?P<number>\d{{1,3}}(?:[,\u202f\u00a0]\d{{3}})+(?:\.\d+)?(?!\d)|\d+(?:[.,:/]\d+)*)
-      (?P<tail>(?:st|nd|rd|th|s)\b|[ \u00a0]?[%\u2030]|[ \u00a0]per[ \u00a0]cent\b|{_LETTERS}+)?
-    |(?P<word>{_LETTERS}+(?:\d+|{_LETTERS}|(?:-?[ \t]*\r?\n[ \t]*(?<=-\n))|['\u2019](?={_LETTERS}))*)
+    |(?:(?<![-=<>])(?P<relation>[<>!]=|[<>\u2260\u2264\u2265])[ \u00a0]?[*`]{{0,3}})?
+      (?:(?P<currency>(?<!\w)[A-Z]{{1,2}}\$|[{_SIGNS}])[ \u00a0]?)?
+      (?P<sign>(?<![\w)])[-\u2010-\u2013\u2212\ufe63\uff0d](?=\d))?
+      (?P<number>\d{{1,3}}(?:[,\u202f\u00a0]\d{{3}})+(?:\.\d+)?(?!\d)|\d+(?:\.\d+)?[eE][-+\u2212]?\d{{1,3}}(?!\w)|\d+(?:[.,:/]\d+)*)
+      (?P<tail>[ \u00a0]?[AaPp](?:\.[ ]?[Mm]\b|[Mm]\b)|(?:st|nd|rd|th|s)\b|[ \u00a0]?[%\u2030]|[ \u00a0]?[{_SIGNS}](?![ \u00a0]?\d)
+        |[ \u00a0]per[ \u00a0]cent\b|{_EMPHASIS}?{_LETTERS}+)?
+    |(?P<word>{_LETTERS}+(?:\d+|{_LETTERS}|{_EMPHASIS}|(?:-?[ \t]*\r?\n[ \t]*(?<=-\n))|['\u2019](?={_LETTERS}))*)
     |(?P<stop>[.!?;:,()\u3002\uff0c\u2014]|\|[ \t]*(?=\r?\n|$))""",
     re.VERBOSE,
 )
-_UNSPACED = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
+_RELATIONS = {"<=": "\u2264", ">=": "\u2265", "!=": "\u2260"}
+_NO_RELATION = re.compile(r"(?:^|[.!?:\u3002])[\s|\u00b7*_`>\"'\u2019\u201d)]*\Z|<[/A-Za-z][^<>]*\Z", re.M)
+"""Before a `>` that begins a quotation in Markdown or ends a tag."""
 
 # The forms of common verbs that no suffix rule joins.
 _IRREGULAR = {
@@ -204,31 +217,44 @@ def _append(terms: list[Term], match: re.Match[str], text: str, at_start: bool) 
         terms += [Term(year, "number", "", start, end), Term(name, "word", "", start, end),
                   Term(str(int(day)), "number", "", start, end)]  # fmt: skip
     elif match["number"]:
-        terms.append(_number(match))
+        terms.append(_number(match, text))
     else:
         terms += _words(match["word"], start, at_start)
 
 
-def _number(match: re.Match[str]) -> Term:
-    digits, tail = match["number"], (match["tail"] or "").strip()
+def _number(match: re.Match[str], text: str) -> Term:
+    digits, tail = match["number"], (match["tail"] or "").strip(" \u00a0*`")
     if re.fullmatch(r"\d{1,3}(?:[,\u202f\u00a0]\d{3})+(?:\.\d+)?", digits):
         digits = re.sub("[,\u202f\u00a0]", "", digits)
     key = unicodedata.normalize("NFKC", digits)
     if re.fullmatch(r"\d+", key):
         key = key.lstrip("0") or "0"
+    elif "e" in key.casefold():
+        key = _scaled(key.replace("\u2212", "-"), 1)
     if match["sign"]:
         key = "-" + key
-    unit = {"US$": "$"}.get(match["currency"] or "", match["currency"] or "")
+    unit = _currency(match["currency"] or "")
+    if re.fullmatch(r"[ap](?:\. ?)?m", tail, re.I):
+        tail = f"{tail[0]}m"
     low = tail.casefold().replace("per cent", "%").replace("per\u00a0cent", "%")
     if low in {"st", "nd", "rd", "th"}:
         key = "#" + key
     elif low in _SCALES or (low in {"k", "m", "b"} and (unit or low == "k")):
         key = _scaled(key, {"k": 10**3, "m": 10**6, "b": 10**9}.get(low) or _SCALES[low])
+    elif re.fullmatch(f"[{_SIGNS}]", tail):
+        unit = unit or _currency(tail)
     elif low in _UNITS and low != "s":  # "1970s" is a decade
-        unit = unit or _UNITS[low]
+        unit = unit or _CASED_UNITS.get(tail, _UNITS[low])
     elif low:
         key += low  # "1970s", "3d", "747b": one name
-    return Term(key, "number", unit, *match.span())
+    relation = match["relation"] or ""
+    if relation == ">" and _NO_RELATION.search(text, max(0, match.start() - 200), match.start()):
+        relation = ""
+    return Term(_RELATIONS.get(relation, relation) + key, "number", unit, *match.span())
+
+
+def _currency(sign: str) -> str:
+    return "$" if sign == "US$" else unicodedata.normalize("NFKC", sign)
 
 
 def _scaled(key: str, scale: int) -> str:
@@ -250,12 +276,13 @@ def _words(raw: str, start: int, at_start: bool) -> list[Term]:
 def _word(raw: str, at_start: bool) -> tuple[Term, ...]:
     """A word's terms, placed from its own first character."""
     folded = unicodedata.normalize("NFKC", raw).casefold().replace("\u2019", "'")
-    folded = re.sub(r"-?\s+", "", folded)
+    folded = re.sub(r"-?\s+|[*`]", "", folded)
     folded = folded[:-2] if folded.endswith("'s") else folded.rstrip("'")
     end = len(raw)
     if _UNSPACED.search(raw):  # no spaces to split at: overlapping pairs keep the order of characters
-        pairs = [raw[i : i + 2] for i in range(max(1, len(raw) - 1))]
-        return tuple(Term(pair, "word", "", i, i + len(pair)) for i, pair in enumerate(pairs))
+        at = [i for i, char in enumerate(raw) if char not in "*`"]
+        pairs = [at[n : n + 2] for n in range(max(1, len(at) - 1))]
+        return tuple(Term("".join(raw[i] for i in pair), "word", "", pair[0], pair[-1] + 1) for pair in pairs)
     if folded in _ORDINALS:
         return (Term(f"#{_ORDINALS[folded]}", "number", "", 0, end),)
     if folded.startswith("fy") and folded[2:].isdigit():
@@ -317,5 +344,5 @@ def _merge(last: Term, term: Term, text: str) -> Term | None:
     if last.unit == "" and not last.key.startswith("#") and word in _UNITS:
         if word in _LETTER_UNITS and text[last.end : term.start].strip():
             return None
-        return last._replace(unit=_UNITS[word], end=term.end)
+        return last._replace(unit=_CASED_UNITS.get(text[term.start : term.end], _UNITS[word]), end=term.end)
     return None

@@ -32,6 +32,19 @@ def keys(text: str) -> list[tuple[str, str]]:
         ("the king's castles", "the kings castle"),
         ("she writes", "she wrote"),
         ("impor-\ntant", "important"),
+        ("at 9 a.m. daily", "at 9am daily"),
+        ("-5 degrees", "\u20135 degrees"),
+        ("p >= 5", "p \u2265 5"),
+        ("p>0.05", "p > 0.05"),
+        ("> 5 men came", "5 men came"),
+        ("needs > `1.0.0`", "needs > 1.0.0"),
+        ("from 4 -> 5", "from 4 to 5"),
+        ("<p>0.05</p>", "<p> 0.05</p>"),
+        ("12 \u20ac", "\u20ac12"),
+        ("In 2019 $5 million came", "in 2019, 5 million dollars came"),
+        ("1e6 cells", "one million cells"),
+        ("1.5E-3", "0.0015"),
+        ("5 MB", "5 megabytes"),
     ],
 )
 def test_different_writings_of_one_thing_are_equal(one: str, other: str) -> None:
@@ -54,6 +67,19 @@ def test_different_writings_of_one_thing_are_equal(one: str, other: str) -> None
         ("1.5 million", "1.5 billion"),
         ("Smith", "Smythe"),
         ("university", "universe"),
+        ("at 9 am", "at 9 pm"),
+        ("at 9:30 a.m.", "at 9:30 p.m."),
+        *((f"at {minus}5 degrees", "at 5 degrees") for minus in "\u2010\u2011\u2012\u2013\u2212\ufe63\uff0d"),
+        ("\u20b9500", "\u20bd500"),
+        ("500 \u20b9", "500 \u20bd"),
+        ("A$500", "$500"),
+        ("p < 0.05", "p > 0.05"),
+        ("p < 0.05", "p = 0.05"),
+        ("is \u2264 5", "is \u2265 5"),
+        ("is \u2260 5", "is 5"),
+        ("5 mW", "5 MW"),
+        ("5 Mb", "5 MB"),
+        ("1e6 cells", "1e-6 cells"),
     ],
 )
 def test_different_things_are_not_equal(one: str, other: str) -> None:
@@ -82,6 +108,26 @@ def test_text_without_spaces_is_compared_in_order() -> None:
     assert keys("\u65e5\u672c\u8a9e") != keys("\u8a9e\u672c\u65e5")
 
 
+def test_a_number_begins_where_it_is_written() -> None:
+    (_, number) = read("He came. 500 left.").terms[:2]
+    assert (number.key, number.start, number.end) == ("500", 9, 12)
+
+
+@pytest.mark.parametrize(
+    ("marked", "plain"),
+    [
+        (
+            "\u30b3\u30f3\u30c6\u30ca**\u30a4\u30e1\u30fc\u30b8**\u306f`Docker`\u3067\u3059",
+            "\u30b3\u30f3\u30c6\u30ca\u30a4\u30e1\u30fc\u30b8\u306fDocker\u3067\u3059",
+        ),
+        ("\u6bce\u6708**5**\u65e5\u3068`3`\u65e5", "\u6bce\u67085\u65e5\u30683\u65e5"),
+        ("**\ub3c4\ucee4**\ub294 \uc27d\ub2e4", "\ub3c4\ucee4\ub294 \uc27d\ub2e4"),
+    ],
+)
+def test_emphasis_parts_no_words_where_there_are_no_spaces(marked: str, plain: str) -> None:
+    assert keys(marked) == keys(plain)
+
+
 @given(st.text())
 def test_reading_never_fails_and_terms_lie_in_the_text(text: str) -> None:
     statement = read(text)
@@ -92,7 +138,7 @@ def test_reading_never_fails_and_terms_lie_in_the_text(text: str) -> None:
 
 @given(
     st.lists(
-        st.sampled_from([*"0123456789.,:-/%$ \n", "one", "twenty", "million", "km", "st", "not", "FY", "\u0662"]),
+        st.sampled_from([*"0123456789.,:-/%$<>*e \n", "one", "twenty", "million", "km", "st", "not", "FY", "\u0662"]),
         max_size=30,
     )
 )
