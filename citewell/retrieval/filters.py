@@ -34,8 +34,11 @@ FIELDS: tuple[Field, ...] = (*TEXT_FIELDS, "date", "tags")
 
 MAX_DEPTH = 8
 MAX_VALUES = 200
+MAX_COMPARISONS = 1_000
 """Bounds on what a caller can make a store compute; far above what a person writes."""
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+"""JSON can name half a character; no store can be asked for one."""
 _NEGATED: dict[Operator, Operator] = {
     "eq": "ne", "ne": "eq", "in": "nin", "nin": "in", "has": "lacks", "lacks": "has",
     "lt": "gte", "gte": "lt", "gt": "lte", "lte": "gt",
@@ -79,7 +82,12 @@ def parse(where: Mapping[str, object] | None) -> Filter | None:
     Raises:
         InvalidFilter: It cannot be understood; the message names the part and what is possible there.
     """
-    return _parse(where, depth=0) if where is not None and where != {} else None
+    if where is None or where == {}:
+        return None
+    tree = _parse(where, depth=0)
+    if _comparisons(tree) > MAX_COMPARISONS:
+        raise InvalidFilter(f"The filter makes more than {MAX_COMPARISONS:,} comparisons.")
+    return tree
 
 
 def both(first: Filter | None, second: Filter | None) -> Filter | None:
@@ -245,13 +253,19 @@ def _operators(name: Field) -> list[str]:
 
 def _scalar(name: Field, value: object) -> Scalar:
     if name != "date":
-        if isinstance(value, str) and 0 < len(value) <= 2000:
+        if isinstance(value, str) and 0 < len(value) <= 2000 and not _SURROGATE.search(value):
             return value
         raise InvalidFilter(f"{name} is compared with text of 1 to 2,000 characters, not {_kind(value)}.")
     try:
         return date_number(value if isinstance(value, str) else "")
     except ValueError:
         raise InvalidFilter("date is compared with an ISO 8601 date such as '2024-05-31'.") from None
+
+
+def _comparisons(tree: Filter) -> int:
+    if isinstance(tree, Test):
+        return len(tree.value) if isinstance(tree.value, tuple) else 1
+    return sum(map(_comparisons, tree.parts))
 
 
 def _all(parts: list[Filter]) -> Filter:

@@ -137,6 +137,7 @@ def test_nothing_means_no_filter(where: dict | None) -> None:
         ({"$and": {"source": "a"}}, "takes a list"),
         ({"$or": []}, "takes a list"),
         ({"source": {}}, "empty object"),
+        ({"title": "half a character: \ud83d"}, "compared with text"),
         ("source", "A filter is an object"),
     ],
 )
@@ -152,6 +153,17 @@ def test_a_filter_nested_too_deep_is_refused() -> None:
         where = {"$not": where}
     with pytest.raises(InvalidFilter, match="8 levels"):
         parse(where)
+
+
+def test_a_filter_may_make_a_thousand_comparisons() -> None:
+    def of(lists: int) -> dict[str, object]:
+        return {"$or": [{field: {"$in": [f"{at}-{n}" for n in range(200)]}} for at in range(lists) for field in ("tags", "title")][:lists]}  # fmt: skip
+
+    assert parse(of(5)) is not None
+    with pytest.raises(InvalidFilter, match="1,000 comparisons"):
+        parse(of(6))
+    with pytest.raises(InvalidFilter, match="1,000 comparisons"):
+        parse({"$not": of(6)})
 
 
 @given(st.dates(), st.dates())
