@@ -79,6 +79,11 @@ def clean(text: str) -> str:
     return text if unicodedata.is_normalized("NFC", text) else unicodedata.normalize("NFC", text)
 
 
+def clean_line(text: str, *, most: int = 300) -> str:
+    """The same for a title or a tag: on one line, of at most `most` characters."""
+    return " ".join(clean(text).split())[:most]
+
+
 def _decode(data: bytes) -> tuple[str, str | None]:
     for mark, encoding in _MARKS:
         if data.startswith(mark):

@@ -10,6 +10,7 @@ import yaml
 
 from citewell.errors import SourceUnreadable
 from citewell.ingestion.access import check_labels
+from citewell.ingestion.encoding import clean_line
 
 MOST_TAGS = 64
 """Of one document; a vector store keeps them beside every vector."""
@@ -60,15 +61,16 @@ def read_metadata(values: dict[str, object]) -> FrontMatter:
         SourceUnreadable: `access` names no usable label, or too many.
     """
     notes: list[str] = []
-    date = _iso_date(values.get("date"))
+    date = iso_date(values.get("date"))
     if values.get("date") and date is None:
         notes.append("the date is not ISO 8601 (as 2026-03-31) and was left out")
     title = values.get("title")
-    tags = _words(values.get("tags") or values.get("keywords"))
+    words = _words(values.get("tags") or values.get("keywords"))
+    tags = tuple(dict.fromkeys(tag for word in words if (tag := clean_line(word, most=100))))
     if len(tags) > MOST_TAGS:
         notes.append(f"of {len(tags):,} tags the first {MOST_TAGS} are kept")
     return FrontMatter(
-        title=" ".join(str(title).split())[:300] if isinstance(title, str | int | float) else "",
+        title=clean_line(str(title)) if isinstance(title, str | int | float) else "",
         date=date,
         tags=tags[:MOST_TAGS],
         access=check_labels(_words(values["access"])) if "access" in values else (),
@@ -76,7 +78,8 @@ def read_metadata(values: dict[str, object]) -> FrontMatter:
     )
 
 
-def _iso_date(value: object) -> str | None:
+def iso_date(value: object) -> str | None:
+    """A date as ISO 8601 writes it, one that filters can compare; None where it is none."""
     if isinstance(value, datetime.date):  # datetime is one too
         return value.isoformat()
     if isinstance(value, int) and 1000 <= value <= 9999:
@@ -84,7 +87,7 @@ def _iso_date(value: object) -> str | None:
     if not isinstance(value, str):
         return None
     value = value.strip()
-    if re.fullmatch(r"\d{4}(-(0[1-9]|1[0-2]))?", value):
+    if re.fullmatch(r"[1-9]\d{3}(-(0[1-9]|1[0-2]))?", value, re.ASCII):
         return value
     try:
         return datetime.date.fromisoformat(value).isoformat()

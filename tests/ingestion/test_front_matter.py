@@ -1,7 +1,10 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from citewell.errors import SourceUnreadable
-from citewell.ingestion.front_matter import split_front_matter
+from citewell.ingestion.front_matter import iso_date, split_front_matter
+from citewell.retrieval.filters import date_number
 
 
 def test_title_date_tags_and_access_are_read_and_taken_off() -> None:
@@ -52,6 +55,33 @@ def test_a_date_in_words_is_left_out_with_a_note() -> None:
     matter, _ = split_front_matter("---\ndate: last Tuesday\n---\n")
     assert matter.date is None
     assert "ISO 8601" in matter.notes[0]
+
+
+@pytest.mark.parametrize("value", ["0000", "0000-05", "2024-13", "2024-02-30", "٢٠٢٤"])
+def test_an_impossible_date_is_left_out_with_a_note(value: str) -> None:
+    matter, _ = split_front_matter(f"---\ndate: '{value}'\n---\n")
+    assert (matter.date, len(matter.notes)) == (None, 1)
+
+
+@given(
+    st.text("0123456789-T:Z+W ", max_size=12)
+    | st.text(max_size=10)
+    | st.dates().map(str)
+    | st.dates()
+    | st.datetimes().map(str)
+    | st.integers()
+)
+def test_every_date_that_is_kept_can_be_filtered_by(value: object) -> None:
+    date = iso_date(value)
+    assert date is None or 0 < date_number(date) <= 99991231
+
+
+def test_titles_and_tags_hold_what_a_store_and_a_terminal_can_take() -> None:
+    matter, _ = split_front_matter(
+        '---\ntitle: "Party \\ud83d\\ude00 a\\0b\\e[31m"\ntags: ["x\\0y", "\\ud83d", "\\0", "e\\u0301t\\u00e9"]\n---\nText.'
+    )
+    assert matter.title == "Party \ufffd\ufffd ab[31m"
+    assert matter.tags == ("xy", "\ufffd", "\u00e9t\u00e9")
 
 
 def test_aliases_that_explode_are_not_expanded() -> None:

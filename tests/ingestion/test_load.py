@@ -1,4 +1,5 @@
 import io
+import re
 import zipfile
 from pathlib import Path
 
@@ -123,6 +124,11 @@ def test_html_gives_the_text_a_reader_sees() -> None:
     assert document.text[heading.start :].startswith("Knots")
 
 
+def test_html_titles_and_dates_are_checked_too() -> None:
+    document = load(b"<title>a&#x1b;[31m&#0;b</title><meta name=date content=0000><p>Text.</p>", "a.html")
+    assert (document.title, document.date) == ("a[31m\ufffdb", None)
+
+
 def test_deep_nesting_is_read_whole_or_refused() -> None:
     assert load(b"<div>" * 2_000 + b"deep" + b"</div>" * 2_000, "a.html").text == "deep"
     with pytest.raises(SourceUnsupported, match="nested too deep"):
@@ -198,6 +204,20 @@ def test_pdf_paragraphs_are_joined_and_page_numbers_and_running_heads_dropped() 
     assert "Short line 5." in document.text
     assert not document.text.rstrip().endswith("6")
     assert len(document.page_starts) == 6
+
+
+@pytest.mark.parametrize(
+    ("created", "date"),
+    [
+        ("D:20240531120000Z", "2024-05-31"), ("D:20241301", "2024"), ("D:20240230", "2024-02"), ("D:20240000", "2024"),
+        ("D:202405", "2024-05"), ("D:00000101", None), ("yesterday", None),
+    ],
+)  # fmt: skip
+def test_a_pdfs_date_is_kept_as_far_as_it_can_be_true(created: str, date: str | None) -> None:
+    whole = pdf("Tides")
+    stamp = re.search(rb"/CreationDate \((.*?)\)", whole)
+    assert stamp is not None
+    assert load(whole.replace(stamp[1], created.encode()), "a.pdf").date == date
 
 
 def test_pdf_words_divided_at_a_lines_end_are_made_whole() -> None:

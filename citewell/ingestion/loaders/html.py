@@ -9,7 +9,7 @@ import lxml.html
 
 from citewell.errors import SourceUnreadable, SourceUnsupported
 from citewell.ingestion.document import Document, Heading
-from citewell.ingestion.encoding import clean, decode
+from citewell.ingestion.encoding import clean, clean_line, decode
 from citewell.ingestion.front_matter import read_metadata
 
 # Text that is not the page's own, or that nobody sees. What is hidden from readers must not reach a model either.
@@ -50,11 +50,11 @@ def load_html(data: bytes) -> Document:
     for body in bodies:
         page.add(body)
     text, headings = page.finish()
-    title = " ".join((root.findtext(".//title") or "").split())
+    title = clean_line(root.findtext(".//title") or "")
     return Document(
         text=text,
         type="html",
-        title=title[:300] or next((heading.text for heading in headings if heading.level == 1), ""),
+        title=title or next((heading.text for heading in headings if heading.level == 1), ""),
         headings=headings,
         date=matter.date,
         tags=matter.tags,

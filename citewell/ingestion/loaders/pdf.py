@@ -11,7 +11,8 @@ import pypdfium2.raw as pdfium
 
 from citewell.errors import SourceUnreadable, SourceUnsupported
 from citewell.ingestion.document import Document, Heading
-from citewell.ingestion.encoding import clean
+from citewell.ingestion.encoding import clean_line
+from citewell.ingestion.front_matter import iso_date
 from citewell.ingestion.loaders.pages import assemble
 
 _LOCKED = "the PDF needs a password"
@@ -102,17 +103,25 @@ def _document(
         )
     empty = sum(not page.strip() for page in pages)
     note = f"{empty} of {len(pages)} pages hold no text{f'; {unread} need text recognition (OCR)' if unread else ''}"
-    title = " ".join(clean(info.get("Title", "")).split())[:300]
-    date = _DATE.match(info.get("CreationDate", ""))
+    title = clean_line(info.get("Title", ""))
     return Document(
         text=text,
         type="pdf",
         title="" if _NO_TITLE.fullmatch(title) else title,
         headings=_headings(text, page_starts, outline),
         page_starts=page_starts,
-        date="-".join(part for part in date.groups() if part) if date and "1980" <= date[1] <= "2100" else None,
+        date=_date(info.get("CreationDate", "")),
         notes=(note,) if empty else (),
     )
+
+
+def _date(created: str) -> str | None:
+    """As far as it can be true: programs write 00 for a month or a day they do not know, and worse."""
+    found = _DATE.match(created)
+    if found is None or not "1980" <= found[1] <= "2100":
+        return None
+    year, month, day = found.groups()
+    return iso_date(f"{year}-{month}-{day}") or iso_date(f"{year}-{month}") or iso_date(year)
 
 
 def _headings(
@@ -121,7 +130,7 @@ def _headings(
     """Place the outline's entries: where the title stands on its page, else at the start of the page."""
     headings: list[Heading] = []
     for level, raw_title, page in outline:
-        title = " ".join(clean(raw_title).split())[:300]
+        title = clean_line(raw_title)
         if not title or page is None or not 0 <= page < len(page_starts):
             continue
         start = page_starts[page]
