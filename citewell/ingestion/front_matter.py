@@ -14,8 +14,17 @@ from citewell.ingestion.encoding import clean_line
 
 MOST_TAGS = 64
 """Of one document; a vector store keeps them beside every vector."""
-_BLOCK = re.compile(r"\A---[ \t]*\n(.{0,65536}?)^(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.S | re.M)
+_MOST_CHARS = 65_536
+_BLOCK = re.compile(r"\A---[ \t]*\n(.*?)^(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.S | re.M)
 _KEYED = re.compile(r"\s*(?:#[^\n]*\n\s*)*[\w-]+[ \t]*:(?:[ \t]|\n|\Z)")
+_HEAD = re.compile(
+    r"\A(?>[\s\u200b-\u200d\u2060]|<!--.*?-->|%[^\n]*\n)*+"  # what may stand above the block where somebody was careless
+    r"(?:[-+]{3,}|[\u2010-\u2015]+)([^\n]*\n\s*.*?)"
+    r"(?:^\s*(?:[-+]{3,}|[\u2010-\u2015]+|\.{3})|^[^\S\n]*$|\Z)",
+    re.S | re.M,
+)
+"""What looks like front matter, whether or not it is any: down to a fence or an empty line."""
+_NAMES_ACCESS = re.compile(r"(?:^|[{,])[^\w\n#]{0,80}access[^\w\n]{0,80}[:\uff1a=]", re.I | re.M)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,24 +43,48 @@ class FrontMatter:
 def split_front_matter(text: str) -> tuple[FrontMatter, str]:
     """Take the front matter off a text.
 
-    Only a block between `---` lines at the very start that begins with `key:` counts; anything else is a rule
-    above ordinary text. Keys other than `title`, `date`, `tags` (or `keywords`) and `access` are ignored.
+    Only a block between `---` lines at the very start that begins with `key:`, or holds `access`, counts; anything else is
+    a rule above ordinary text. Keys other than `title`, `date`, `tags` (or `keywords`) and `access` are ignored.
 
     Raises:
-        SourceUnreadable: The block cannot be understood. It may hold `access`, so guessing is out of the question.
+        SourceUnreadable: The block cannot be understood, or what looks like one names `access` and is none. Guessing, which
+            might publish it, is out of the question.
     """
     block = _BLOCK.match(text)
-    if block is None or not _KEYED.match(block[1]):
+    values = _values(block[1]) if block is not None else None
+    if block is not None and values is not None:
+        suspect = "" if "access" in values else block[1]
+    else:
+        suspect = head[1] if (head := _HEAD.match(text)) else ""
+    if _NAMES_ACCESS.search(suspect):
+        raise SourceUnreadable(
+            "its head names access, but cannot be read as front matter, which has --- alone on the first line and below, and "
+            "access: at the beginning of a line"
+        )
+    if block is None or values is None:
         return FrontMatter(), text
+    return read_metadata(values), text[block.end() :]
+
+
+def _values(block: str) -> dict[str, object] | None:
+    """What stands in a block; None where it is ordinary text between two rules."""
+    is_keyed = _KEYED.match(block) is not None
+    if len(block) > _MOST_CHARS:
+        if is_keyed and _NAMES_ACCESS.search(block):
+            raise SourceUnreadable(f"the front matter has more than {_MOST_CHARS:,} characters")
+        return None
     try:
-        values = yaml.safe_load(block[1])
+        parsed = yaml.safe_load(block)
     except (yaml.YAMLError, ValueError, RecursionError) as exc:
+        if not is_keyed:
+            return None
         mark = getattr(exc, "problem_mark", None)
         where = f" (line {mark.line + 2})" if mark is not None else ""
         raise SourceUnreadable(f"the front matter is not valid YAML{where}") from exc
-    if not isinstance(values, dict):
-        return FrontMatter(), text
-    return read_metadata({str(key).casefold(): value for key, value in values.items()}), text[block.end() :]
+    if not isinstance(parsed, dict):
+        return None
+    values = {str(key).casefold(): value for key, value in parsed.items()}
+    return values if is_keyed or "access" in values else None
 
 
 def read_metadata(values: dict[str, object]) -> FrontMatter:

@@ -22,7 +22,18 @@ def test_title_date_tags_and_access_are_read_and_taken_off() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "plain", "---\nprose between rules, not keys\n---\nmore", "---\nkey: unclosed\n", "x\n---\na: b\n---\n"],
+    [
+        "",
+        "plain",
+        "---\nprose between rules, not keys\n---\nmore",
+        "---\nThe keeper said: stay.\n---\nmore",
+        "---\nkey: unclosed\n",
+        "x\n---\na: b\n---\n",
+        "x\n---\naccess: b\n---\n",
+        "----\nThe tower\n\naccess: by the stairs\n",
+        "---\nThe accession: 12\n# access: nobody\n---\n",
+        "Access: by the stairs\n---\n",
+    ],
 )
 def test_other_text_keeps_its_rules_and_is_public(text: str) -> None:
     matter, rest = split_front_matter(text)
@@ -36,6 +47,64 @@ def test_other_text_keeps_its_rules_and_is_public(text: str) -> None:
 def test_front_matter_that_cannot_be_read_fails_the_file_rather_than_publishing_it(block: str) -> None:
     with pytest.raises(SourceUnreadable, match="not valid YAML"):
         split_front_matter(f"---\n{block}\n---\nsecret\n")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '---\n"title": x\naccess: staff\n---\n',
+        "---\n'access': staff\n---\n",
+        "---\nAccess : staff\n---\n",
+        "---\ndc.title: x\naccess: staff\n---\n",
+        "---\nog:title: x\naccess: staff\n---\n",
+        "---\nLast modified: 2026\n\naccess: staff\n---\n",
+        "---\n{title: x, access: staff}\n---\n",
+        "---\n!!map\naccess: staff\n---\n",
+        "---\n\n# who may read\naccess: staff\n---\n",
+    ],
+)
+def test_access_is_read_however_the_keys_are_spelled(text: str) -> None:
+    matter, rest = split_front_matter(f"{text}secret\n")
+    assert (matter.access, rest) == (("staff",), "secret\n")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "---\ntitle:x\naccess: staff\n---\n",
+        "---\naccess：staff\n---\n",
+        "---\ntitle: x\naccess：staff\n---\n",
+        "---\ntitle: x\n\u200baccess: staff\n---\n",
+        "---\n- access: staff\n---\n",
+        "---\nmeta:\n\n  access: staff\n---\n",
+        "---\n{title: x, access: [staff}\n---\n",
+        "---\naccess: staff\n",
+        "---\naccess: staff\n\n",
+        "---\naccess: staff\n----\n",
+        "---\naccess: staff\n ---\n",
+        "----\naccess: staff\n----\n",
+        "----\n\naccess: staff\n----\n",
+        "—\naccess: staff\n—\n",
+        "--- # about\naccess: staff\n---\n",
+        "--- {access: staff}\n",
+        "---\u00a0\naccess: staff\n---\n",
+        " ---\naccess: staff\n---\n",
+        "\n---\ntitle: x\naccess: staff\n---\n",
+        "\u200b---\naccess: staff\n---\n",
+        "%YAML 1.1\n---\naccess: staff\n---\n",
+        "<!-- licence\n -->\n---\naccess: staff\n---\n",
+        "+++\ntitle = 'x'\naccess = ['staff']\n+++\n",
+        f"---\nx: {'y' * 70_000}\naccess: staff\n---\n",
+    ],
+)
+def test_what_looks_like_front_matter_and_names_access_fails_the_file_rather_than_publishing_it(text: str) -> None:
+    with pytest.raises(SourceUnreadable, match=r"access|front matter"):
+        split_front_matter(f"{text}secret\n")
+
+
+def test_a_head_of_comments_that_never_ends_is_read_in_no_time() -> None:
+    text = "<!---->" * 10_000 + "\n" * 10_000 + "text"
+    assert split_front_matter(text)[1] == text
 
 
 @pytest.mark.parametrize("value", ["", "[]", "{a: 1}", "12:30 pm!", "['two words']"])
