@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
+import shutil
 import tempfile
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 from citewell.errors import InvalidRequest, NotAuthorized, SourceNotFound, SourceUnreadable
@@ -81,7 +83,7 @@ async def ingest_upload(
     """Ingest one document from memory, under `uploads/`; the same name of the same owner replaces it.
 
     The bytes are kept in the data directory, so that a rebuild reads them again. They are kept only if they can
-    be read.
+    be read and stored.
 
     Args:
         index: Open.
@@ -119,10 +121,11 @@ async def _ingest(
             is_new = all(source.uri != uri for source in await index.sources())
             # The file first: after a crash between the two, the next ingestion finds a changed file and catches up.
             # And its labels before it, so that it is never there without them.
-            if labels is not None:
-                await asyncio.to_thread(write_labels, path, labels)
-            await asyncio.to_thread(os.replace, temporary, path)
-            await index.replace_sources([parsed.for_index()], progress=embedded)
+            async with _or_as_before(path, beside(path)):
+                if labels is not None:
+                    await asyncio.to_thread(write_labels, path, labels)
+                await asyncio.to_thread(os.replace, temporary, path)
+                await index.replace_sources([parsed.for_index()], progress=embedded)
             await index.judge([uri])
             return report_of(parsed, is_new=is_new)
     finally:
@@ -166,6 +169,37 @@ def _save(folder: Path, data: bytes) -> Path:
     with os.fdopen(handle, "wb") as file:
         file.write(data)
     return Path(path)
+
+
+@contextlib.asynccontextmanager
+async def _or_as_before(*paths: Path) -> AsyncIterator[None]:
+    """Files that are what they were, or not there as they were not, when the block fails."""
+    copies = {path: await asyncio.to_thread(_copy, path) for path in paths}
+    try:
+        yield
+    except Exception:
+        for path, copy in copies.items():
+            await asyncio.to_thread(_put_back, path, copy)
+        raise
+    finally:
+        for copy in filter(None, copies.values()):
+            await asyncio.to_thread(copy.unlink, missing_ok=True)
+
+
+def _copy(path: Path) -> Path | None:
+    if not path.exists():
+        return None
+    handle, copy = tempfile.mkstemp(dir=path.parent, prefix=".upload-")
+    os.close(handle)
+    shutil.copy2(path, copy)  # with its time, by which it is known to be unchanged
+    return Path(copy)
+
+
+def _put_back(path: Path, copy: Path | None) -> None:
+    if copy is None:
+        path.unlink(missing_ok=True)
+    else:
+        os.replace(copy, path)
 
 
 def _folder(settings: Settings) -> Path:

@@ -26,6 +26,22 @@ async def test_an_upload_that_cannot_be_read_changes_nothing(index: MemoryIndex,
     assert [path.name for path in (settings.data_dir / "uploads").iterdir()] == ["tides.txt"]
 
 
+async def test_an_upload_that_cannot_be_stored_changes_nothing(index: MemoryIndex, settings: Settings) -> None:
+    uploads = settings.data_dir / "uploads"
+    index.fail_at = "uploads/tides.txt"
+    with pytest.raises(RuntimeError, match="the store is gone"):
+        await ingest_upload(index, settings, Upload("tides.txt", access=["staff"]), b"High water.")
+    assert list(uploads.iterdir()) == []
+    index.fail_at = None
+    await ingest_upload(index, settings, Upload("tides.txt", access=["staff"]), b"High water.")
+    before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in uploads.iterdir()}
+    index.fail_at = "uploads/tides.txt"
+    with pytest.raises(RuntimeError, match="the store is gone"):
+        await ingest_upload(index, settings, Upload("tides.txt", access=["guests"]), b"Low water.")
+    assert {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in uploads.iterdir()} == before
+    assert set(before) == {"tides.txt", "tides.txt.access"}
+
+
 async def test_uploads_survive_other_ingestions_and_rebuilds(
     index: MemoryIndex, settings: Settings, library: Path
 ) -> None:
