@@ -107,7 +107,7 @@ def write_labels(path: Path, labels: Sequence[str]) -> None:
 
 def _read(path: Path) -> tuple[str, ...] | None:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, UnicodeDecodeError):

@@ -50,8 +50,9 @@ class Found:
     """URI of a folder or file that could not be looked at, to reason. What lies below it counts as present."""
 
     def covers(self, uri: str) -> bool:
-        """Whether nothing can be said about `uri`, because a folder above it could not be read."""
-        return any(uri == folder or uri.startswith(f"{folder}/") for folder in self.unreadable)
+        """Whether nothing can be said about `uri`, because a folder above it, or its ignore file, could not be read."""
+        folders = (place.removesuffix(f"/{IGNORE_FILE}") for place in self.unreadable)
+        return any(uri == folder or uri.startswith(f"{folder}/") for folder in folders)
 
 
 def name_roots(paths: Sequence[Path], known: dict[str, Path]) -> list[tuple[Root, Path]]:
@@ -167,7 +168,7 @@ def _list(found: Found, folder: _Entry, visited: set[tuple[int, int]]) -> list[_
 def _ignored(found: Found, folder: _Entry) -> list[str]:
     """Patterns of the folder's ignore file, one a line, for names in that folder; `#` starts a comment."""
     try:
-        lines = (folder.path / IGNORE_FILE).read_text(encoding="utf-8").splitlines()
+        lines = (folder.path / IGNORE_FILE).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError):
         found.unreadable[_printable(f"{folder.uri}/{IGNORE_FILE}")] = "the file cannot be read as UTF-8 text"
         return ["*"]  # which files were not meant to be ingested cannot be known

@@ -41,6 +41,11 @@ async def test_the_nearest_word_counts(tmp_path: Path, index: MemoryIndex, setti
     }  # fmt: skip
 
 
+def test_a_byte_order_mark_belongs_to_no_label(tmp_path: Path) -> None:
+    (tmp_path / ".access").write_text("staff\n", encoding="utf-8-sig")
+    assert AccessFiles().labels(tmp_path / "a.txt") == ("staff",)
+
+
 async def test_another_run_neither_loses_nor_misses_labels(
     tmp_path: Path, index: MemoryIndex, settings: Settings
 ) -> None:

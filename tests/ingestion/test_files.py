@@ -99,10 +99,18 @@ def test_an_ignore_file_names_what_stays_out_of_its_folder(library: Path) -> Non
 
 
 def test_an_ignore_file_that_cannot_be_read_keeps_everything_out(library: Path) -> None:
-    (library / ".citewellignore").write_bytes(b"\xff\xfe\x00")
+    (library / ".citewellignore").write_text("*.md", encoding="utf-16")
     found = look(library)
     assert found.files == []
     assert "library/.citewellignore" in found.unreadable
+    assert found.covers("library/a.txt")
+    assert found.covers("library/deep/er/c.html")
+    assert not found.covers("library2/a.txt")
+
+
+def test_an_ignore_file_may_begin_with_a_byte_order_mark(library: Path) -> None:
+    (library / ".citewellignore").write_text("*.md\n", encoding="utf-8-sig")
+    assert uris(look(library)) == ["library/a.txt", "library/deep/er/c.html"]
 
 
 def test_a_name_that_is_no_unicode_is_reported(library: Path) -> None:

@@ -245,6 +245,17 @@ async def test_an_unreadable_folder_fails_and_keeps_what_lies_below(
     assert report.exit_code == 1
 
 
+async def test_an_unreadable_ignore_file_fails_and_keeps_what_lies_in_its_folder(
+    index: MemoryIndex, settings: Settings, library: Path
+) -> None:
+    await ingest(index, [library], settings)
+    held = set(index.held)
+    (library / ".citewellignore").write_text("*.md", encoding="utf-16")
+    report = await ingest(index, [library], settings)
+    assert by_status(report)["failed"] == ["library/.citewellignore"]
+    assert set(index.held) == held
+
+
 async def test_two_at_once_are_refused(index: MemoryIndex, settings: Settings, library: Path) -> None:
     async with index.writing():
         with pytest.raises(IngestBusy):
