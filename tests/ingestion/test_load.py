@@ -129,6 +129,22 @@ def test_html_titles_and_dates_are_checked_too() -> None:
     assert (document.title, document.date) == ("a[31m\ufffdb", None)
 
 
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        ("<main></main><p>outside</p>", "outside"),
+        ("<main hidden>draft</main><main>seen</main><p>outside</p>", "seen"),
+        ("<div hidden><main>draft</main></div><p>outside</p>", "outside"),
+        ("<template><main>draft</main></template><p>outside</p>", "outside"),
+        ("<main>one <main>two</main> three</main>", "one\n\ntwo\n\nthree"),
+        ("<main>one</main><p>outside</p><main>two</main>", "one\n\ntwo"),
+        ("<form><main>all of the page</main></form>", "all of the page"),
+    ],
+)
+def test_of_html_the_outermost_main_that_is_seen_is_read_else_the_body(body: str, text: str) -> None:
+    assert load(f"<html><body>{body}</body></html>".encode(), "a.html").text == text
+
+
 def test_deep_nesting_is_read_whole_or_refused() -> None:
     assert load(b"<div>" * 2_000 + b"deep" + b"</div>" * 2_000, "a.html").text == "deep"
     with pytest.raises(SourceUnsupported, match="nested too deep"):
@@ -160,6 +176,27 @@ def test_word_gives_paragraphs_headings_lists_tables_and_tracked_insertions() ->
     assert document.text == "Tides\n\nHigh water\n- item\na | 1\n\nA note."
     assert [(heading.level, heading.text, heading.start) for heading in document.headings] == [(1, "Tides", 0)]
     assert document.title == "Tides"
+
+
+def test_of_word_no_text_is_read_that_is_not_seen() -> None:
+    def run(text: str, properties: str = "") -> str:
+        return f"<w:r><w:rPr>{properties}</w:rPr><w:t>{text}</w:t></w:r>"
+
+    styles = (
+        f'<w:styles xmlns:w="{W}"><w:style w:styleId="Z"><w:rPr><w:vanish/></w:rPr></w:style>'
+        '<w:style w:styleId="Y"><w:rPr><w:vanish w:val="0"/></w:rPr></w:style></w:styles>'
+    )
+    body = (
+        f"<w:p><w:moveFrom>{run('moved')}</w:moveFrom>{run('stays')}</w:p>",
+        f"<w:p><w:moveTo>{run('moved')}</w:moveTo></w:p><w:p>",
+        run("secret", "<w:vanish/>"),
+        run("secret", '<w:rStyle w:val="Z"/>'),
+        run("seen", '<w:vanish w:val="false"/>'),
+        "</w:p>",
+        paragraph("secret", "Z"),
+        paragraph("open", "Y"),
+    )
+    assert load(docx("".join(body), styles=styles), "a.docx").text == "stays\n\nmoved\n\nseen\n\nopen"
 
 
 def test_a_zip_bomb_is_refused_without_being_unpacked() -> None:

@@ -26,7 +26,7 @@ _HEADING_STYLE = re.compile(r"heading\s*([1-9])", re.I)
 
 
 def load_docx(data: bytes, *, max_bytes: int) -> Document:
-    """Extract the text; deleted passages of tracked changes are left out, inserted ones kept.
+    """Extract the text that is seen; of tracked changes, deleted and moved passages are left out where they stood.
 
     Args:
         data: The file.
@@ -42,10 +42,10 @@ def load_docx(data: bytes, *, max_bytes: int) -> Document:
             styles = _part(archive, "word/styles.xml", max_bytes)
             core = _part(archive, "docProps/core.xml", max_bytes)
             notes = [_part(archive, f"word/{name}notes.xml", max_bytes) for name in ("foot", "end")]
-        levels = _heading_levels(styles)
-        blocks = [*_blocks(body, levels)]
+        levels, hidden = _heading_levels(styles), _hidden_styles(styles)
+        blocks = [*_blocks(body, levels, hidden)]
         for part in notes:
-            blocks += _blocks(part, {})
+            blocks += _blocks(part, {}, hidden)
         matter = read_metadata(_properties(core))
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, lxml.etree.LxmlError) as exc:
         raise SourceUnreadable("the Word document is damaged") from exc
@@ -97,7 +97,19 @@ def _heading_levels(styles: bytes) -> dict[str, int]:
     return levels
 
 
-def _blocks(xml: bytes, levels: dict[str, int]) -> Iterator[tuple[str, int, str]]:
+def _hidden_styles(styles: bytes) -> frozenset[str]:
+    return frozenset(
+        style.get(f"{_W}styleId", "")
+        for style in (_parse(styles).iter(f"{_W}style") if styles else ())
+        if _is_on(style.find(f"{_W}rPr/{_W}vanish"))
+    )
+
+
+def _is_on(switch: lxml.etree._Element | None) -> bool:
+    return switch is not None and switch.get(f"{_W}val", "true") not in {"false", "0", "off"}
+
+
+def _blocks(xml: bytes, levels: dict[str, int], hidden: frozenset[str]) -> Iterator[tuple[str, int, str]]:
     """Yield (separator before, heading level or 0, text) for each paragraph and table row that has text."""
     if not xml:
         return
@@ -120,7 +132,7 @@ def _blocks(xml: bytes, levels: dict[str, int]) -> Iterator[tuple[str, int, str]
             row.append(" ".join(cell))
             cell = []
         elif tag == f"{_W}p" and event == "end" and not _inside_fallback(element):
-            text = _paragraph(element)
+            text = _paragraph(element, hidden)
             if not text.strip():
                 continue
             if depth:
@@ -130,17 +142,30 @@ def _blocks(xml: bytes, levels: dict[str, int]) -> Iterator[tuple[str, int, str]
             yield ("\n" if is_item else "\n\n"), level, (f"- {text.strip()}" if is_item else text.strip())
 
 
-def _paragraph(paragraph: lxml.etree._Element) -> str:
+def _paragraph(paragraph: lxml.etree._Element, hidden: frozenset[str]) -> str:
     parts: list[str] = []
     for node in paragraph.iter(f"{_W}t", f"{_W}tab", f"{_W}br", f"{_W}cr", f"{_W}noBreakHyphen"):
         owner = next(node.iterancestors(f"{_W}p"), None)
         if owner is not paragraph:
             continue  # belongs to a text box inside, which comes as a paragraph of its own
+        if _is_unseen(node, paragraph, hidden):
+            continue
         if node.tag == f"{_W}t":
             parts.append(node.text or "")
         else:
             parts.append("-" if node.tag == f"{_W}noBreakHyphen" else "\t" if node.tag == f"{_W}tab" else "\n")
     return "".join(parts)
+
+
+def _is_unseen(node: lxml.etree._Element, paragraph: lxml.etree._Element, hidden: frozenset[str]) -> bool:
+    """Whether text was moved away, or is formatted as hidden: by itself or else by a style."""
+    if next(node.iterancestors(f"{_W}moveFrom"), None) is not None:
+        return True
+    run = next(node.iterancestors(f"{_W}r"), None)
+    if run is not None and (own := run.find(f"{_W}rPr/{_W}vanish")) is not None:
+        return _is_on(own)
+    styles = (run.find(f"{_W}rPr/{_W}rStyle") if run is not None else None, paragraph.find(f"{_W}pPr/{_W}pStyle"))
+    return any(style is not None and style.get(f"{_W}val", "") in hidden for style in styles)
 
 
 def _style(paragraph: lxml.etree._Element, levels: dict[str, int]) -> tuple[int, bool]:

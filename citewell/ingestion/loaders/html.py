@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import lxml.etree
 import lxml.html
@@ -45,11 +46,9 @@ def load_html(data: bytes) -> Document:
     if any(entry.type == lxml.etree.ErrorTypes.ERR_RESOURCE_LIMIT for entry in parser.error_log):
         raise SourceUnsupported("the elements are nested too deep to be read whole")
     matter = read_metadata(_meta(root))
-    bodies = [*root.iter("main")] or [*root.iter("body")] or [root]
-    page = _Page()
-    for body in bodies:
-        page.add(body)
-    text, headings = page.finish()
+    text, headings = _read(_mains(root))
+    if not text.strip():
+        text, headings = _read([*root.iter("body")] or [root])
     title = clean_line(root.findtext(".//title") or "")
     return Document(
         text=text,
@@ -68,8 +67,29 @@ def _meta(root: lxml.html.HtmlElement) -> dict[str, object]:
     for meta in root.iter("meta"):
         name, content = meta.get("name") or meta.get("property"), meta.get("content")
         if name and content is not None:
-            values.setdefault(name.casefold().removeprefix("article:").replace("published_time", "date"), content)
+            values.setdefault(
+                name.strip().casefold().removeprefix("article:").replace("published_time", "date"), content
+            )
     return {key: value for key, value in values.items() if key in {"date", "keywords", "access"}}
+
+
+def _mains(root: lxml.html.HtmlElement) -> list[lxml.html.HtmlElement]:
+    """Each that is seen and stands in no other. One in a form counts: some frameworks put all of a page into one."""
+    return [
+        main
+        for main in root.iter("main")
+        if not any(
+            above.tag == "main" or (above.tag in _DROPPED and above.tag != "form") or _is_hidden(above)
+            for above in main.iterancestors()
+        )
+    ]
+
+
+def _read(bodies: Sequence[lxml.html.HtmlElement]) -> tuple[str, tuple[Heading, ...]]:
+    page = _Page()
+    for body in bodies:
+        page.add(body)
+    return page.finish()
 
 
 class _Page:
