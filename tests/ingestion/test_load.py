@@ -129,6 +129,14 @@ def test_html_titles_and_dates_are_checked_too() -> None:
     assert (document.title, document.date) == ("a[31m\ufffdb", None)
 
 
+def test_front_matter_above_a_page_is_read_and_not_published() -> None:
+    page = b"<html><head><meta name=keywords content=sea></head><body>Tides.</body></html>"
+    document = load(b"---\ntitle: Ebb\naccess: staff\n---\n" + page, "a.html")
+    assert (document.text, document.title, document.tags, document.access) == ("Tides.", "Ebb", ("sea",), ("staff",))
+    with pytest.raises(SourceUnreadable, match="access"):
+        load(b"---\naccess: staff\n" + page, "a.html")
+
+
 @pytest.mark.parametrize(
     ("body", "text"),
     [

@@ -11,7 +11,7 @@ import lxml.html
 from citewell.errors import SourceUnreadable, SourceUnsupported
 from citewell.ingestion.document import Document, Heading
 from citewell.ingestion.encoding import clean, clean_line, decode
-from citewell.ingestion.front_matter import read_metadata
+from citewell.ingestion.front_matter import read_metadata, split_front_matter
 
 # Text that is not the page's own, or that nobody sees. What is hidden from readers must not reach a model either.
 _DROPPED = frozenset({
@@ -30,22 +30,24 @@ _SPACE = re.compile(r"[ \t\n\f\r]+")
 def load_html(data: bytes) -> Document:
     """Extract the visible text of a page.
 
-    `<meta name>` gives `title`, `date`, `keywords` and `access`, as front matter does in Markdown.
+    `<meta name>` gives `date`, `keywords` and `access`, as front matter does in Markdown, and does here too where a
+    generator of sites left it: then that comes first.
 
     Raises:
-        SourceUnreadable: Nothing in it can be parsed as HTML.
+        SourceUnreadable: Nothing in it can be parsed as HTML, or its front matter cannot be understood.
         SourceUnsupported: It is nested deeper than libxml2 goes (2,048), which would lose text unseen.
     """
     decoded, note = decode(data)
+    front, markup = split_front_matter(clean(decoded))
     try:
         # Bytes, because lxml refuses text that still declares an encoding of its own.
         parser = lxml.html.HTMLParser(encoding="utf-8", huge_tree=True, remove_comments=True, remove_pis=True)
-        root = lxml.html.document_fromstring(clean(decoded).encode("utf-8"), parser=parser)
+        root = lxml.html.document_fromstring(markup.encode("utf-8"), parser=parser)
     except (lxml.etree.LxmlError, ValueError) as exc:
         raise SourceUnreadable("the content cannot be parsed as HTML") from exc
     if any(entry.type == lxml.etree.ErrorTypes.ERR_RESOURCE_LIMIT for entry in parser.error_log):
         raise SourceUnsupported("the elements are nested too deep to be read whole")
-    matter = read_metadata(_meta(root))
+    meta = read_metadata(_meta(root))
     text, headings = _read(_mains(root))
     if not text.strip():
         text, headings = _read([*root.iter("body")] or [root])
@@ -53,12 +55,12 @@ def load_html(data: bytes) -> Document:
     return Document(
         text=text,
         type="html",
-        title=title or next((heading.text for heading in headings if heading.level == 1), ""),
+        title=front.title or title or next((heading.text for heading in headings if heading.level == 1), ""),
         headings=headings,
-        date=matter.date,
-        tags=matter.tags,
-        access=matter.access,
-        notes=matter.notes + ((note,) if note else ()),
+        date=front.date or meta.date,
+        tags=front.tags or meta.tags,
+        access=front.access or meta.access,
+        notes=front.notes + meta.notes + ((note,) if note else ()),
     )
 
 
