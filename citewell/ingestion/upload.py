@@ -109,7 +109,7 @@ async def _ingest(
 ) -> FileReport:
     uploads = _folder(settings)
     path = upload.folder(uploads) / upload.name
-    temporary = await asyncio.to_thread(_save, path.parent, data)
+    temporary = await _saved(path.parent, data)
     try:
         uri = await asyncio.to_thread(_uri, settings.data_dir, uploads, path)
         labels = await asyncio.to_thread(upload.labels, path)
@@ -163,11 +163,30 @@ def safe_name(name: str) -> str:
     return base
 
 
+async def _saved(folder: Path, data: bytes) -> Path:
+    """Write to a file of a fresh name. Whoever leaves meanwhile leaves none behind: a thread goes on writing."""
+    saving = asyncio.ensure_future(asyncio.to_thread(_save, folder, data))
+    try:
+        return await asyncio.shield(saving)
+    except asyncio.CancelledError:
+        saving.add_done_callback(_drop)
+        raise
+
+
+def _drop(saving: asyncio.Future[Path]) -> None:
+    if not saving.cancelled() and saving.exception() is None:
+        saving.result().unlink(missing_ok=True)
+
+
 def _save(folder: Path, data: bytes) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     handle, path = tempfile.mkstemp(dir=folder, prefix=".upload-")  # hidden: no ingestion ever sees it
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+    except OSError:  # a full disk must not stay full of what did not fit
+        Path(path).unlink()
+        raise
     return Path(path)
 
 

@@ -1,8 +1,14 @@
+import asyncio
+import errno
+import io
+import os
+import threading
 from pathlib import Path
 
 import pytest
 
 from citewell.errors import InvalidRequest, SourceNotFound, SourceUnsupported
+from citewell.ingestion import upload as upload_module
 from citewell.ingestion.sync import ingest
 from citewell.ingestion.upload import Upload, ingest_upload, remove_upload, safe_name
 from citewell.settings import Settings
@@ -89,3 +95,43 @@ def test_names_that_are_no_good_are_refused(name: str) -> None:
 )
 def test_folders_in_names_are_dropped(name: str, safe: str) -> None:
     assert safe_name(name) == safe
+
+
+async def test_an_upload_that_is_left_while_it_is_written_leaves_no_file(
+    index: MemoryIndex, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on, written = threading.Event(), threading.Event(), threading.Event()
+    save = upload_module._save
+
+    def slow(folder: Path, data: bytes) -> Path:
+        begun.set()
+        go_on.wait(10)
+        try:
+            return save(folder, data)
+        finally:
+            written.set()
+
+    monkeypatch.setattr(upload_module, "_save", slow)
+    sending = asyncio.create_task(ingest_upload(index, settings, Upload("tides.txt"), b"High water."))
+    await asyncio.to_thread(begun.wait, 10)
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    go_on.set()
+    assert await asyncio.to_thread(written.wait, 10)
+    async with asyncio.timeout(10):
+        while list((settings.data_dir / "uploads").iterdir()):
+            await asyncio.sleep(0.01)
+
+
+async def test_an_upload_that_does_not_fit_on_the_disk_leaves_no_file(
+    index: MemoryIndex, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(io.FileIO):
+        def write(self, _: object) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fdopen", lambda handle, _: Full(handle, "wb"))
+    with pytest.raises(OSError, match="No space"):
+        await ingest_upload(index, settings, Upload("tides.txt"), b"High water.")
+    assert list((settings.data_dir / "uploads").iterdir()) == []
