@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from typing import Any, Literal
-from urllib.parse import urlencode
+from urllib.parse import quote, unquote, urlencode
 
 import orjson
 from fastapi import APIRouter, Request, Response
@@ -41,6 +41,8 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "stop": ([], ""), "modalities": (["text"],), "audio": (), "web_search_options": (),
 }  # fmt: skip
 """Parameters that would change what comes back, and the values at which they do not."""
+_PLAIN = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
+"""What stands as it is in the header X-Thread-Id. It holds no other letters: they are percent-encoded, both ways."""
 
 
 class StreamOptions(BaseModel):
@@ -161,7 +163,7 @@ async def completions(request: Request, body: CompletionRequest) -> Response:
         return StreamingResponse(rest, media_type="text/event-stream")
     turn = _turn(request, body)
     reply = _Reply(body, base_url, service.settings.chat_model, turn.run_id)
-    headers = {} if turn.history is not None else {"x-thread-id": turn.thread_id}
+    headers = {} if turn.history is not None else {"x-thread-id": quote(turn.thread_id, safe=_PLAIN)}
     if not body.stream:
         return JSONResponse(reply.whole(await service.ask(turn)), headers=headers)
     events = service.stream(turn)
@@ -182,7 +184,7 @@ def _turn(request: Request, body: CompletionRequest) -> Turn:
         for message in earlier
         if message.role in ("user", "assistant")
     ]
-    thread_id = request.headers.get("x-thread-id") or body.thread_id
+    thread_id = unquote(request.headers.get("x-thread-id", "")) or body.thread_id
     if not thread_id and not history:
         thread_id = body.user
     chosen = body.model_dump(include={"temperature", "top_k", "filter", "trace"})

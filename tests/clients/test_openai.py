@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 from uuid import uuid4
 
 import httpx
@@ -101,6 +102,18 @@ def test_a_thread_is_kept_here_when_the_caller_names_it(client: openai.OpenAI, l
     assert raw.headers["x-thread-id"] == thread
     assert "1871" in (raw.parse().choices[0].message.content or "")
     assert httpx.get(f"{live.url}/conversation/{thread}").json()["statistics"]["total"] == 4
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_thread_may_have_a_name_in_any_letters(live: Live, stream: bool) -> None:
+    name = f"Łukasz 日本 {uuid4()}"
+    body = {"model": "citewell", "messages": user(TOWER), "user": name, "stream": stream}
+    reply = httpx.post(f"{live.url}/v1/chat/completions", json=body, timeout=60)
+    assert reply.status_code == 200
+    again = {"x-thread-id": reply.headers["x-thread-id"]}
+    body = {"model": "citewell", "messages": user("And when was it first lit?")}
+    assert "1871" in httpx.post(f"{live.url}/v1/chat/completions", json=body, headers=again, timeout=60).text
+    assert httpx.get(f"{live.url}/conversation/{quote(name)}").json()["statistics"]["total"] == 4
 
 
 def test_user_is_no_thread_for_a_client_that_keeps_its_own_history(client: openai.OpenAI, live: Live) -> None:
