@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from citewell.errors import InvalidRequest, MessageTooLong
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_ANY_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+"""An id stands in addresses, headers and log lines, where no line may break."""
 
 
 def check_question(text: object, *, limit: int) -> str:
@@ -38,7 +40,7 @@ def check_thread_id(thread_id: object) -> str | None:
         raise InvalidRequest("The conversation id must be text.")
     if len(thread_id) > 1024:
         raise InvalidRequest("The conversation id is longer than 1,024 characters.")
-    _check_text(thread_id, "conversation id")
+    _check_text(thread_id, "conversation id", _ANY_CONTROL)
     return thread_id
 
 
@@ -52,8 +54,8 @@ def check_history(texts: Iterable[str]) -> None:
         _check_unicode(text, "conversation")
 
 
-def _check_text(text: str, what: str) -> None:
-    if found := _CONTROL.search(text):
+def _check_text(text: str, what: str, barred: re.Pattern[str] = _CONTROL) -> None:
+    if found := barred.search(text):
         raise InvalidRequest(f"The {what} holds a control character (U+{ord(found[0]):04X}).")
     _check_unicode(text, what)
 
