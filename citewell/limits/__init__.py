@@ -51,11 +51,6 @@ class Reservation:
         self._prices = prices
         self._used: tuple[int, int] | None = None
 
-    @property
-    def is_warning(self) -> bool:
-        """Whether the day's budget is nearly used up."""
-        return self.share >= WARN_AT
-
     def settle(self, usage: Mapping[str, object]) -> None:
         """Note what was used; the difference is given back when the reservation closes. Called again it adds up.
 
@@ -85,6 +80,8 @@ class Limits:
         self._max_cost = round(settings.budget_usd_per_day * NANO)
         self._cheaper = settings.budget_model
         self._closing: set[asyncio.Task[None]] = set()
+        self._warned: tuple[int, set[str]] = (0, set())
+        """The day, and the callers of whom it was said that their budget is nearly spent."""
 
     async def admit(self, caller: str) -> None:
         """Count a request.
@@ -130,7 +127,7 @@ class Limits:
             model=models[outcome.choice], ask=asks[outcome.choice], outcome=outcome, share=self._share(outcome),
             prices=self._prices,
         )  # fmt: skip
-        self._warn(outcome, asks[outcome.choice])
+        self._warn(caller, outcome)
         try:
             yield reservation
         finally:
@@ -171,11 +168,14 @@ class Limits:
         tokens = outcome.tokens / self._max_tokens if self._max_tokens else 0.0
         return max(money, tokens)
 
-    def _warn(self, outcome: Outcome, ask: Ask) -> None:
-        before = Outcome(
-            choice=None, day=outcome.day, spent=outcome.spent - ask.cost, tokens=outcome.tokens - ask.tokens, wait_s=0
-        )
-        if self._share(before) < WARN_AT <= self._share(outcome):  # the call that crosses the line, and no other
+    def _warn(self, caller: str, outcome: Outcome) -> None:
+        if self._share(outcome) < WARN_AT:
+            return
+        # not when the line is crossed: what is given back leads over it again and again
+        if outcome.day != self._warned[0]:
+            self._warned = (outcome.day, set())
+        if caller not in self._warned[1]:
+            self._warned[1].add(caller)
             log.warning("budget.nearly_spent", share=round(self._share(outcome), 3))
 
     def _refusal(self, outcome: Outcome, ask: Ask) -> CitewellError:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from citewell.errors import BudgetExceeded, ConfigurationError, LimitsUnavailable, RateLimited, UnknownModel
-from citewell.limits import Limits, Prices, open_limits
+from citewell.limits import WARN_AT, Limits, Prices, open_limits
 from citewell.limits.ledger import DAY_S, Ask, ProcessLedger
 from citewell.settings import Settings
 
@@ -180,9 +180,19 @@ async def test_crossing_80_percent_is_warned_of_once(budget: Limits) -> None:
         for number in range(1, 41):
             async with budget.reserve("ann", MODEL, 1000, 500) as reservation:
                 reservation.settle({"input_tokens": 1000, "output_tokens": 500})
-                assert reservation.is_warning == (number >= 32)
+                assert (reservation.share >= WARN_AT) == (number >= 32)
     assert [entry["event"] for entry in logs] == ["budget.nearly_spent"]
     assert "ann" not in json.dumps(logs)
+
+
+async def test_a_budget_that_is_given_back_and_used_again_is_warned_of_once_a_day(url: str | None) -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with open_limits(make_settings(url, budget_usd_per_day=2 * CALL_USD)) as limits:
+            for caller in ("ann", "bob"):
+                await call(limits, caller)
+                for _ in range(3):
+                    await call(limits, caller, used=(0, 0))
+    assert [entry["event"] for entry in logs] == ["budget.nearly_spent"] * 2
 
 
 async def test_two_processes_share_one_budget(redis_url: str) -> None:
