@@ -3,8 +3,8 @@
 import asyncio
 import hashlib
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -21,9 +21,7 @@ from citewell.documents import ScoredChunk, Source
 from citewell.errors import BodyTooLarge, InvalidRequest, NotAuthorized, SourceNotFound
 from citewell.ingestion.manifest import Manifest
 from citewell.ingestion.report import FileReport
-from citewell.ingestion.sync import WritableIndex
 from citewell.ingestion.upload import Upload, ingest_upload, remove_upload
-from citewell.retrieval import NewSource
 from citewell.retrieval.index import Index
 from citewell.service import Service
 from citewell.settings import Settings
@@ -214,7 +212,7 @@ async def _ingest(service: Service, file: Upload, data: bytes) -> AsyncIterator[
 
     async def run() -> FileReport:
         try:
-            return await ingest_upload(_Watched(service.index, embedded), service.settings, file, data)
+            return await ingest_upload(service.index, service.settings, file, data, embedded=embedded)
         finally:
             loop.call_soon_threadsafe(events.put_nowait, None)  # behind what the other thread has said
 
@@ -234,37 +232,6 @@ async def _ingest(service: Service, file: Upload, data: bytes) -> AsyncIterator[
 
 def _event(name: str, body: dict[str, Any]) -> dict[str, str]:
     return {"event": name, "data": orjson.dumps(body).decode()}
-
-
-class _Watched(WritableIndex):
-    """An index whose embedding is watched."""
-
-    def __init__(self, index: Index, embedded: Callable[[int, int], None]) -> None:
-        self._index = index
-        self._embedded = embedded
-
-    def writing(self) -> AbstractAsyncContextManager[Any]:
-        return self._index.writing()
-
-    def rebuilding(self) -> AbstractAsyncContextManager[WritableIndex]:
-        return self._index.rebuilding()
-
-    async def sources(self) -> list[Source]:
-        return await self._index.sources()
-
-    async def prepare(self) -> None:
-        await self._index.prepare()
-
-    async def replace_sources(
-        self, new: Sequence[NewSource], *, progress: Callable[[int, int], None] | None = None
-    ) -> None:
-        await self._index.replace_sources(new, progress=progress or self._embedded)
-
-    async def judge(self, sources: Sequence[str] | None = None) -> None:
-        await self._index.judge(sources)
-
-    async def remove_source(self, uri: str) -> None:
-        await self._index.remove_source(uri)
 
 
 async def _body(request: Request, limit: int) -> bytes:
