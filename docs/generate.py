@@ -106,7 +106,7 @@ def http_page() -> str:
         "",
         "Generated from the code. Shapes of bodies and answers, and a form to try them, are at `/docs` of a running "
         "service, their OpenAPI description at `/openapi.json`. Beside these: `WS /ws/chat`, `/mcp` where it is "
-        "[switched on](clients.md#mcp), LangServe's playgrounds and schemas. Faults are [problems](errors.md).",
+        "[switched on](clients.md#mcp), LangServe's `stream_log` of both, playgrounds and schemas. Faults are [problems](errors.md).",
         "",
         "| | path | |",
         "|---|---|---|",
