@@ -84,6 +84,19 @@ def test_a_sentence_that_is_not_wholly_there_is_never_verified(sentence: str) ->
     assert only(sentence)["status"] != "verified"
 
 
+@pytest.mark.parametrize(
+    ("sentence", "status", "score"),
+    [
+        ("Growth was 7% in 2019 [2].", "partial", 0.95),  # every word stands there, but not so
+        ("Bananas cheap, fleet ships [2].", "unsupported", 0.49),  # one half
+        ("The fleet has 1,205 ships [2].", "unsupported", 0.25),  # one half, and it lacks the number
+    ],
+)
+def test_what_is_not_borne_out_scores_by_how_much_of_it_stands_there(sentence: str, status: str, score: float) -> None:
+    citation = only(sentence)
+    assert (citation["status"], citation["score"]) == (status, score)
+
+
 def test_names_that_have_changed_places_are_not_verified() -> None:
     text = chunk("In 1999 Acme bought Initech for $5 million and sold Hooli to Globex.")
     assert verify("Acme bought Initech for $5 million [1].", [text])[0]["status"] == "verified"
@@ -116,6 +129,22 @@ def test_a_marker_without_a_chunk_is_marked_and_points_nowhere() -> None:
         0,
         0,
     )
+
+
+def test_two_markers_are_not_put_right_to_the_same_chunk() -> None:
+    assert [c["marker"] for c in verify("The fleet has 1,204 ships [7][8].", CHUNKS)] == [2, 8]
+
+
+def test_a_marker_that_is_partly_right_stays_unless_another_chunk_has_it_all() -> None:
+    partly = [chunk("Red ships sail far."), chunk("Red ships sail far north.", 2), chunk("Red ships go.", 3)]
+    (citation,) = verify("Red ships sail far north daily [1].", partly)
+    assert (citation["marker"], citation["status"]) == (1, "partial")
+    (citation,) = verify("Red ships sail far north daily [3].", partly)
+    assert (citation["marker"], citation["status"]) == (2, "partial")
+
+
+def test_markers_have_up_to_four_digits() -> None:
+    assert [c["marker"] for c in verify("Bananas are yellow [123][1234]. Apples [12345].", CHUNKS)] == [123, 1234]
 
 
 def test_each_of_several_markers_is_judged_by_its_own_chunk() -> None:

@@ -15,7 +15,7 @@ import redis
 from prometheus_client import REGISTRY
 from pydantic import SecretStr
 
-from citewell.cache import AnswerCache, Kept, open_cache, stores
+from citewell.cache import MOST_BYTES, AnswerCache, Kept, open_cache, stores
 from citewell.cache.stores import ProcessStore, RedisStore, Store, StoreLost
 from citewell.errors import CitewellError, ModelUnavailable
 from citewell.service import Result, Service
@@ -420,3 +420,12 @@ def test_every_setting_that_an_answer_depends_on_is_part_of_the_key() -> None:
         {"openai_base_url": "http://other/v1"},
     ):
         assert fingerprint(base.model_copy(update=change)) != fingerprint(base)
+
+
+async def test_an_answer_too_long_for_the_cache_is_not_kept() -> None:
+    store = ProcessStore(most=2, keep_s=60)
+    cache = AnswerCache(store)
+    for key, length in {"short": 1000, "long": MOST_BYTES}.items():
+        await cache.keep(key, answer="x" * length, citations=[], metadata={}, cited=[])
+    assert await store.get("short") is not None
+    assert await store.get("long") is None

@@ -91,6 +91,14 @@ async def test_an_answer_is_marked_with_the_reason(
     assert counted(reason) == before + 1
 
 
+@pytest.mark.parametrize(
+    ("status", "reasons"), [("verified", []), ("partial", []), ("unsupported", ["unsupported_sentence"])]
+)
+def test_only_an_unsupported_sentence_is_a_reason(status: str, reasons: list[str]) -> None:
+    citation: Citation = {"status": status}  # type: ignore[typeddict-item]
+    assert review_reasons({"confidence": 0.9}, [citation], below=0.5) == reasons
+
+
 async def test_a_passage_that_was_set_aside_is_a_reason(opened: Open, tmp_path: Path) -> None:
     async with opened() as service:
         await ask(service)

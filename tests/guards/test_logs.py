@@ -35,6 +35,11 @@ def test_text_is_left_out_above_debug(level: str, key: str) -> None:
     assert entry["event"] == "run.finished"
 
 
+@pytest.mark.parametrize("level", ["debug", "info"])
+def test_long_values_are_cut(level: str) -> None:
+    assert logged(level, note="x" * (LONGEST_VALUE + 1))["note"] == "x" * LONGEST_VALUE
+
+
 def test_at_debug_text_is_shown_without_personal_data() -> None:
     entry = logged("debug", question="is ann@firm.example the spy?")
     assert entry["question"] == "is [email] the spy?"

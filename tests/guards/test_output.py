@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from citewell.guards.output import LEAK_WORDS, AnswerScreen, Policy
 from citewell.guards.personal import Detector
+from citewell.guards.verdict import Verdict, allow
 
 INSTRUCTIONS = (
     "You answer questions from numbered passages. Cite each passage you use with its number in brackets. "
@@ -43,6 +44,7 @@ def test_active_markup_is_defused_and_said_so(answer: str, shown: str) -> None:
 @pytest.mark.parametrize("answer", [
     "Use `<script>` in the head [1].", "```html\n<script src=x></script>\n```\nand so on", "a < b and c > d [2]",
     "H<sub>2</sub>O<br>", "Great! [1] See [the page](https://firm.example).", "[1]: the data: all of it", "5 <", "`", "!",
+    "so </strong   /> it",
 ])  # fmt: skip
 def test_plain_answers_pass_unchanged(answer: str) -> None:
     text, screen = stream(list(answer))
@@ -76,6 +78,27 @@ def test_repeated_instructions_are_stopped_before_most_of_them_is_out() -> None:
     assert screen.is_blocked
     assert (screen.verdict.allowed, screen.verdict.rule) == (False, "prompt_leak")
     assert len(text.split()) < LEAK_WORDS / 2
+
+
+@pytest.mark.parametrize(("words", "is_leak"), [(LEAK_WORDS - 1, False), (LEAK_WORDS, True)])
+def test_so_many_words_of_the_instructions_are_a_leak(words: int, is_leak: bool) -> None:
+    assert LEAK_WORDS == 12
+    _, screen = stream(["Well, ", " ".join(INSTRUCTIONS.split()[:words]), ". Next."])
+    assert screen.is_blocked == is_leak
+
+
+def test_what_is_blocked_here_is_sent_to_no_moderation() -> None:
+    asked: list[str] = []
+
+    async def moderate(text: str) -> Verdict:
+        asked.append(text)
+        return allow()
+
+    for answer in ("Granite [1].", "Sure! " + INSTRUCTIONS):
+        screen = AnswerScreen(INSTRUCTIONS, "allow", Detector(), moderate)
+        screen.feed(answer)
+        asyncio.run(screen.finish())
+    assert asked == ["Granite [1]."]
 
 
 def test_a_short_run_of_the_same_words_is_held_back_and_then_shown() -> None:

@@ -28,13 +28,14 @@ def rsa_key() -> RSAPrivateKey:
 
 @dataclass
 class Issuer:
-    """Change `keys` or `status` and what is served changes."""
+    """Change `keys`, `status` or `location` and what is served changes."""
 
     url: str = ""
     rsa: RSAPrivateKey = field(default_factory=rsa_key)
     ec: ec.EllipticCurvePrivateKey = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
     keys: list[dict[str, Any]] = field(default_factory=list)
     status: int = 200
+    location: str = ""
     fetches: int = 0
 
     def __post_init__(self) -> None:
@@ -73,6 +74,8 @@ def issuing() -> Iterator[Issuer]:
             issuer.fetches += 1
             body = json.dumps({"keys": issuer.keys}).encode()
             self.send_response(issuer.status)
+            if issuer.location:
+                self.send_header("location", issuer.location)
             self.send_header("content-length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

@@ -80,3 +80,35 @@ def test_what_is_remembered_is_bounded() -> None:
     with pytest.raises(RateLimited):
         attempts.check(f"host-{MOST_ADDRESSES}", "other")
     attempts.check("host-0", "other")
+
+
+def test_an_address_that_failed_again_is_not_the_first_to_be_forgotten() -> None:
+    attempts = Attempts(1)
+    for number in range(MOST_ADDRESSES):
+        attempts.failed(f"host-{number}", "wrong")
+    attempts.failed("host-0", "wrong")
+    attempts.failed("another", "wrong")
+    with pytest.raises(RateLimited):
+        attempts.check("host-0", "other")
+    attempts.check("host-1", "other")
+
+
+def test_a_credential_that_is_good_no_longer_is_unknown_again() -> None:
+    attempts = Attempts(1, clock=lambda: 0.0)
+    attempts.succeeded("key")
+    attempts.failed("host", "wrong")
+    attempts.check("host", "key")
+    attempts.failed("host", "key")
+    with pytest.raises(RateLimited):
+        attempts.check("host", "key")
+
+
+def test_the_wait_is_until_the_oldest_failure_that_counts_is_a_minute_old() -> None:
+    now = 0.0
+    attempts = Attempts(2, clock=lambda: now)
+    for at in (0.0, 30.0, 50.0):
+        now = at
+        attempts.failed("host", f"wrong {at}")
+    with pytest.raises(RateLimited) as refused:
+        attempts.check("host", "other")
+    assert refused.value.retry_after_s == 40

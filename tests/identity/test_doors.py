@@ -172,6 +172,8 @@ def test_a_page_of_another_origin_cannot_act(world: World, live: Live, origin: s
     body = json.dumps({"input": {"question": TOWER}})
     problem(httpx.post(f"{world.live.url}/rag/invoke", content=body, headers=with_key), "not_authorized", 403)
     problem(httpx.post(f"{live.url}/rag/invoke", content=body, headers={"origin": origin}), "not_authorized", 403)
+    for verb in ("DELETE", "PATCH"):
+        problem(httpx.request(verb, f"{world.live.url}/threads/x", headers=with_key), "not_authorized", 403)
     read = httpx.get(f"{world.live.url}/threads", headers=with_key)
     assert "access-control-allow-origin" not in read.headers
     preflight = {"origin": origin, "access-control-request-method": "POST"}

@@ -145,6 +145,38 @@ async def test_a_symmetric_key_in_the_set_is_no_key(issuer: Issuer) -> None:
         await identify(issuer, token)
 
 
+async def test_keys_that_sign_nothing_do_not_count(issuer: Issuer) -> None:
+    other = rsa_key()
+    issuer.keys.append(Issuer.public(other, "enc-1") | {"use": "enc"})
+    with pytest.raises(NotAuthenticated):
+        await identify(issuer, jwt.encode(issuer.claims(), other, "RS256", headers={"kid": "enc-1"}))
+    issuer.keys[1:] = [issuer.keys[2], {"kty": "oct", "kid": "shared", "k": "c2VjcmV0"}]
+    assert (await identify(issuer, jwt.encode(issuer.claims(), issuer.rsa, "RS256"))).caller == "jwt:alice", (
+        "one is left, which needs no name"
+    )
+
+
+async def test_a_key_serves_its_own_algorithm_only(issuer: Issuer) -> None:
+    issuer.keys[0]["alg"] = "RS512"
+    with pytest.raises(NotAuthenticated, match="algorithm"):
+        await identify(issuer, issuer.token())
+
+
+async def test_an_issuer_that_leads_elsewhere_is_not_followed(issuer: Issuer) -> None:
+    with issuing() as other:
+        token = other.token()
+        issuer.status, issuer.location = 302, other.url
+        with pytest.raises(IdentityUnavailable):
+            await identify(issuer, token)
+        assert other.fetches == 0
+
+
+async def test_a_set_of_keys_that_has_no_end_is_not_read(issuer: Issuer) -> None:
+    issuer.keys.append({"kty": "none", "filling": "x" * key_set.MOST_BYTES})
+    with pytest.raises(IdentityUnavailable):
+        await identify(issuer, issuer.token())
+
+
 @pytest.mark.parametrize("name", ["HS256", "none", "rs256"])
 def test_settings_refuse_algorithms_without_a_public_key(name: str) -> None:
     with pytest.raises(ValueError, match="jwt_algorithms"):

@@ -8,7 +8,7 @@ import pytest
 
 from citewell.errors import InvalidRequest, NotAuthorized, SourceNotFound, SourceUnreadable
 from citewell.identity import Identity
-from citewell.ingestion.access import AccessFiles
+from citewell.ingestion.access import MOST_LABELS, AccessFiles, check_labels
 from citewell.ingestion.sync import ingest
 from citewell.ingestion.upload import Upload, ingest_upload, remove_upload
 from citewell.settings import Settings
@@ -117,3 +117,10 @@ async def test_an_upload_is_given_labels_that_its_sender_holds(index: MemoryInde
         await ingest_upload(index, settings, Upload("m.md", access=["staff"]), matter)
     assert await labels(index) == {uri: ("staff",)}
     assert [path.name for path in (settings.data_dir / "uploads").rglob("*.md*")] == []
+
+
+def test_a_document_has_so_many_labels_and_no_more() -> None:
+    names = [f"team-{number}" for number in range(MOST_LABELS)]
+    assert check_labels([*names, *names]) == tuple(names)
+    with pytest.raises(SourceUnreadable, match="65 labels"):
+        check_labels([*names, "one-more"])
