@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,13 @@ _PAGE = Path(__file__).with_name("page.html")
 async def front(request: Request) -> Response:
     """A page for browsers, a status for programs."""
     if "text/html" in request.headers.get("accept", ""):
-        return HTMLResponse(_PAGE.read_text(encoding="utf-8"))
+        return HTMLResponse(_page())
     return JSONResponse({"status": "ok", "service": "citewell", "version": __version__, "docs": "/docs"})
+
+
+@cache
+def _page() -> str:
+    return _PAGE.read_text(encoding="utf-8")
 
 
 @router.get("/healthz")

@@ -131,26 +131,12 @@ class Guards:
         judged as one lies across it."""
         return self._scanner is None or ends_at(text, place)
 
-    async def screen_answer(self, text: str, *, instructions: str = "") -> Verdict:
-        """Judge a complete answer: leaked instructions, active markup, personal data by policy, moderation.
-
-        Args:
-            text: The whole answer.
-            instructions: The system prompt the model was given, without the documents; empty for none.
-
-        Returns:
-            A verdict; its `text`, where set, is the answer to show instead.
-        """
-        screen = self.answer_screen(instructions)
-        await asyncio.to_thread(screen.feed, text)
-        await screen.finish()
-        return screen.verdict
-
     def answer_screen(self, instructions: str = "", *, is_moderated: bool = False) -> AnswerScreen:
-        """The same checks for an answer that streams: feed it pieces, show what it gives back.
+        """Checks of one answer: leaked instructions, active markup, personal data by policy, moderation. Feed it pieces, show
+        what it gives back.
 
         Args:
-            instructions: As for `screen_answer`.
+            instructions: The system prompt the model was given, without the documents; empty for none.
             is_moderated: Whether it has been through moderation before, and need not go again.
         """
         moderate = None if self._moderator is None or is_moderated else self._moderate
@@ -159,10 +145,6 @@ class Guards:
     async def keepable(self, question: str) -> str:
         """What may be stored of a question: without personal data, unless the policy allows it."""
         return question if self._policy == "allow" else await asyncio.to_thread(self._detector.redact, question)
-
-    def redact(self, text: str) -> str:
-        """The text with every piece of detected personal data replaced by its kind, as `[email]`."""
-        return self._detector.redact(text)
 
     async def _personal(self, text: str, score: float) -> Verdict:
         if self._policy == "allow" or not await asyncio.to_thread(self._detector.find, text):

@@ -9,9 +9,8 @@ from itertools import pairwise
 
 from citewell.ingestion.encoding import clean
 
-_LINE_HYPHEN = "\ufffe"
-"""PDFium puts this noncharacter where a word was divided at the end of a line, and no line break."""
 _DIVIDED = re.compile(r"(\S*)\ufffe(\S*)[ \t]?")
+"""PDFium puts this noncharacter where a word was divided at the end of a line, and no line break."""
 _EDGE_LINES = 2
 """How many lines at the top and the bottom of a page may be furniture."""
 _LEAST_PAGES = 3
