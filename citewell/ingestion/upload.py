@@ -192,33 +192,31 @@ def _save(folder: Path, data: bytes) -> Path:
 
 @contextlib.asynccontextmanager
 async def _or_as_before(*paths: Path) -> AsyncIterator[None]:
-    """Files that are what they were, or not there as they were not, when the block fails."""
-    copies = {path: await asyncio.to_thread(_copy, path) for path in paths}
+    """Files of one folder that are what they were, or again not there, when the block fails."""
+    kept = Path(await asyncio.to_thread(tempfile.mkdtemp, dir=paths[0].parent, prefix=".upload-"))
     try:
-        yield
-    except Exception:
-        for path, copy in copies.items():
-            await asyncio.to_thread(_put_back, path, copy)
-        raise
+        await asyncio.to_thread(_keep, paths, kept)
+        try:
+            yield
+        except Exception:
+            await asyncio.to_thread(_put_back, paths, kept)
+            raise
     finally:
-        for copy in filter(None, copies.values()):
-            await asyncio.to_thread(copy.unlink, missing_ok=True)
+        await asyncio.to_thread(shutil.rmtree, kept, ignore_errors=True)
 
 
-def _copy(path: Path) -> Path | None:
-    if not path.exists():
-        return None
-    handle, copy = tempfile.mkstemp(dir=path.parent, prefix=".upload-")
-    os.close(handle)
-    shutil.copy2(path, copy)  # with its time, by which it is known to be unchanged
-    return Path(copy)
+def _keep(paths: Sequence[Path], folder: Path) -> None:
+    for path in paths:
+        if path.exists():
+            shutil.copy2(path, folder / path.name)  # with its time, by which it is known to be unchanged
 
 
-def _put_back(path: Path, copy: Path | None) -> None:
-    if copy is None:
-        path.unlink(missing_ok=True)
-    else:
-        os.replace(copy, path)
+def _put_back(paths: Sequence[Path], folder: Path) -> None:
+    for path in paths:
+        if (kept := folder / path.name).exists():
+            os.replace(kept, path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _folder(settings: Settings) -> Path:

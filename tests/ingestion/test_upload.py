@@ -2,6 +2,7 @@ import asyncio
 import errno
 import io
 import os
+import shutil
 import threading
 from pathlib import Path
 
@@ -46,6 +47,25 @@ async def test_an_upload_that_cannot_be_stored_changes_nothing(index: MemoryInde
         await ingest_upload(index, settings, Upload("tides.txt", access=["guests"]), b"Low water.")
     assert {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in uploads.iterdir()} == before
     assert set(before) == {"tides.txt", "tides.txt.access"}
+
+
+async def test_an_upload_for_which_the_earlier_one_cannot_be_kept_changes_nothing(
+    index: MemoryIndex, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uploads = settings.data_dir / "uploads"
+    await ingest_upload(index, settings, Upload("tides.txt", access=["staff"]), b"High water.")
+    copy = shutil.copy2
+
+    def full(source: Path, to: Path) -> None:
+        copy(source, to)
+        if source.suffix == ".access":
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copy2", full)
+    with pytest.raises(OSError, match="No space"):
+        await ingest_upload(index, settings, Upload("tides.txt"), b"Low water.")
+    assert {path.name for path in uploads.iterdir()} == {"tides.txt", "tides.txt.access"}
+    assert (uploads / "tides.txt").read_bytes() == b"High water."
 
 
 async def test_uploads_survive_other_ingestions_and_rebuilds(
