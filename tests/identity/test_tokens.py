@@ -136,6 +136,11 @@ async def test_a_forgery_is_refused(issuer: Issuer, name: str) -> None:
         await identify(issuer, FORGERIES[name](issuer))
 
 
+async def test_what_is_too_long_is_not_looked_at(issuer: Issuer) -> None:
+    with pytest.raises(NotAuthenticated, match="too long"):
+        await identify(issuer, issuer.token() + "A" * 10_000)
+
+
 async def test_a_symmetric_key_in_the_set_is_no_key(issuer: Issuer) -> None:
     issuer.keys.append(
         {"kty": "oct", "kid": "shared", "k": "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3JldA", "alg": "HS256"}
