@@ -167,6 +167,23 @@ def test_a_marker_belongs_to_the_sentence_before_it_or_at_a_lines_head_to_the_on
     assert claims("One is here.\n[2] Two is there.") == [("Two is there.", (2,))]
 
 
+def test_a_marker_on_the_last_line_by_itself_belongs_to_the_sentence_before() -> None:
+    assert claims("One is here.\n[1]") == [("One is here.", (1,))]
+
+
+def test_too_little_before_a_marker_stands_for_its_whole_sentence() -> None:
+    assert claims("As [1] says, the price rose to $12 [2].") == [
+        ("As says, the price rose to $12.", (1,)),
+        ("says, the price rose to $12.", (2,)),
+    ]
+
+
+def test_facts_more_than_three_sentences_apart_are_no_statement() -> None:
+    near, far = chunk("Ann came. Bob sang. Cid left."), chunk("Ann came. It rained. Bob sang. Cid left.")
+    answer = "Ann came, Bob sang, Cid left [1]."
+    assert [verify(answer, [one])[0]["status"] for one in (near, far)] == ["verified", "partial"]
+
+
 def test_a_sentence_without_marker_makes_no_citation() -> None:
     assert verify("The fleet has 1,204 ships.", CHUNKS) == []
 

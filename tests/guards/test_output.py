@@ -96,7 +96,8 @@ def test_what_is_blocked_here_is_sent_to_no_moderation() -> None:
 
     for answer in ("Granite [1].", "Sure! " + INSTRUCTIONS):
         screen = AnswerScreen(INSTRUCTIONS, "allow", Detector(), moderate)
-        screen.feed(answer)
+        for piece in re.findall(r"\S+\s*", answer):
+            screen.feed(piece)
         asyncio.run(screen.finish())
     assert asked == ["Granite [1]."]
 
