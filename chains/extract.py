@@ -15,10 +15,11 @@ from langchain_core.runnables import Runnable, RunnableGenerator
 from chains.candidates import Candidate, begins, candidates, ends
 from chains.judge import probabilities
 from chains.prompts import AnswerInput
-from chains.reading import FEATURES, features, repeats
+from chains.reading import FEATURES, features, in_context, overlap, repeats
 from citewell.citations import verify
 from citewell.documents import ScoredChunk
 from citewell.models.embedder import Embedder
+from citewell.terms import read
 
 MODEL_NAME = "extractive"
 MOST_SENTENCES = 3
@@ -45,12 +46,15 @@ def extractive_answerer(embedder: Embedder) -> Runnable[AnswerInput, AIMessageCh
 
     async def pieces(inputs: AsyncIterator[AnswerInput]) -> AsyncIterator[AIMessageChunk]:
         async for given in inputs:
-            quoted = await asyncio.to_thread(select, given["question"], given["chunks"], embedder)
+            question = given["question"]
+            quoted = await asyncio.to_thread(
+                select, question, given["chunks"], embedder, typed=given.get("typed", question)
+            )
             answer = compose(quoted, given["chunks"])
             words = re.findall(r"\s*\S+", answer)
             for word in words:
                 yield AIMessageChunk(content=word)
-            read_words = len(given["question"].split()) + sum(len(one.chunk.text.split()) for one in given["chunks"])
+            read_words = len(question.split()) + sum(len(one.chunk.text.split()) for one in given["chunks"])
             yield AIMessageChunk(
                 content="",
                 usage_metadata=UsageMetadata(
@@ -63,14 +67,24 @@ def extractive_answerer(embedder: Embedder) -> Runnable[AnswerInput, AIMessageCh
     return cast("Runnable[AnswerInput, AIMessageChunk]", RunnableGenerator(pieces, name=MODEL_NAME))
 
 
-def select(question: str, chunks: Sequence[ScoredChunk], embedder: Embedder) -> list[Candidate]:
-    """The sentences to quote, best first; none when no sentence is likely to hold the answer."""
-    found = [one for one in candidates(chunks) if not repeats(question, one.text)]
+def select(question: str, chunks: Sequence[ScoredChunk], embedder: Embedder, *, typed: str) -> list[Candidate]:
+    """The sentences to quote, best first; none when no sentence is likely to hold the answer.
+
+    Args:
+        question: Standalone.
+        chunks: To quote from.
+        embedder: See `extractive_answerer`.
+        typed: The question without the words that a rule added to it. The chunks were found with these, so they lie about the
+            topic already; to answer a sentence must fit what is asked now, or the answer before is given once more.
+    """
+    found = [one for one in candidates(chunks) if not repeats(typed, one.text)]
     if not found:
         return []
-    rows = features(question, found, chunks, embedder)
+    rows = features(typed, found, chunks, embedder)
     probable = probabilities(rows)
-    related = (rows[:, FEATURES.index("overlap")] > 0) | (rows[:, FEATURES.index("cosine")] >= NEAR)
+    topic = read(question)
+    shares = np.array([overlap(topic, read(in_context(one))) for one in found])
+    related = (shares > 0) | (rows[:, FEATURES.index("cosine")] >= NEAR)
     order = sorted(np.flatnonzero(related), key=lambda i: -probable[i])
     kept: list[np.intp] = []
     for i in order:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from typing import NotRequired
 
 from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 from typing_extensions import TypedDict
@@ -38,6 +39,8 @@ class AnswerInput(TypedDict):
 
     question: str
     """As the user asked it, or standalone where the conversation made that necessary."""
+    typed: NotRequired[str]
+    """As the user asked it, where a rule made it standalone by adding words of the conversation."""
     chunks: list[ScoredChunk]
     """The evidence, best first; the markers `[1]` to `[n]` number it in this order."""
     history: list[BaseMessage]

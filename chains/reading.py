@@ -61,6 +61,11 @@ def _in_words(text: str) -> str:
     return " ".join(["", *re.findall(r"[^\W_]+", text.casefold()), ""])
 
 
+def in_context(one: Candidate) -> str:
+    """What a candidate is read as: a row's figures say nothing without the names of their columns."""
+    return f"{one.context} {one.text}" if one.context else one.text
+
+
 FEATURES = (
     "cosine", "maxsim", "maxsim_weighted", "maxsim_worst", "maxsim_wh", "overlap", "overlap_exact",
     "chunk_overlap", "chunk_cosine", "chunk_maxsim", "chunk_score", "chunk_rank",
@@ -78,8 +83,7 @@ def features(question: str, found: Sequence[Candidate], chunks: Sequence[ScoredC
     """
     if not found:
         return np.zeros((0, len(FEATURES)), np.float32)
-    # With its context: a row's figures say nothing without the names of their columns.
-    texts = [f"{one.context} {one.text}" if one.context else one.text for one in found]
+    texts = [in_context(one) for one in found]
     encoded = embedder.encode([question, *texts], tokens=embedder.gives_tokens)
     cosine = encoded.vectors[1:] @ encoded.vectors[0]
     similar = [_late(encoded.tokens, encoded.token_ids, i) for i in range(1, len(found) + 1)] if encoded.tokens and encoded.token_ids else [(c,) * 4 for c in cosine]  # fmt: skip

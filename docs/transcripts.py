@@ -14,7 +14,7 @@ import httpx
 import websockets
 from langserve import RemoteRunnable
 
-ASKED = ("At what wind speed are the domes closed?", "And who decides when they may open again?")
+ASKED = ("At what wind speed are the domes closed?", "And how long do they stay closed?")
 PAGE = Path(__file__).with_name("transcripts.md")
 
 

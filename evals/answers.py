@@ -64,6 +64,8 @@ class Asked:
     pages: frozenset[tuple[str, int]] = frozenset()
     """(file name, page from 1) of the evidence, where the documents have pages."""
     article: str | None = None
+    standalone: str = ""
+    """What a rule made of it, where it is a follow-up that it added words to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,16 +141,19 @@ class Turn:
     async def __call__(self, asked: Asked, *, without: str | None = None, answer: bool = True) -> Outcome:
         began = time.perf_counter()
         where: dict[str, object] | None = {"title": {"$ne": without}} if without else None
-        found = await self._index.search(asked.text, candidates=self._settings.candidates, where=where)
-        kept = await self._index.rerank(asked.text, found, top_k=self._settings.top_k)
-        confidence = self._evidence.confidence(asked.text, kept)
+        looked = []
+        for question in filter(None, (asked.standalone, asked.text)):
+            found = await self._index.search(question, candidates=self._settings.candidates, where=where)
+            kept = await self._index.rerank(question, found, top_k=self._settings.top_k)
+            looked.append((self._evidence.confidence(question, kept), question, kept))
+        confidence, question, kept = max(looked, key=lambda one: one[0])
         text, citations, shown = "", list[Citation](), list[ScoredChunk]()
         if answer:
             shown = kept[: self._settings.top_n]
             if self._settings.neighbour_chars:
                 around = await self._index.neighbours(shown)
                 shown = join(shown, around, max_chars=self._settings.neighbour_chars, apart=ends_at)
-            given = AnswerInput(question=asked.text, chunks=shown, history=[], summary="")
+            given = AnswerInput(question=question, typed=asked.text, chunks=shown, history=[], summary="")
             text = (await self._answerer.ainvoke(given)).text
             citations = verify(text, shown)
             for citation in citations:  # a chunk may run over the end of a page; the graph puts it right as well

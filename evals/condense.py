@@ -1,8 +1,9 @@
 """What condensing a follow-up by rule does to retrieval: `python -m evals.condense [--data FOLDER] [--json]`.
 
 Three ways of asking, on the conversational packs: the follow-up as typed (`raw`), after `condense_rule` (`rule`), and as
-a person rewrote it (`human`, where there is such a rewrite). CANARD has no passages: there the words of the human
-rewrite that the rule supplies are counted.
+a person rewrote it (`human`, where there is such a rewrite). Then how the follow-ups that the rule rewrites are answered without
+a key: each searched for as typed and by rule, that is kept which finds better evidence; a cited passage counts where it is
+the right one. CANARD has no passages: there the words of the human rewrite that the rule supplies are counted.
 """
 
 import argparse
@@ -16,8 +17,14 @@ from typing import Any
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
 from chains import condense
+from chains.evidence import Evidence
+from chains.extract import extractive_answerer
+from citewell.models import open_embedder
+from citewell.retrieval import open_index
+from citewell.settings import Settings
+from evals.answers import Asked, Turn, judge
 from evals.packs import DATA, Pack, read_corpus, read_jsonl, read_qrels
-from evals.retrieval import evaluate
+from evals.retrieval import CACHE, evaluate, fill, fingerprint
 
 PACKS = ("conv_cast", "conv_mtrag")
 
@@ -77,6 +84,33 @@ def _ask(row: Mapping[str, Any], way: str) -> str:
     return rule(row) if way == "rule" else str(row["rewrite"] if way == "human" else row["text"])
 
 
+async def answered(data: Path) -> dict[str, dict[str, float]]:
+    """What `evals.answers` counts of the follow-ups that the rule rewrites, by pack."""
+    settings = Settings.load()
+    embedder = open_embedder(settings)
+    figures = {}
+    try:
+        for name in PACKS:
+            pack, rows = conversations(data, name)
+            async with open_index(settings, embedder) as anywhere:
+                folder = CACHE / fingerprint(pack, False, anywhere.fingerprint)
+            there = settings.model_copy(update={"data_dir": folder, "retrieval_timeout_s": 120})
+            async with open_index(there, embedder) as index:
+                await fill(index, pack, False, there)
+                turn = Turn(index, Evidence(embedder), extractive_answerer(embedder), there)
+                asked = [
+                    Asked(
+                        id=row["_id"], text=row["text"], standalone=rule(row), answerable=True, golds=[],
+                        sources=frozenset(id_ for id_, grade in pack.qrels[row["_id"]].items() if grade > 0),
+                    )
+                    for row in rows if rule(row) != row["text"]
+                ]  # fmt: skip
+                figures[name] = judge([await turn(one) for one in asked])
+    finally:
+        embedder.close()
+    return figures
+
+
 def supplied(data: Path) -> dict[str, float]:
     """Of the words that CANARD's rewriters put in: the share the rule puts in too; of the rule's, the share they did."""
     found = wanted = given = 0
@@ -98,6 +132,9 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     figures = asyncio.run(measure(arguments.data)) | {"conv_canard, words supplied": supplied(arguments.data)}
+    for name, counted in asyncio.run(answered(arguments.data)).items():
+        shown = {part: counted[part] for part in ("gold_source_cited", "gold_source_cited_first")}
+        figures[f"{name}, answers to rewritten follow-ups ({counted['questions']:.0f})"] = shown
     if arguments.json:
         print(json.dumps(figures, indent=1))
     else:

@@ -39,7 +39,7 @@ from graph.calls import Calls, Order, finish_reason
 from graph.events import at_end, emit
 from graph.parts import Parts
 from graph.recall import Recall
-from graph.state import RunContext, State
+from graph.state import Hits, RunContext, State
 
 
 class Nodes:
@@ -90,13 +90,14 @@ class Nodes:
             # the rule can read it.
             context = _context(runtime)
             is_settled = standalone == asked.text and self._settings.language == "english"
-            if is_settled or not self._calls.name(context):
-                return {"standalone": standalone}
-            given = CondenseInput(question=asked.text, history=recent)
-            written, call = await self._written(context, condense.PROMPT, given)
-            if written is not None:
-                standalone = written.strip() or asked.text
-            return {"standalone": standalone, "condense_call": call}
+            update: dict[str, Any] = {"standalone": standalone}
+            if self._calls.name(context) and not is_settled:
+                given = CondenseInput(question=asked.text, history=recent)
+                written, update["condense_call"] = await self._written(context, condense.PROMPT, given)
+                if written is not None:
+                    return update | {"standalone": written.strip() or asked.text}
+            # The rule cannot tell a follow-up from a short question about something else.
+            return update if standalone == asked.text else update | {"typed": asked.text}
 
     async def recall(self, state: State, runtime: Runtime[RunContext]) -> dict[str, Any]:
         """Give the answer that was given before, where everything it would be made from is the same."""
@@ -136,31 +137,36 @@ class Nodes:
         context = _context(runtime)
         question = state.get("standalone") or _talk(state)[-1].text
         access = None if context.access is None else frozenset(context.access)
-        trace = Trace() if context.trace else None
-        with _stage(runtime, "retrieve"):
-            found = await self._parts.retriever.search(
-                question, candidates=self._settings.candidates, where=context.filter, access=access, trace=trace
+
+        async def search(wording: str, most: int, trace: Trace | None = None) -> list[ScoredChunk]:
+            return await self._parts.retriever.search(
+                wording, candidates=most, where=context.filter, access=access, trace=trace
             )
-            known = {scored.chunk.id for scored in found}
+
+        with _stage(runtime, "retrieve"):
+            hits = []
+            for wording in filter(None, (question, state.get("typed"))):
+                trace = Trace() if context.trace else None
+                hits.append(Hits(wording, await search(wording, self._settings.candidates, trace), trace))
+            candidates = hits[0].candidates
+            known = {scored.chunk.id for scored in candidates}
             said = await self._reworded(context, question)
             for wording in said.get("wordings", ()):
-                further = await self._parts.retriever.search(
-                    wording, candidates=self._settings.candidates // 2, where=context.filter, access=access
-                )
+                further = await search(wording, self._settings.candidates // 2)
                 # Another wording brings candidates; how well they answer is judged by the question as it was asked.
-                found += [ScoredChunk(chunk=one.chunk, score=0.0) for one in further if one.chunk.id not in known]
+                candidates += [ScoredChunk(chunk=one.chunk, score=0.0) for one in further if one.chunk.id not in known]
                 known |= {one.chunk.id for one in further}
             # What the last answer cited stays in the running, so that "and the second one?" finds it.
             cited = [id_ for id_ in state.get("cited", ()) if id_ not in known] if len(_talk(state)) > 1 else []
             if cited:
                 tree = filters.parse(context.filter)
-                found += [
+                candidates += [
                     ScoredChunk(chunk=chunk, score=0.0)
                     for chunk in await self._parts.retriever.chunks(cited)
                     if (access is None or not access.isdisjoint(chunk.access))
                     and (tree is None or filters.holds(tree, chunk))
                 ]
-        return {"standalone": question, "candidates": found, "trace": trace, **said}
+        return {"standalone": question, "hits": hits, **said}
 
     async def _reworded(self, context: RunContext, question: str) -> dict[str, Any]:
         """Other wordings of the question by a chat model, where the settings ask for some and there is a model."""
@@ -174,14 +180,17 @@ class Nodes:
     async def rerank(self, state: State, runtime: Runtime[RunContext]) -> dict[str, Any]:
         """Order the candidates by late interaction (or a cross-encoder) and let the guards see what is kept."""
         top_k = _context(runtime).top_k or self._settings.top_k
-        trace = state["trace"]
         with _stage(runtime, "rerank"):
-            ranked = await self._parts.retriever.rerank(
-                state["standalone"], state["candidates"], top_k=top_k, trace=trace
-            )
+            looked = [
+                (one, await self._parts.retriever.rerank(one.question, one.candidates, top_k=top_k, trace=one.trace))
+                for one in state["hits"]
+            ]
+            if len(looked) > 1:  # a follow-up, or about something else: the documents tell
+                looked.sort(key=lambda one: -self._parts.evidence.confidence(one[0].question, one[1]))
+            (question, candidates, trace), ranked = looked[0]
             kept, quarantined = await self._parts.guards.screen_chunks(ranked)
         metadata: dict[str, Any] = {
-            "retrieved": len(state["candidates"]), "kept": len(kept), "quarantined": len(quarantined),
+            "retrieved": len(candidates), "kept": len(kept), "quarantined": len(quarantined),
             "index": self._parts.retriever.generation, "cached": False,
         }  # fmt: skip
         if said := state.get("wordings"):
@@ -190,7 +199,7 @@ class Nodes:
             metadata["trace"] = trace.as_dict() | {
                 "quarantined": [{"id": scored.chunk.id, "rule": verdict.rule} for scored, verdict in quarantined]
             }
-        return {"sources": kept, "metadata": metadata}
+        return {"standalone": question, "sources": kept, "metadata": metadata}
 
     async def summarize(self, state: State, runtime: Runtime[RunContext]) -> dict[str, Any]:
         """Fold the oldest messages into the running summary."""
@@ -237,6 +246,8 @@ class Nodes:
                 history=self._recent(history),
                 summary=state.get("summary", ""),
             )
+            if "typed" in state:
+                given["typed"] = state["typed"]
             wide = await self._widened(given["chunks"]) if order else given["chunks"]
             told = AnswerInput(**given | {"question": asked.text, "chunks": wide})
             answering = self._write(context, order, told, given) if order else self._quote(given)

@@ -1,7 +1,7 @@
 """What flows through the graph: the thread's state, one run's plain data, what goes in and comes out."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any, NotRequired
+from typing import Annotated, Any, NamedTuple, NotRequired
 
 from langchain_core.messages import AnyMessage
 from langgraph.channels import UntrackedValue
@@ -30,6 +30,16 @@ class Answer(TypedDict, total=False):
     metadata: dict[str, Any]
 
 
+class Hits(NamedTuple):
+    """What was found for a question."""
+
+    question: str
+    candidates: list[ScoredChunk]
+    """Best first."""
+    trace: Trace | None
+    """How that came about, for callers who ask."""
+
+
 class State(TypedDict, total=False):
     """The thread (checkpointed), and what one run hands from node to node (not checkpointed)."""
 
@@ -48,6 +58,8 @@ class State(TypedDict, total=False):
     """The rule that refused the question; empty when none did."""
     standalone: Annotated[str, UntrackedValue]
     """The question, understandable without the conversation."""
+    typed: Annotated[str, UntrackedValue]
+    """The question without the words that a rule added to make it so; only where a rule did."""
     condense_call: Annotated[dict[str, Any], UntrackedValue]
     """How the call that made it so went, where a model was asked: see `graph.calls.Order`."""
     folded: Annotated[bool, UntrackedValue]
@@ -60,10 +72,8 @@ class State(TypedDict, total=False):
     """How the call for those went."""
     recalled: Annotated[tuple[str, str], UntrackedValue]
     """Key of the answer in the cache, and the view of the documents that it holds; where the answer may be kept."""
-    candidates: Annotated[list[ScoredChunk], UntrackedValue]
-    """What retrieval found, best first."""
-    trace: Annotated[Trace | None, UntrackedValue]
-    """How that came about, for callers who ask."""
+    hits: Annotated[list[Hits], UntrackedValue]
+    """What retrieval found for the standalone question and, where there is one, for the typed one."""
     sources: Annotated[list[ScoredChunk], UntrackedValue]
     """What reranking kept and the guards let through, best first; markers number these from 1. Where a model answered, those it
     was given are as it was given them, grown by their neighbours."""

@@ -63,6 +63,21 @@ async def test_the_sentence_that_answers_is_quoted_and_every_quote_is_verified(
     assert len(citations) == answer.response_metadata["sentences"]
 
 
+async def test_what_is_asked_now_counts_not_the_words_it_was_found_by(embedder: MiniLM) -> None:
+    given = asked("And how much was it? (oil crisis begin)", OIL, BREAD)
+    again = await extractive_answerer(embedder).ainvoke(given)
+    now = await extractive_answerer(embedder).ainvoke(given | {"typed": "And how much was it?"})
+    assert again.text.startswith("The 1973 oil crisis began")
+    assert now.text.startswith("By the end of the embargo in March 1974, the price of oil had risen")
+
+
+async def test_a_question_without_a_word_of_its_own_is_answered_by_what_the_words_lent_to_it_find(
+    embedder: MiniLM,
+) -> None:
+    given = asked("why? (bread keep)", BREAD) | {"typed": "why?"}
+    assert "It keeps for three days. [1]" in (await extractive_answerer(embedder).ainvoke(given)).text
+
+
 async def test_the_answer_reads_as_prose(embedder: MiniLM) -> None:
     answer = await extractive_answerer(embedder).ainvoke(asked("What had the crisis an impact on?", OIL))
     assert "The crisis had a major impact on international relations. [1]" in answer.text

@@ -106,6 +106,14 @@ def test_programs_and_commands(page: str, place: Place, monkeypatch: pytest.Monk
                 _run(place, line.split("  #")[0].strip(), [], str(block))
 
 
+def test_the_first_page_s_conversation_is_answered_rightly(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    block = next(block for block in of("python") if block.page == "README.md")
+    _run_python(place.fill(block.text), str(block))
+    first, second = capsys.readouterr().out.split(" verified\n")
+    assert first.startswith("The domes are closed when the mean wind exceeds 65 kilometres an hour")
+    assert second.startswith("They stay closed until the mean wind has been below 55 for twenty minutes. [1]")
+
+
 def _run_python(text: str, where: str) -> None:
     code = compile(text, where, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     names = {"__name__": "__main__"}

@@ -54,6 +54,38 @@ async def test_a_first_question_skips_condensing_and_a_follow_up_does_not(servic
     assert second.metadata["standalone_question"] != "And when was it first lit?"
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "answer"),
+    [
+        ("What does a return ticket of the ferry cost?", "Who designed the lighthouse?", "Agnes Tolland"),
+        ("What does a return ticket of the ferry cost?", "How many holidays?", "28 days"),
+        ("How many days of holiday has an employee?", "Which hotel costs are refunded?", "130 euros"),
+    ],
+)
+async def test_a_short_question_about_something_else_is_answered_as_if_it_was_asked_alone(
+    service: Service, first: str, second: str, answer: str
+) -> None:
+    before = await ask(service, first, "t", trace=True)
+    after = await ask(service, second, "t", trace=True)
+    alone = await ask(service, second, "other", trace=True)
+    assert answer in alone.answer
+    assert after.answer == alone.answer != before.answer
+    assert "standalone_question" not in after.metadata
+    assert after.metadata["confidence"] == alone.metadata["confidence"]
+    assert _found(after) == _found(alone)
+
+
+def _found(result: Result) -> list[tuple[str, float]]:
+    return [(one["id"], one["score"]) for one in result.metadata["trace"]["candidates"]]
+
+
+async def test_a_follow_up_is_found_by_its_topic_and_answered_by_what_it_asks(service: Service) -> None:
+    await ask(service, "When does the museum open?", "t")
+    after = await ask(service, "and admission?", "t")
+    assert after.metadata["standalone_question"] == "and admission? (museum open)"
+    assert after.answer == "Admission costs 9 euros for adults and 4 euros for children under 14. [1]"
+
+
 async def test_a_long_thread_is_summarized_and_its_transcript_stays_whole(service: Service) -> None:
     for question in ("How high is the tower of the lighthouse?", "What does a return ticket of the ferry cost?") * 4:
         last = await ask(service, question, "long")
