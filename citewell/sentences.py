@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -39,8 +40,8 @@ _WORD_BEFORE = re.compile(r"(?:[^\W\d_]\.)*[^\W\d_]+$")
 def sentence_spans(text: str) -> list[Span]:
     """Split any text into sentences.
 
-    A line break alone ends nothing (PDF lines are broken anywhere); an empty line, a list item and a heading do, and in
-    Markdown's code each line does.
+    A line break alone ends nothing (PDF lines are broken anywhere); an empty line, a list item and a heading do, one between
+    two rows that begin alike (E11, E17), and in Markdown's code each.
 
     Returns:
         Spans in order, not overlapping, without surrounding white space, none empty. Only white space lies
@@ -71,10 +72,36 @@ def _blocks(text: str) -> list[Span]:
             continue
         heading = _HEADING.match(text, start, end) or _title_line(text, start, end)
         if heading and heading.end() < end:
-            blocks += [Span(start, heading.end()), Span(heading.end(), end)]
-        else:
-            blocks.append(Span(start, end))
+            blocks.append(Span(start, heading.end()))
+            start = heading.end()
+        blocks += _rows(text, Span(start, end))
     return blocks
+
+
+_LABEL = re.compile(r"\s*([^\W\d_]{1,8}[-.]?)(\d+)(?=[\s:])")
+_ROW_LINES = 3
+"""Lines from one row's label to the next one's, at most."""
+
+
+def begin_rows(lines: Sequence[str]) -> list[bool]:
+    """For each line, whether its label is of the same make as another's near it (E11, E17): each begins a row of a table, which
+    has nothing to do with the row above it."""
+    found = [_LABEL.match(line) for line in lines]
+    return [
+        label is not None
+        and any(
+            other is not None and other[1] == label[1] and other[2] != label[2]
+            for other in found[max(0, i - _ROW_LINES) : i + _ROW_LINES + 1]
+        )
+        for i, label in enumerate(found)
+    ]
+
+
+def _rows(text: str, block: Span) -> list[Span]:
+    lines = _lines(text, *block)
+    starts = begin_rows([text[line.start : line.end] for line in lines])
+    edges = [block.start, *(line.start for line, begins in zip(lines, starts, strict=True) if begins), block.end]
+    return [Span(left, right) for left, right in pairwise(edges)]
 
 
 def _lines(text: str, start: int, end: int) -> list[Span]:
@@ -137,18 +164,44 @@ _MARKUP = re.compile(r"^\s*(?:#{1,6}\s+|>\s*|[-*+\u2022\u2023\u25aa\u25cf\u25e6]
 _LINK = re.compile(r"!?\[([^\]\[]*)\]\((?:[^()\s]|\([^()\s]*\))*(?:\s+\"[^\"]*\")?\)")
 _REFERENCE = re.compile(r"\[(?:\d{1,3}|[a-z]|citation needed|note \d+)\]|\u3010\d{1,3}\u3011", re.IGNORECASE)
 _EMPHASIS = re.compile(r"(\*\*|__|\*|`)(?=\S)(.+?)(?<=\S)\1")
+_CODE = re.compile(r"(`+)(?!`).+?(?<!`)\1(?!`)", re.DOTALL)
+_TAG = re.compile(
+    r"<!--.*?-->|</?(?:a|abbr|b|big|blockquote|br|center|cite|code|col|colgroup|dd|del|details|dfn|div|dl|dt|em|figcaption|figure|font|"
+    r"h[1-6]|hr|i|img|ins|kbd|li|mark|ol|p|picture|pre|q|s|samp|small|source|span|strike|strong|sub|summary|sup|table|tbody|td|"
+    r"tfoot|th|thead|tr|tt|u|ul|var|video|wbr)(?:\s[^<>]*)?/?>",
+    re.DOTALL | re.IGNORECASE,
+)
+"""HTML among a document's Markdown, which its reader does not see. Other words in angle brackets may be the document's own."""
 _HYPHENATED = re.compile(r"(?<=[^\W\d_])-[ \t]*(?:\r?\n|\r)[ \t]*(?=[a-z])")
 
 
 def readable(text: str) -> str:
     """One line of prose from a sentence as it stands in a document.
 
-    Takes away list bullets, heading signs, emphasis, links' addresses, a source's own reference marks such as `[12]`
-    (a reader would take them for this answer's citations), soft hyphens and line breaks; joins words hyphenated over
-    a line end. Words, numbers and punctuation stay.
+    Takes away list bullets, heading signs, emphasis, links' addresses, HTML tags, a source's own reference marks such as
+    `[12]` (a reader would take them for this answer's citations), soft hyphens and line breaks; joins words hyphenated over
+    a line end. Words, numbers and punctuation stay, and so do the signs around code with a `<` in it: without them a page
+    could take it for markup.
     """
     text = _HYPHENATED.sub("", text.replace("\u00ad", ""))
     text = _REFERENCE.sub("", _LINK.sub(r"\1", _MARKUP.sub("", text)))
-    text = _EMPHASIS.sub(r"\2", text).replace("|", " ")
+    text = _EMPHASIS.sub(_plain, _without_tags(text)).replace("|", " ")
     text = re.sub(r"\[(\d)", r"(\1", text)  # whatever still looks like a marker
     return " ".join(text.split())
+
+
+def _plain(emphasis: re.Match[str]) -> str:
+    return emphasis[0] if emphasis[1] == "`" and "<" in emphasis[2] else emphasis[2]
+
+
+def _without_tags(text: str) -> str:
+    """Without tags, but with those that code shows."""
+    at, kept = 0, ""
+    for code in _CODE.finditer(text):
+        kept += _TAG.sub(_space, text[at : code.start()]) + code[0]
+        at = code.end()
+    return kept + _TAG.sub(_space, text[at:])
+
+
+def _space(tag: re.Match[str]) -> str:
+    return " " if tag[0][:3].lower() == "<br" else ""

@@ -13,6 +13,7 @@ from chains.extract import extractive_answerer
 from chains.prompts import AnswerInput
 from citewell.citations import verify
 from citewell.documents import Chunk, ScoredChunk
+from citewell.guards.output import Markup
 from citewell.models.minilm import MiniLM
 
 OIL = (
@@ -128,6 +129,25 @@ async def test_code_is_quoted_line_by_line_without_its_fence(embedder: MiniLM) -
     answer = await extractive_answerer(embedder).ainvoke(asked("Which value of CHAT_MODEL stands for Claude?", text))
     assert answer.text.startswith("CHAT_MODEL=anthropic:claude-haiku … [1]")
     assert "dotenv" not in answer.text
+
+
+async def test_what_code_shows_in_angle_brackets_is_shown_and_verified(embedder: MiniLM) -> None:
+    text = "A typed client is made with `Remote[<input>, <output>]`. It takes the address of the service."
+    given = asked("How is a typed client made?", text)
+    answer = (await extractive_answerer(embedder).ainvoke(given)).text
+    assert answer.startswith("A typed client is made with `Remote[<input>, <output>]`. [1]")
+    markup = Markup()
+    assert markup.feed(answer, last=True) == answer, "a page would have been given something else"
+    assert {citation["status"] for citation in verify(answer, given["chunks"])} == {"verified"}
+
+
+async def test_a_row_is_quoted_without_the_tags_between_its_words(embedder: MiniLM) -> None:
+    rows = (
+        '| code | meaning |\n|---|---|\n| <a id="e11"></a>E11 | hydraulic oil is too cold |\n'
+        '| <a id="e17"></a>E17 | the focus motor has lost its place |\n'
+    )
+    answer = (await extractive_answerer(embedder).ainvoke(asked("What does error E17 mean?", rows))).text
+    assert "E17 · the focus motor has lost its place [1]" in answer
 
 
 PRICES = """## Prices

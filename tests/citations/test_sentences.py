@@ -37,6 +37,11 @@ def split(text: str) -> list[str]:
             "Set it so:\n\n```dotenv\nA=1\nB=2 # or 3, not 4\n```\n\nThen go.",
             ["Set it so:", "```dotenv", "A=1", "B=2 # or 3, not 4", "```", "Then go."],
         ),
+        (
+            "code meaning\nE11 the oil is too cold\nE17 the focus motor\nhas lost its place\nE40 no reading\n",
+            ["code meaning", "E11 the oil is too cold", "E17 the focus motor\nhas lost its place", "E40 no reading"],
+        ),
+        ("In\nE17 and again in\nE17 it is so.", ["In\nE17 and again in\nE17 it is so."]),
         ("Done . '' ", ["Done . ''"]),
         ("   ", []),
     ],
@@ -64,6 +69,14 @@ def test_only_white_space_lies_between_the_sentences_of_any_text(text: str) -> N
         ("It is so.[12] And [citation needed] that.", "It is so. And that."),
         ("a bro-\nken line\nof   text", "a broken line of text"),
         ("3. Third", "Third"),
+        ('<a id="e17"></a> E17 | focus lost', "E17 focus lost"),
+        ("One line<br/>and another.<!-- note -->", "One line and another."),
+        ("Call `Runnable[<type>]` or `run`.", "Call `Runnable[<type>]` or run."),
+        ("Show `<b>` with <b>care</b>.", "Show `<b>` with care."),
+        (
+            "It holds while a < b and c > d, in a List<String> too.",
+            "It holds while a < b and c > d, in a List<String> too.",
+        ),
     ],
 )
 def test_readable_text_has_no_markup(raw: str, shown: str) -> None:

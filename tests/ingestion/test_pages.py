@@ -28,6 +28,15 @@ def test_hyphens_of_their_own_survive_the_end_of_a_line() -> None:
     assert text.replace("\n", " ") == "the Schwarz-Weiß print and the state-of-the-art lens of the telescope"
 
 
+def test_rows_with_labels_of_one_make_keep_their_lines() -> None:
+    page = (
+        "E11 the hydraulic oil is too cold for the drive, wait for the heater\n"
+        "E17 the focus motor has lost its place, send it to its end and then\nback to the middle of its travel\n"
+        "E40 the encoder of the dome has not been read for longer than a second"
+    )
+    assert assemble([page])[0] == page.replace("then\nback", "then back")
+
+
 def test_tables_lists_and_short_lines_keep_their_lines() -> None:
     page = "Averages and extremes of the long record\nmean temperature 6.1 4.9 30.4\nyearly rain 1,946 1,870 168\n- first item\n- second item"
     assert assemble([page])[0] == page

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from citewell.ingestion.encoding import clean
+from citewell.sentences import begin_rows
 
 _DIVIDED = re.compile(r"(\S*)\ufffe(\S*)[ \t]?")
 """PDFium puts this noncharacter where a word was divided at the end of a line, and no line break."""
@@ -108,10 +109,11 @@ def _paragraphs(lines: list[str]) -> str:
     widths = sorted(len(line) for line in lines)
     full = 0.7 * widths[int(0.9 * (len(widths) - 1))]  # a line shorter than this ended on purpose
     text = [lines[0]]
-    for before, line in pairwise(lines):
+    for (before, line), begins_row in zip(pairwise(lines), begin_rows(lines)[1:], strict=True):
         runs_on = (
             len(before) >= max(full, 25)
             and not _ITEM.match(line)
+            and not begins_row
             and not _is_tabular(before)
             and not _is_tabular(line)
             and (not before.endswith(_ENDS) or len(before) >= 1.1 * full)
