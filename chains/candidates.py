@@ -41,6 +41,8 @@ class Candidate(NamedTuple):
     context: str = ""
     """What says what it is about and stands elsewhere: the names of a row's columns, the question that the document puts
     before it. It is scored with that, and quoted without."""
+    columns: Candidate | None = None
+    """The row that names them, to be quoted before the first of a table."""
 
 
 def candidates(chunks: Sequence[ScoredChunk]) -> list[Candidate]:
@@ -53,23 +55,24 @@ def candidates(chunks: Sequence[ScoredChunk]) -> list[Candidate]:
 
 
 def _of_chunk(number: int, text: str) -> Iterator[Candidate]:
-    columns = question = ""
+    columns: Candidate | None = None
+    question = ""
     in_table = False
     for span in _pieces(text):
         raw = text[span.start : span.end]
         shown = readable(raw)
         is_row = _CELLS in raw or raw.startswith("|")
+        cells = _cells(raw) if is_row else ()
         if not is_row:
-            columns = ""
+            columns = None
         if _TABLE_RULE.match(text, span.end) or (is_row and not in_table and _names_columns(raw)):
-            columns = shown
+            columns = Candidate(number, span, shown, True, cells)
         elif asks(raw):
             question = shown
         elif _SHORTEST <= len(shown) <= _LONGEST and any(map(str.isalnum, shown)) and (is_row or not _is_title(raw)):
             whole = begins(shown) and ends(shown)
-            context = columns if is_row else question if whole else ""
-            cells = tuple(filter(None, map(readable, raw.strip("| ").split(_CELLS)))) if is_row else ()
-            yield Candidate(number, span, shown, whole, cells, context)
+            context = columns.text if columns else question if whole and not is_row else ""
+            yield Candidate(number, span, shown, whole, cells, context, columns)
             question = ""
         in_table = is_row
 
@@ -84,6 +87,15 @@ def _pieces(text: str) -> Iterator[Span]:
         lines = [Span(*match.span()) for match in _LINE.finditer(text, sentence.start, sentence.end)]
         is_table = len(lines) > 1 and all(_CELLS in text[line.start : line.end] for line in lines)
         yield from lines if is_table else clauses(text, sentence)
+
+
+def _cells(raw: str) -> tuple[str, ...]:
+    """An empty one has a dash, so that those after it stand below their columns' names."""
+    inner = raw.strip().removeprefix("|").removesuffix("|")
+    cells = [readable(cell) for cell in re.split(r"(?<=\s)\|(?=\s)", f" {inner} ")]
+    while cells and not cells[-1]:
+        cells.pop()
+    return tuple(cell or "\u2013" for cell in cells)
 
 
 def _names_columns(raw: str) -> bool:

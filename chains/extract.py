@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import cast
 
 import numpy as np
@@ -99,7 +99,18 @@ def select(question: str, chunks: Sequence[ScoredChunk], embedder: Embedder, *, 
                 first[found[i].number] = i
         spread = sorted(first.values(), key=order.index)
         kept = [*spread, *(i for i in kept if i not in spread)][:MOST_SENTENCES]
-    return [found[i] for i in kept]
+    return list(_under_columns([found[i] for i in kept], chunks))
+
+
+def _under_columns(quoted: Sequence[Candidate], chunks: Sequence[ScoredChunk]) -> Iterator[Candidate]:
+    """A table's first row comes after the names of its columns: "adult · £7.50 · £16.00" leaves open which is which."""
+    named = set()
+    for one in quoted:
+        columns = one.columns
+        if columns and columns.cells not in named and _holds(columns, chunks):
+            named.add(columns.cells)
+            yield columns
+        yield one
 
 
 def _holds(one: Candidate, chunks: Sequence[ScoredChunk]) -> bool:

@@ -41,14 +41,23 @@ def wanted(question: str) -> Wanted:
     return "thing"
 
 
+_QUOTED_QUESTION = re.compile(
+    r"(?:^|(?<=[\s(\[{=:,]))[\"'\u201c\u2018\u00ab]([^\"\u201c\u201d\u00ab\u00bb]+\?)[\"'\u201d\u2019\u00bb]"
+)
+_SAME_QUESTION = 0.5
+"""Share of the words that tell what is asked."""
 _INTERROGATIVE = re.compile(r"\b(?:who|whom|whose|what|which|when|where|why|how)\b", re.I)
 
 
 def repeats(question: str, text: str) -> bool:
     """Whether a text holds the question word for word or says no more than it does, which answers no "who", "what" or "how".
 
-    English questions only; and one without such a word, which is answered by yes or no, may be answered in its own words.
+    English questions only; and one without such a word, which is answered by yes or no, may be answered in its own words. Nor
+    does it answer to quote a question that is much the same, as examples of code do.
     """
+    asks = read(question)
+    if any(overlap(asks, read(quoted)) >= _SAME_QUESTION for quoted in _QUOTED_QUESTION.findall(text)):
+        return True
     if not _INTERROGATIVE.search(question):
         return False
     if _in_words(question) in _in_words(text):

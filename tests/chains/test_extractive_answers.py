@@ -115,13 +115,23 @@ async def test_rows_of_a_table_can_be_quoted(embedder: MiniLM) -> None:
     assert {citation["status"] for citation in verify(answer.text, inputs["chunks"])} == {"verified"}
 
 
-async def test_the_names_of_a_tables_columns_are_no_answer(embedder: MiniLM) -> None:
+async def test_the_names_of_a_tables_columns_are_no_answer_and_stand_before_its_first_row(embedder: MiniLM) -> None:
     prices = "| ticket | exhibition | observing evening |\n|---|:---:|---|\n| adult | £7.50 | £16.00 |\n| family | £18.00 | £42.00 |\n"
     answer = await extractive_answerer(embedder).ainvoke(
         asked("What does a ticket for an observing evening cost?", prices)
     )
-    assert "observing" not in answer.text
-    assert "£16.00" in answer.text
+    assert answer.text.startswith("ticket · exhibition · observing evening [1] ")
+    assert "adult · £7.50 · £16.00 [1]" in answer.text
+    assert answer.text.count("ticket") == 1
+    assert answer.response_metadata["sentences"] == len(re.findall(r"\[1\]", answer.text))
+
+
+async def test_empty_cells_keep_their_place(embedder: MiniLM) -> None:
+    times = "| | Monday | Tuesday |\n|---|---|---|\n| first ferry | | 8:20 |\n| last ferry | 18:20 | 19:00 |\n"
+    given = asked("When does the first ferry leave?", times)
+    answer = (await extractive_answerer(embedder).ainvoke(given)).text
+    assert "– · Monday · Tuesday [1] first ferry · – · 8:20 [1]" in answer
+    assert {citation["status"] for citation in verify(answer, given["chunks"])} == {"verified"}
 
 
 async def test_code_is_quoted_line_by_line_without_its_fence(embedder: MiniLM) -> None:
@@ -196,8 +206,8 @@ Participants must be at least 14 years old."""
 async def test_a_table_of_another_format_is_quoted_by_its_rows(embedder: MiniLM) -> None:
     inputs = asked("What is the fee for the workshop on grinding a mirror?", WORKSHOPS)
     answer = await extractive_answerer(embedder).ainvoke(inputs)
-    assert answer.text.startswith("21 November · Grinding a mirror, part one of four · 6 · £160 [1]")
-    assert "date workshop" not in answer.text
+    row = "21 November · Grinding a mirror, part one of four · 6 · £160 [1]"
+    assert answer.text.startswith(f"date · workshop · places · fee [1] {row}")
 
 
 def test_a_numbered_heading_of_plain_text_is_not_quoted_and_an_item_of_a_list_is() -> None:
@@ -240,6 +250,22 @@ async def test_a_question_is_not_answered_with_itself(embedder: MiniLM, question
     assert answer.text.startswith("Three days. [1]")
     assert "keep" not in answer.text.lower()
     assert "bread.md" not in answer.text
+
+
+async def test_code_that_asks_the_question_is_not_its_answer(embedder: MiniLM) -> None:
+    code = (
+        'Ask in the terminal:\n\n```console\n$ shop ask "For how long does rye bread keep?"\n```\n\n'
+        '```python\nanswer = shop.invoke({"question": "How long does bread keep?"})\n```\n'
+    )
+    answer = await extractive_answerer(embedder).ainvoke(asked("How long does the bread keep?", code, BREAD))
+    assert answer.text.startswith("It keeps for three days. [2]")
+    assert "shop" not in answer.text
+
+
+async def test_what_is_said_of_another_question_may_be_quoted(embedder: MiniLM) -> None:
+    text = 'Every guest of the mill hears "Who baked it?", a song of the miller.'
+    answer = await extractive_answerer(embedder).ainvoke(asked("What does every guest of the mill hear?", text))
+    assert text in answer.text
 
 
 async def test_what_says_no_more_than_the_question_answers_only_yes_or_no(embedder: MiniLM) -> None:
