@@ -18,12 +18,13 @@ from langchain_core.prompts import ChatPromptTemplate
 from langgraph.graph import END
 from langgraph.runtime import Runtime
 
-from chains import condense, expand, summarize
+from chains import condense, expand, small_talk, summarize
 from chains.condense import CondenseInput, condense_rule
 from chains.expand import ExpandInput, wordings
 from chains.extract import not_in_documents
 from chains.prompts import PROMPT_VERSION, AnswerInput, answer_messages, own_words
 from chains.simple import is_simple
+from chains.small_talk import is_small_talk
 from chains.summarize import summarize_rule, summary_input, to_fold
 from citewell.citations import verify
 from citewell.documents import ScoredChunk
@@ -226,14 +227,18 @@ class Nodes:
         with _stage(runtime, "generate"):
             confidence = self._parts.evidence.confidence(question, sources) if sources else 0.0
             metadata["confidence"] = round(confidence, 3)
-            if not sources or not self._parts.evidence.is_supported(confidence):
-                answer = not_in_documents(sources)
+            context = _context(runtime)
+            is_talk = is_small_talk(asked.text) and not self._calls.name(context)
+            if is_talk or not sources or not self._parts.evidence.is_supported(confidence):
+                answer = small_talk.REPLY if is_talk else not_in_documents(sources)
                 emit(runtime, {"token": answer})
-                metadata |= {"answerer": "none", "supported": False, "finish_reason": "no_evidence"}
+                metadata |= {
+                    "answerer": "service" if is_talk else "none", "supported": False,
+                    "finish_reason": "stop" if is_talk else "no_evidence",
+                }  # fmt: skip
                 if calls := _calls(state, None):
                     metadata["calls"] = calls
                 return {"answer": answer, "usage": _no_usage(), "metadata": metadata}
-            context = _context(runtime)
             order = None
             if self._calls.name(context):
                 stands_alone = question == asked.text

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from blockbuster import blockbuster_ctx
 
+from chains.small_talk import REPLY
 from citewell.guards.injection import InjectionScanner
 from citewell.service import Result, Service
 from citewell.settings import Settings
@@ -84,6 +85,16 @@ async def test_a_follow_up_is_found_by_its_topic_and_answered_by_what_it_asks(se
     after = await ask(service, "and admission?", "t")
     assert after.metadata["standalone_question"] == "and admission? (museum open)"
     assert after.answer == "Admission costs 9 euros for adults and 4 euros for children under 14. [1]"
+
+
+async def test_thanks_and_greetings_are_told_what_the_service_does(service: Service) -> None:
+    assert (await ask(service, "Hello!", "t")).answer == REPLY
+    await ask(service, "How high is the tower of the lighthouse?", "t")
+    after = await ask(service, "Thank you very much, that's great!", "t")
+    assert after.answer == REPLY
+    assert after.citations == []
+    assert (after.metadata["answerer"], after.metadata["supported"]) == ("service", False)
+    assert "14 March 1871" in (await ask(service, "Great, and when was it first lit?", "t")).answer
 
 
 async def test_a_long_thread_is_summarized_and_its_transcript_stays_whole(service: Service) -> None:
