@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 
+import httpx  # noqa: F401  # whole before the first call: the SDK takes what `sys.modules` holds, be it half loaded by a thread
 import numpy as np
 from langchain_openai import OpenAIEmbeddings
 
