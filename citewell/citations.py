@@ -67,6 +67,17 @@ def verify(answer: str, chunks: Sequence[ScoredChunk]) -> list[Citation]:
     return citations
 
 
+def requoted(citation: Citation, quote: str) -> Citation:
+    """The citation with other words for its passage, judged by these: what is not shown bears nothing out.
+
+    Args:
+        citation: From `verify`.
+        quote: What of the passage may be shown.
+    """
+    support = passages(quote).support(state(citation["sentence"]))
+    return {**citation, "quote": quote, "status": support.status, "score": round(support.score, 4)}
+
+
 def repair(answer: str, citations: Sequence[Citation]) -> str:
     """The answer with the markers that `verify` found to stand for another chunk put right.
 

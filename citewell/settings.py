@@ -256,7 +256,7 @@ class Settings(BaseSettings):
     )
     pii_policy: Literal["allow", "redact", "refuse"] = Field(
         "allow",
-        description="Personal data in questions and answers: let through, replace by its kind (`[email]`), or refuse. "
+        description="Personal data in questions, answers and quotes: let through, replace by its kind (`[email]`), or refuse. "
         "Logs and traces are redacted whatever this says.",
     )
     pii_names: str = Field(

@@ -26,7 +26,7 @@ from chains.prompts import PROMPT_VERSION, AnswerInput, answer_messages, own_wor
 from chains.simple import is_simple
 from chains.small_talk import is_small_talk
 from chains.summarize import summarize_rule, summary_input, to_fold
-from citewell.citations import verify
+from citewell.citations import requoted, verify
 from citewell.documents import ScoredChunk
 from citewell.errors import CitewellError, SourceNotFound
 from citewell.models.chat import EXTRACTIVE
@@ -311,7 +311,10 @@ class Nodes:
         with _stage(runtime, "verify"):
             shown = state["sources"][: self._settings.top_n] if state["metadata"].get("supported") else []
             citations = verify(state["answer"], shown)
-            for citation in citations:
+            for number, citation in enumerate(citations):
+                quote = await self._parts.guards.keepable(citation["quote"])
+                if quote != citation["quote"]:
+                    citations[number] = citation = requoted(citation, quote)
                 if citation["page"] is not None:  # of the chunk so far, and a chunk may run over the end of a page
                     with suppress(SourceNotFound):  # removed meanwhile
                         citation["page"] = await self._parts.retriever.page_at(citation["source"], citation["start"])

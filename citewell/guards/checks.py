@@ -142,9 +142,9 @@ class Guards:
         moderate = None if self._moderator is None or is_moderated else self._moderate
         return AnswerScreen(instructions, self._policy, self._detector, moderate)
 
-    async def keepable(self, question: str) -> str:
-        """What may be stored of a question: without personal data, unless the policy allows it."""
-        return question if self._policy == "allow" else await asyncio.to_thread(self._detector.redact, question)
+    async def keepable(self, text: str) -> str:
+        """What may be stored of a question or quoted of a passage: without personal data, unless the policy allows it."""
+        return text if self._policy == "allow" else await asyncio.to_thread(self._detector.redact, text)
 
     async def _personal(self, text: str, score: float) -> Verdict:
         if self._policy == "allow" or not await asyncio.to_thread(self._detector.find, text):
