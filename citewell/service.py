@@ -199,7 +199,7 @@ class Service:
         raise AssertionError("a turn ends with its result or an error")
 
     async def search(self, turn: Turn) -> Found:
-        """Find passages as a turn would, guards included, and stop before an answer is made.
+        """Find passages as a turn would, guards and the limit on requests included, and stop before an answer is made.
 
         Raises:
             CitewellError: What stopped the search.
@@ -208,6 +208,7 @@ class Service:
         state = {"question": turn.question, "messages": []}
         try:
             async with asyncio.timeout(self.settings.turn_timeout_s):
+                await self.limits.admit(turn.context.caller)
                 stream = self._stateless.astream(state, context=context, stream_mode="updates")
                 async with aclosing(cast("AsyncGenerator[dict[str, Any], None]", stream)) as updates:
                     async for update in updates:

@@ -187,7 +187,10 @@ class Settings(BaseSettings):
 
     # --- limits and money ---------------------------------------------------------------------
     requests_per_minute: int = Field(
-        0, ge=0, le=100_000, description="Requests a caller may make in any 60 seconds; 0 sets no limit."
+        0,
+        ge=0,
+        le=100_000,
+        description="Questions, searches and uploads of a caller in any 60 seconds; 0 sets no limit.",
     )
     tokens_per_day: int = Field(
         0, ge=0, le=10**12, description="Tokens of chat models a caller may use in a day (UTC); 0 sets no limit."

@@ -188,6 +188,7 @@ async def upload(
     if request.headers.get("content-type", "").split(";")[0].strip() != "application/octet-stream":
         raise InvalidRequest("Send the file as the body, with Content-Type: application/octet-stream.")
     file = Upload(name, owner=identity_of(request), access=access)
+    await service.limits.admit(identity_of(request).caller)
     data = await _body(request, service.settings.max_source_bytes)
     if "text/event-stream" not in request.headers.get("accept", ""):
         return JSONResponse(asdict(await ingest_upload(service.index, service.settings, file, data)))
