@@ -262,7 +262,11 @@ class Service:
 
     def checks(self) -> dict[str, Callable[[], Awaitable[dict[str, Any]]]]:
         """What readiness looks at, by name; each call raises a CitewellError when its part cannot be used."""
-        return {"index": self.index.stats, "threads": self._check_threads, "model": self._check_model}
+        return {"index": self._check_index, "threads": self._check_threads, "model": self._check_model}
+
+    async def _check_index(self) -> dict[str, Any]:
+        await self.index.ping()
+        return await self.index.stats()
 
     async def _check_threads(self) -> dict[str, Any]:
         await self.threads.ping()

@@ -5,6 +5,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -17,11 +19,18 @@ START_WITHIN_S = 60.0
 @pytest.fixture(scope="session")
 def chroma_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Its URL."""
+    with chroma_process(tmp_path_factory.mktemp("chroma-server")) as (url, _):
+        yield url
+
+
+@contextmanager
+def chroma_process(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A server of a test's own, to kill: its URL and its process."""
     port = free_port()
     program = shutil.which("chroma", path=str(sys.prefix + "/bin"))
     assert program, "chromadb brings the command"
     process = subprocess.Popen(
-        [program, "run", "--path", str(tmp_path_factory.mktemp("chroma-server")), "--port", str(port), "--host", "127.0.0.1"],
+        [program, "run", "--path", str(folder), "--port", str(port), "--host", "127.0.0.1"],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     url = f"http://127.0.0.1:{port}"
@@ -34,7 +43,7 @@ def chroma_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             except httpx.HTTPError:
                 assert time.monotonic() < deadline, "the Chroma server did not start"
                 time.sleep(0.1)
-        yield url
+        yield url, process
     finally:
         process.terminate()
         process.wait()

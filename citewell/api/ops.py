@@ -42,7 +42,7 @@ async def alive() -> dict[str, str]:
 
 @router.get("/readyz", response_model=None)
 async def ready(request: Request) -> Response:
-    """Readiness: the index and the threads can be used, and the process is not about to go. No model is asked."""
+    """Readiness: index, vector store and threads can be reached, and the process is not about to go. No model is asked."""
     service: Service = request.app.state.service
     checks: dict[str, Any] = {}
     if service.runs.is_leaving:  # said without looking further: whoever balances the load must know soon

@@ -227,6 +227,11 @@ class Index:
         async with self._deadline():
             return await self._current.read(read)
 
+    async def ping(self) -> None:
+        """Raise what a search would, where the vector store cannot be opened or reached."""
+        async with self._deadline():
+            await self._current.read(lambda generation: generation.store.ping())
+
     async def stats(self) -> dict[str, object]:
         """`sources`, `chunks`, `bytes` on disk, `generation`, `fingerprint`. Everything that a search needs is open then."""
         async with self._deadline():

@@ -6,7 +6,6 @@ real ones take the same tests besides.
 
 import inspect
 import os
-import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -30,8 +29,10 @@ from citewell.retrieval.stores import VectorStore, open_store
 from citewell.retrieval.stores import chroma as chroma_store
 from citewell.retrieval.stores import pinecone as pinecone_store
 from citewell.retrieval.stores import weaviate as weaviate_store
+from tests.chroma_server import chroma_process
 from tests.retrieval.made import HashedWords, made, settings
 from tests.retrieval.stand_ins.pinecone import PineconeStandIn
+from tests.retrieval.stand_ins.proxy import Proxy
 from tests.retrieval.stand_ins.weaviate import WeaviateStandIn
 
 Opened = Callable[[str], VectorStore]
@@ -130,6 +131,10 @@ def test_opposite_vectors_score_nought_and_equal_ones_one(store: VectorStore) ->
     store.add([1, 2], np.concatenate([vector, -vector]), made("a.txt", ["one", "two"]).chunks)
     found = eventually(lambda: store.search(vector[0], 5), {1, 2})
     assert [score for _, score in found] == pytest.approx([1, 0], abs=1e-4)
+
+
+def test_a_store_that_is_there_can_be_reached(store: VectorStore) -> None:
+    store.ping()
 
 
 def test_adding_again_overwrites(store: VectorStore) -> None:
@@ -265,13 +270,59 @@ def test_a_chroma_server_that_is_gone_is_unavailable(tmp_path: Path) -> None:
 
 
 def test_a_chroma_server_that_dies_later_is_unavailable(tmp_path: Path) -> None:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port = listening.getsockname()[1]
-    connection = chroma_store.FAULTS
-    assert issubclass(httpx.ConnectError, tuple(connection))
-    with pytest.raises(StoreUnavailable), stores.chroma.mapped(connection, "Chroma"):  # type: ignore[attr-defined]
-        httpx.get(f"http://127.0.0.1:{port}", timeout=1)
+    with chroma_process(tmp_path / "server") as (url, process):
+        chosen = settings(tmp_path, vector_store=f"chroma+{url}")
+        store = open_store(chosen, namespace="mortal", folder=tmp_path, dimension=384)
+        store.add([1], vectors("red"), made("a.txt", ["red"]).chunks)
+        store.ping()
+        process.kill()
+        process.wait()
+        for call in (store.ping, lambda: store.search(vectors("red")[0], 1), lambda: store.delete([1]), store.drop):
+            with pytest.raises(StoreUnavailable):
+                call()
+        with pytest.raises(StoreUnavailable):
+            open_store(chosen, namespace="mortal", folder=tmp_path, dimension=384)
+
+
+@pytest.fixture
+def proxy(chroma_server: str) -> Iterator[Proxy]:
+    proxy = Proxy(chroma_server)
+    yield proxy
+    proxy.close()
+
+
+def test_a_proxys_refusals_are_faults_of_the_store_and_reads_are_tried_again(proxy: Proxy, tmp_path: Path) -> None:
+    chosen = settings(tmp_path, vector_store=f"chroma+{proxy.url}")
+
+    def opened() -> VectorStore:
+        return open_store(chosen, namespace=f"proxied-{proxy.url[-4:]}", folder=tmp_path, dimension=384)
+
+    def search() -> list[tuple[int, float]]:
+        return store.search(vectors("red")[0], 1)
+
+    store = opened()
+    store.add([1], vectors("red"), made("a.txt", ["red"]).chunks)
+    for status, ours in (
+        (502, StoreUnavailable),
+        (503, StoreUnavailable),
+        (403, ConfigurationError),
+        (404, StoreError),
+    ):
+        proxy.status = status
+        for call in (
+            lambda: store.add([2], vectors("green"), made("a.txt", ["green"]).chunks),
+            lambda: store.delete([2]), store.drop, store.ping, opened, search,
+        ):  # fmt: skip
+            proxy.refusals = 3
+            with pytest.raises(ours) as caught:
+                call()
+            assert type(caught.value) is ours
+            assert "secret" not in str(caught.value)
+    proxy.status, proxy.refusals = 503, 2
+    assert [key for key, _ in search()] == [1]
+    proxy.refusals = 0
+    store.drop()
+    store.close()
 
 
 @pytest.mark.parametrize(

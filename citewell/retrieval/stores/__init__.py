@@ -33,6 +33,9 @@ class VectorStore(Protocol):
     def search(self, vector: Vectors, limit: int, filter_: Filter | None = None) -> list[tuple[int, float]]:
         """Nearest first, as (key, score); score = (1 + cosine) / 2, so 0..1. Only what passes the filter is ranked."""
 
+    def ping(self) -> None:
+        """Raise what a search would, where the store cannot be reached; one inside this process can."""
+
     def refresh(self) -> None:
         """See what another process wrote since."""
 

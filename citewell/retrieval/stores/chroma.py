@@ -18,9 +18,10 @@ import httpx
 from chromadb.api.collection_configuration import CreateHNSWConfiguration
 from chromadb.config import Settings as ChromaSettings
 from langchain_chroma import Chroma
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random
 
 from citewell.documents import Chunk
-from citewell.errors import ConfigurationError, StoreError, StoreTimeout, StoreUnavailable
+from citewell.errors import CitewellError, ConfigurationError, StoreError, StoreTimeout, StoreUnavailable
 from citewell.retrieval.filters import All, Either, Filter, Operator, Test, passes
 from citewell.retrieval.stores import Vectors, metadata
 from citewell.retrieval.stores.faults import Faults, mapped
@@ -36,6 +37,9 @@ FAULTS: Faults = {
     OSError: StoreUnavailable,
     ValueError: StoreError,  # the client raises bare ones, also where a server cannot be reached
 }
+_REFUSALS: dict[int, type[CitewellError]] = {
+    401: ConfigurationError, 403: ConfigurationError, 429: StoreUnavailable,
+}  # fmt: skip
 HNSW: CreateHNSWConfiguration = {
     "space": "cosine",
     "ef_construction": 100,
@@ -56,6 +60,11 @@ _OPERATORS: dict[Operator, str] = {
     "has": "$contains", "lacks": "$not_contains",
 }  # fmt: skip
 
+
+_again = retry(
+    retry=retry_if_exception_type(StoreUnavailable), stop=stop_after_attempt(3), wait=wait_random(0.05, 0.25), reraise=True
+)  # fmt: skip
+"""A read that was refused is worth two tries more: the client makes one, where those of Pinecone and Weaviate go on."""
 
 _spellings: set[str] = set()
 _spelling = threading.Lock()
@@ -132,12 +141,12 @@ class ChromaStore:
             ids = [str(key) for key in keys[start : start + _BATCH]]
             self._held.hold(ids, vectors[start : start + _BATCH])
             kept = [metadata(chunk) for chunk in chunks[start : start + _BATCH]]
-            with mapped(FAULTS, "Chroma"), self._alone():
+            with _mapped(), self._alone():
                 self._chroma.add_texts(ids, metadatas=kept, ids=ids)
 
     def delete(self, keys: Sequence[int]) -> None:
         for start in range(0, len(keys), _BATCH):
-            with mapped(FAULTS, "Chroma"), self._alone():
+            with _mapped(), self._alone():
                 self._chroma.delete([str(key) for key in keys[start : start + _BATCH]])
 
     def search(self, vector: Vectors, limit: int, filter_: Filter | None = None) -> list[tuple[int, float]]:
@@ -151,9 +160,10 @@ class ChromaStore:
             return passing[:limit]
         return [hit for hit, _ in self._query(vector, limit, where=_translate(filter_), include=["distances"])]
 
+    @_again
     def _query(self, vector: Vectors, limit: int, **how: Any) -> list[tuple[tuple[int, float], dict[str, Any]]]:
         """(key, score) and metadata (empty unless included), nearest first."""
-        with mapped(FAULTS, "Chroma"):
+        with _mapped():
             # LangChain's own search also fetches text and metadata of every hit, which is 3 of its 5 milliseconds.
             found = self._connection.collection.query(query_embeddings=[vector], n_results=limit, **how)
         kept = found["metadatas"][0] if found["metadatas"] else [{}] * len(found["ids"][0])
@@ -162,6 +172,10 @@ class ChromaStore:
             ((int(id_), min(1.0, max(0.0, 1 - distance / 2))), metadata)
             for id_, distance, metadata in zip(found["ids"][0], found["distances"][0], kept, strict=True)
         ]
+
+    def ping(self) -> None:
+        with _mapped():
+            self._connection.client.heartbeat()
 
     def refresh(self) -> None:
         if self._lock is None:
@@ -173,7 +187,7 @@ class ChromaStore:
         self._previous = before
 
     def drop(self) -> None:
-        with mapped(FAULTS, "Chroma"), contextlib.suppress(chromadb.errors.NotFoundError):
+        with _mapped(), contextlib.suppress(chromadb.errors.NotFoundError):
             self._connection.client.delete_collection(self._namespace)
 
     def close(self) -> None:
@@ -182,7 +196,7 @@ class ChromaStore:
                 connection.close()
 
     def _open(self) -> tuple[_Connection, Chroma]:
-        with mapped(FAULTS, "Chroma"), self._alone():
+        with _mapped(), self._alone():
             connection = self._connect()
             chroma = Chroma(
                 self._namespace, self._held, client=connection.client, collection_configuration={"hnsw": HNSW},
@@ -202,6 +216,26 @@ class ChromaStore:
         with self._lock.open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+@contextmanager
+def _mapped() -> Iterator[None]:
+    """The client turns what is no answer of Chroma's, as a proxy's page, into a bare error with that page for its text; what
+    httpx said stands behind it."""
+    with mapped(FAULTS, "Chroma"):
+        try:
+            yield
+        except Exception as exc:
+            behind = exc.__context__ if type(exc) in (Exception, ValueError) else None
+            while behind is not None and not isinstance(behind, httpx.HTTPError):
+                behind = behind.__context__
+            if isinstance(behind, httpx.HTTPStatusError):
+                status = behind.response.status_code
+                ours = _REFUSALS.get(status, StoreUnavailable if status >= 500 else StoreError)
+                raise ours(f"{ours.title}: Chroma, or a proxy before it, answered {status}.") from exc
+            if behind is None:
+                raise
+            raise behind from exc
 
 
 def _translate(tree: Filter) -> dict[str, Any]:

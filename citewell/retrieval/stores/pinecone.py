@@ -95,6 +95,10 @@ class PineconeStore:
             found = self._store.similarity_search_by_vector_with_score(vector.tolist(), k=limit, filter=where)
         return [(int(str(hit.id)), min(1.0, max(0.0, (1 + cosine) / 2))) for hit, cosine in found]
 
+    def ping(self) -> None:
+        with mapped(FAULTS, "Pinecone"):
+            self._store.index.describe_index_stats()
+
     def refresh(self) -> None:
         """Nothing to do: the server sees every write."""
 

@@ -99,6 +99,10 @@ class WeaviateStore:
             for o in found.objects
         ]
 
+    def ping(self) -> None:
+        with mapped(FAULTS, "Weaviate"):
+            self._client.get_meta()  # `is_ready` says no more than false, and prints why
+
     def refresh(self) -> None:
         """Nothing to do: the server sees every write."""
 

@@ -49,6 +49,9 @@ class PineconeStandIn:
                 return 200, {"upsertedCount": len(body["vectors"])}
             case "POST", ["vectors", "delete"]:
                 return self._delete(body)
+            case "POST", ["describe_index_stats"]:
+                spaces = {name: {"vectorCount": len(space)} for name, space in self.namespaces.items()}
+                return 200, {"namespaces": spaces, "dimension": 384, "indexFullness": 0, "totalVectorCount": 0}
             case "POST", ["query"]:
                 return 200, self._query(body)
         return 404, {"code": 5, "message": f"the stand-in has no {method} {path}"}

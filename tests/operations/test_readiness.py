@@ -1,0 +1,51 @@
+"""Readiness says it when what a turn needs has died, and when it is back."""
+
+import shutil
+import time
+from pathlib import Path
+
+import httpx
+
+from tests.chroma_server import chroma_process
+from tests.redis_servers import Server
+from tests.service import LIBRARY, Live, ingest, running
+
+WITHIN_S = 30.0
+
+
+def becomes(live: Live, status: int, part: str, *errors: str) -> None:
+    """Wait until `/readyz` answers so, and see that it is this part's doing."""
+    deadline = time.monotonic() + WITHIN_S
+    while (ready := httpx.get(f"{live.url}/readyz", timeout=10)).status_code != status:
+        assert time.monotonic() < deadline, ready.text
+        time.sleep(0.2)
+    checks = ready.json()["checks"]
+    assert checks[part].get("error") in (errors or (None,))
+    assert all("error" not in check for name, check in checks.items() if name != part)
+
+
+def test_a_vector_store_that_dies_takes_the_service_out(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    with chroma_process(tmp_path / "server") as (url, process):
+        store = {"CITEWELL_VECTOR_STORE": f"chroma+{url}"}
+        ingest(data_dir, LIBRARY, **store)
+        with running(data_dir, **store) as live:
+            becomes(live, 200, "index")
+            process.kill()
+            process.wait()
+            becomes(live, 503, "index", "store_unavailable")
+            asked = httpx.post(f"{live.url}/chat", json={"message": "How high is the tower?"}, timeout=60)
+            assert (asked.status_code, asked.json()["code"]) == (503, "store_unavailable")
+
+
+def test_a_redis_that_dies_takes_the_service_out_until_it_is_back(
+    indexed: Path, tmp_path: Path, own_redis: Server
+) -> None:
+    data_dir = Path(shutil.copytree(indexed, tmp_path / "data", ignore=shutil.ignore_patterns("threads.db*")))
+    with running(data_dir, CITEWELL_REDIS_URL=own_redis.url) as live:
+        becomes(live, 200, "threads")
+        own_redis.kill()
+        becomes(live, 503, "threads", "checkpoint_error", "timeout")  # that it is tried again may take longer
+        own_redis.start()
+        becomes(live, 200, "threads")
