@@ -251,10 +251,10 @@ def _with_identity(config: dict[str, Any], request: Request) -> dict[str, Any]:
 
 @contextmanager
 def _readable() -> Iterator[None]:
-    """LangChain's messages answer some malformed input with a TypeError of their own."""
+    """LangChain's messages answer some malformed input with errors of Python's own."""
     try:
         yield
-    except TypeError:
+    except (TypeError, AttributeError):
         raise InvalidRequest("The input cannot be read as what the schema describes.") from None
 
 

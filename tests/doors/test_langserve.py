@@ -136,6 +136,23 @@ def test_bad_input_is_named_before_anything_runs(live: Live, endpoint: str, body
 
 @pytest.mark.parametrize("endpoint", ["invoke", "stream", "batch", "stream_log", "stream_events"])
 @pytest.mark.parametrize(
+    "messages",
+    [
+        [None], [1], ["x"], [["human"]], [{}], [], None, {}, "x", [{"type": "human"}], [{"type": "human", "content": None}],
+        [{"role": "user", "content": None}], [{"type": "human", "content": "Hi?", "additional_kwargs": None}],
+    ],
+    ids=json.dumps,
+)  # fmt: skip
+def test_messages_that_are_none_get_a_4xx(live: Live, endpoint: str, messages: Any) -> None:
+    value = {"messages": messages}
+    body = {"inputs": [value]} if endpoint == "batch" else {"input": value}
+    reply = httpx.post(f"{live.url}/chat/{endpoint}", json=body, timeout=60)
+    assert 400 <= reply.status_code < 500, reply.text
+    assert reply.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("endpoint", ["invoke", "stream", "batch", "stream_log", "stream_events"])
+@pytest.mark.parametrize(
     "raw",
     [
         b"", b"{", b"[]", b"null", b'"text"', b"\xff\xfe{}", b'{"input": ' + b"9" * 5000 + b"}",
