@@ -1,19 +1,30 @@
 """One question through every door: the same answer, the same citations."""
 
+import asyncio
 import json
-from collections.abc import AsyncIterator
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import websockets
 from langserve import RemoteRunnable
+from mcp.client import Client as McpClient
 
-from tests.service import Live
+from tests.service import Live, environment, running
 
 QUESTION = "How high is the tower of the lighthouse?"
 FOLLOW_UP = "And when was it first lit?"
+
+
+@pytest.fixture(scope="module")
+def live(indexed: Path) -> Iterator[Live]:
+    with running(indexed, CITEWELL_MCP="on") as service:
+        yield service
 
 
 @asynccontextmanager
@@ -72,7 +83,49 @@ async def by_websocket(live: Live, question: str, thread: str) -> dict[str, Any]
     return {"answer": "".join(tokens), "citations": message["sources"], "thread_id": message["conversation_id"]}
 
 
-DOORS = [by_invoke, by_stream, by_batch, by_events, by_post, by_websocket]
+async def by_sse(live: Live, question: str, thread: str) -> dict[str, Any]:
+    headers = {"accept": "text/event-stream"}
+    async with httpx.AsyncClient(base_url=live.url, timeout=60) as client:
+        reply = await client.post("/chat", json={"message": question, "conversation_id": thread}, headers=headers)
+    frames = [json.loads(line.removeprefix("data: ")) for line in reply.text.splitlines() if line.startswith("data: ")]
+    answer = "".join(frame["token"] for frame in frames)
+    return {"answer": answer, "citations": frames[-1]["sources"], "thread_id": frames[-1]["conversation_id"]}
+
+
+async def by_openai(live: Live, question: str, thread: str) -> dict[str, Any]:
+    body = {"model": "citewell", "messages": [{"role": "user", "content": question}], "thread_id": thread}
+    async with httpx.AsyncClient(base_url=live.url, timeout=60) as client:
+        reply = (await client.post("/v1/chat/completions", json=body)).raise_for_status().json()
+    return {"answer": reply["choices"][0]["message"]["content"], **reply["citewell"]}
+
+
+async def by_mcp(live: Live, question: str, thread: str) -> dict[str, Any]:
+    async with McpClient(f"{live.url}/mcp") as client:
+        return (await client.call_tool("ask", {"question": question, "thread_id": thread})).structured_content or {}
+
+
+async def by_command_line(live: Live, question: str, thread: str) -> dict[str, Any]:
+    command = [
+        str(Path(sys.executable).with_name("citewell")),
+        "ask",
+        question,
+        "--thread",
+        thread,
+        "--json",
+        "--url",
+        live.url,
+    ]
+    done = await asyncio.to_thread(
+        subprocess.run, command, env=environment(live.data_dir), cwd=live.data_dir.parent, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+DOORS = [
+    by_invoke, by_stream, by_batch, by_events, by_post, by_sse, by_websocket, by_openai, by_mcp, by_command_line,
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name__.removeprefix("by_"))

@@ -12,6 +12,9 @@ from tests.models.paced_server import Paced
 from tests.service import Live
 
 QUESTION = "How high is the tower of the lighthouse?"
+MESSAGES = {"messages": [{"type": "human", "content": QUESTION}]}
+OPENAI = {"model": "citewell", "messages": [{"role": "user", "content": QUESTION}]}
+EVENTS = {"accept": "text/event-stream"}
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +34,8 @@ def slow(paced: Paced, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Liv
 
 
 async def leave_post(url: str, path: str, body: object, until: Callable[[str], bool]) -> None:
-    async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+    headers = EVENTS if path == "/chat" and until is SPOKEN else {}
+    async with httpx.AsyncClient(base_url=url, timeout=60, headers=headers) as client:
         if until is NEVER:
             with pytest.raises(httpx.ReadTimeout):
                 await client.post(path, json=body, timeout=1.0)
@@ -65,8 +69,16 @@ async def leave_socket(url: str) -> None:
         ("/rag/stream", {"input": {"question": QUESTION}}, SPOKEN),
         ("/rag/stream_log", {"input": {"question": QUESTION}}, SPOKEN),
         ("/rag/stream_events", {"input": {"question": QUESTION}}, SPOKEN),
-        ("/chat/stream", {"input": {"messages": [{"type": "human", "content": QUESTION}]}}, SPOKEN),
+        ("/chat/invoke", {"input": MESSAGES}, NEVER),
+        ("/chat/batch", {"inputs": [MESSAGES]}, NEVER),
+        ("/chat/stream", {"input": MESSAGES}, SPOKEN),
+        ("/chat/stream_log", {"input": MESSAGES}, SPOKEN),
+        ("/chat/stream_events", {"input": MESSAGES}, SPOKEN),
         ("/chat", {"message": QUESTION}, NEVER),
+        ("/chat", {"message": QUESTION}, SPOKEN),
+        ("/v1/chat/completions", OPENAI, NEVER),
+        ("/v1/chat/completions", OPENAI | {"thread_id": "left"}, NEVER),
+        ("/v1/chat/completions", OPENAI | {"stream": True}, SPOKEN),
         ("/ws/chat", None, NEVER),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
