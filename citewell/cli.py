@@ -6,7 +6,7 @@ import sys
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import asdict
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 import typer
 from rich.console import Console
@@ -15,7 +15,7 @@ from rich.text import Text
 from citewell.api import serve as server
 from citewell.citations import Citation
 from citewell.client import AsyncClient, ServiceError
-from citewell.errors import CitewellError, ConfigurationError
+from citewell.errors import CitewellError, ConfigurationError, InvalidFilter
 from citewell.service import Result
 from citewell.settings import Settings
 from citewell.telemetry.logs import configure_logging
@@ -31,11 +31,14 @@ def ask(
     question: Annotated[str, typer.Argument(help="What to ask the documents.")],
     thread: Annotated[str, typer.Option(help="Conversation to continue.")] = "",
     model: Annotated[str, typer.Option(help="`extractive` or `provider:model`; as the settings say if left out.")] = "",
+    where: Annotated[
+        str, typer.Option("--filter", help='Only documents that it fits, as JSON: \'{"type": "pdf"}\'.')
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole result as JSON.")] = False,
     url: Annotated[str, typer.Option(help="Ask a running service there, with the key in CITEWELL_API_KEY.")] = "",
 ) -> None:
     """Answer in the terminal, streamed, with the citations below."""
-    raise SystemExit(asyncio.run(_ask(question, thread, model, as_json, url)))
+    raise SystemExit(asyncio.run(_ask(question, thread, model, where, as_json, url)))
 
 
 @app.command()
@@ -44,12 +47,15 @@ def serve() -> None:
     server.main()
 
 
-async def _ask(question: str, thread: str, model: str, as_json: bool, url: str) -> int:
+async def _ask(question: str, thread: str, model: str, where: str, as_json: bool, url: str) -> int:
     out = Console(highlight=False, soft_wrap=True)
     try:
         settings = Settings.load()
         configure_logging(settings.model_copy(update={"log_level": "WARNING"}))  # the answer is what was asked for
-        asking = _elsewhere(settings, url, question, thread, model) if url else _here(settings, question, thread, model)
+        options = {"chat_model": model or None, "filter": _filter(where)}
+        asking = (
+            _elsewhere(settings, url, question, thread, options) if url else _here(settings, question, thread, options)
+        )
         async with aclosing(asking) as events:
             async for event in events:
                 if isinstance(event, Result):
@@ -65,22 +71,34 @@ async def _ask(question: str, thread: str, model: str, as_json: bool, url: str) 
     return 0
 
 
-async def _here(settings: Settings, question: str, thread: str, model: str) -> AsyncGenerator[str | Result, None]:
+def _filter(given: str) -> dict[str, Any] | None:
+    try:
+        read = json.loads(given or "null")
+    except ValueError:
+        read = given
+    if not isinstance(read, dict | None):
+        raise InvalidFilter('--filter must be a JSON object, as \'{"type": "pdf"}\'.')
+    return read
+
+
+async def _here(
+    settings: Settings, question: str, thread: str, options: dict[str, Any]
+) -> AsyncGenerator[str | Result, None]:
     """Ask in this process, as whoever may read the data directory: nothing is hidden from them."""
     async with open_service(settings) as service:
-        turn = service.prepare(question, thread_id=thread, context=RunContext(chat_model=model or None))
+        turn = service.prepare(question, thread_id=thread, context=RunContext(**options))
         async with aclosing(service.stream(turn)) as events:
             async for event in events:
                 yield event
 
 
 async def _elsewhere(
-    settings: Settings, url: str, question: str, thread: str, model: str
+    settings: Settings, url: str, question: str, thread: str, options: dict[str, Any]
 ) -> AsyncGenerator[str | Result, None]:
     key = settings.api_key.get_secret_value() if settings.api_key else None
     async with (
         AsyncClient(url, key=key) as client,
-        aclosing(client.stream(question, thread_id=thread or None, chat_model=model or None)) as events,
+        aclosing(client.stream(question, thread_id=thread or None, **options)) as events,
     ):
         async for event in events:
             if isinstance(event, str):

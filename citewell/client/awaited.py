@@ -57,7 +57,7 @@ class AsyncClient(Door):
         body = wire.chat(question, thread_id, options)
         while True:
             try:
-                with wire.faults():
+                with wire.faults(self.url):
                     async with self._http.stream("POST", "/chat", json=body, headers=reader.headers) as response:
                         if response.is_error:
                             await response.aread()
@@ -111,7 +111,7 @@ class AsyncClient(Door):
         params = wire.given(name=name, access=access)
         request = self._http.stream("POST", "/uploads", params=params, content=data, headers=wire.EVENTS)
         reader = wire.UploadReader()
-        with wire.faults():
+        with wire.faults(self.url):
             async with request as response:
                 if response.is_error:
                     await response.aread()
@@ -145,9 +145,9 @@ class AsyncClient(Door):
 
     async def status(self) -> dict[str, Any]:
         """See `Client.status`."""
-        with wire.faults():
+        with wire.faults(self.url):
             return wire.check(await self._http.get("/readyz"), readiness=True)  # type: ignore[no-any-return]  # JSON
 
     async def _json(self, method: str, path: str, **request: Any) -> Any:
-        with wire.faults():
+        with wire.faults(self.url):
             return wire.check(await self._http.request(method, path, **request))

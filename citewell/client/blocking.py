@@ -75,7 +75,7 @@ class Client(Door):
         while True:
             try:
                 with (
-                    wire.faults(),
+                    wire.faults(self.url),
                     self._http.stream("POST", "/chat", json=body, headers=reader.headers) as response,
                 ):
                     if response.is_error:
@@ -133,7 +133,7 @@ class Client(Door):
         params = wire.given(name=name, access=access)
         request = self._http.stream("POST", "/uploads", params=params, content=data, headers=wire.EVENTS)
         reader = wire.UploadReader()
-        with wire.faults(), request as response:
+        with wire.faults(self.url), request as response:
             if response.is_error:
                 response.read()
             wire.check(response)
@@ -166,9 +166,9 @@ class Client(Door):
 
     def status(self) -> dict[str, Any]:
         """The service's readiness and what its parts say."""
-        with wire.faults():
+        with wire.faults(self.url):
             return wire.check(self._http.get("/readyz"), readiness=True)  # type: ignore[no-any-return]  # JSON
 
     def _json(self, method: str, path: str, **request: Any) -> Any:
-        with wire.faults():
+        with wire.faults(self.url):
             return wire.check(self._http.request(method, path, **request))

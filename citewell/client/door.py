@@ -8,6 +8,8 @@ from urllib.parse import urlencode
 
 import httpx
 
+from . import wire
+
 
 class Door:
     """What both clients share: where the service is, what a call sends, what a reply means."""
@@ -18,8 +20,10 @@ class Door:
     def __init__(self, url: str, *, key: str | None, timeout: httpx.Timeout | float | None) -> None:
         self.url = url.rstrip("/")
         key = os.environ.get("CITEWELL_API_KEY") if key is None else key
+        with wire.faults(self.url):
+            address = httpx.URL(self.url)
         self._options: dict[str, Any] = {
-            "base_url": self.url,
+            "base_url": address,
             "headers": {"authorization": f"Bearer {key}"} if key else {},
             "timeout": self.TIMEOUT if timeout is None else timeout,
         }

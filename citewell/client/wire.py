@@ -58,7 +58,8 @@ def thread(thread_id: str) -> str:
 
 
 @contextmanager
-def faults() -> Iterator[None]:
+def faults(url: str) -> Iterator[None]:
+    """What goes wrong on the way to the service at `url`, as a ServiceError."""
     try:
         yield
     except httpx.RemoteProtocolError as exc:
@@ -67,9 +68,12 @@ def faults() -> Iterator[None]:
         raise ServiceError(
             {"code": "timeout", "detail": "The service did not answer in time.", "retryable": True}
         ) from exc
+    except (httpx.UnsupportedProtocol, httpx.InvalidURL) as exc:
+        detail = f"{url!r} is no address of a service: it must be like http://127.0.0.1:8000."
+        raise ServiceError({"code": "unreachable", "detail": detail}) from exc
     except httpx.TransportError as exc:
         raise ServiceError(
-            {"code": "unreachable", "detail": "The service cannot be reached.", "retryable": True}
+            {"code": "unreachable", "detail": f"The service at {url} cannot be reached.", "retryable": True}
         ) from exc
 
 

@@ -1,5 +1,6 @@
 """The service as a process: starting, stopping, starting again."""
 
+import json
 import os
 import subprocess
 import sys
@@ -72,6 +73,45 @@ def test_the_command_line_answers_with_citations(indexed: Path, tmp_path: Path) 
     assert "42 metres" in done.stdout
     assert "✓ verified" in done.stdout
     assert "library/lighthouse.md" in done.stdout
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_the_command_line_asks_within_a_filter(live: Live, tmp_path: Path, elsewhere: bool) -> None:
+    def ask(given: str) -> subprocess.CompletedProcess[str]:
+        citewell = str(Path(sys.executable).with_name("citewell"))
+        where = ["--url", live.url] if elsewhere else []
+        return subprocess.run(
+            [citewell, "ask", QUESTION, "--json", "--filter", given, *where], env=environment(live.data_dir), cwd=tmp_path,
+            capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+
+    within = json.loads(ask('{"source": "library/ferry.txt"}').stdout)
+    assert "42 metres" not in within["answer"]
+    assert {citation["source"] for citation in within["citations"]} <= {"library/ferry.txt"}
+    for wrong, says in (("{type: pdf}", "--filter must be a JSON object"), ('["pdf"]', "JSON object"), ('{"colour": 1}', "colour")):  # fmt: skip
+        refused = ask(wrong)
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert says in refused.stderr
+        assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("http://127.0.0.1:9", "The service at http://127.0.0.1:9 cannot be reached."),
+        ("127.0.0.1:8000", "'127.0.0.1:8000' is no address of a service"),
+        ("http://127.0.0.1:port", "'http://127.0.0.1:port' is no address of a service"),
+    ],
+)
+def test_the_command_line_names_the_address_that_does_not_answer(tmp_path: Path, url: str, says: str) -> None:
+    citewell = str(Path(sys.executable).with_name("citewell"))
+    done = subprocess.run(
+        [citewell, "ask", QUESTION, "--url", url], env=environment(tmp_path / "data"), cwd=tmp_path,
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (1, "")
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_importing_a_module_does_nothing(tmp_path: Path) -> None:
