@@ -340,6 +340,7 @@ class Settings(BaseSettings):
             )
         if self.moderation != "off" and not re.fullmatch(r"openai:\S+", self.moderation):
             raise ValueError("CITEWELL_MODERATION must be off or openai:MODEL, as openai:omni-moderation-latest")
+        self._check_store()
         self._check_tokens()
         return self
 
@@ -358,6 +359,20 @@ class Settings(BaseSettings):
     def is_keyless(self) -> bool:
         """Whether nobody is asked who they are."""
         return self.api_keys_file is None and self.jwt_jwks is None
+
+    def _check_store(self) -> None:
+        kind, _, place = self.vector_store.partition(":")
+        if kind == "pinecone" and place:
+            if self.pinecone_api_key is None:
+                raise ValueError("CITEWELL_VECTOR_STORE names Pinecone: set PINECONE_API_KEY too")
+        elif kind in ("chroma+http", "chroma+https", "weaviate+http", "weaviate+https"):
+            if not urlsplit(self.vector_store).hostname:
+                raise ValueError(f"CITEWELL_VECTOR_STORE: {kind}:// must be followed by host:port")
+        elif self.vector_store != "chroma":
+            raise ValueError(
+                f"CITEWELL_VECTOR_STORE: no vector store is called {kind!r}; use chroma, chroma+http://host:port, "
+                "pinecone:INDEX or weaviate+http://host:port"
+            )
 
     def _check_tokens(self) -> None:
         if self.jwt_jwks is None:

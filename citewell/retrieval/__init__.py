@@ -10,6 +10,7 @@ from citewell.errors import ConfigurationError
 from citewell.models import Embedder
 from citewell.retrieval.generation import NewSource
 from citewell.retrieval.index import Index, has_tokens
+from citewell.retrieval.stores import check_extra
 from citewell.retrieval.trace import Trace
 from citewell.retrieval.verdicts import ChunkGuard
 from citewell.settings import Settings
@@ -28,8 +29,9 @@ async def open_index(
 
     Raises:
         ConfigurationError: The reranker cannot be loaded, or needs token vectors that the embedding model does not give.
-        MissingExtra: The reranker's packages are not installed.
+        MissingExtra: The reranker's packages, or the vector store's, are not installed.
     """
+    check_extra(settings)  # before a generation is made for a store that cannot be opened
     cross_encoder = None
     if settings.reranker == "maxsim":
         if not has_tokens(embedder):

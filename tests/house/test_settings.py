@@ -35,9 +35,15 @@ def test_the_environment_and_the_env_file_are_read(monkeypatch: pytest.MonkeyPat
         ("CITEWELL_TOP_N", "9", "top_n (9) must not exceed top_k (5)"),
         ("CITEWELL_WORKERS", "4", "Chroma server"),
         ("CITEWELL_NAMESPACE", "a b", "CITEWELL_NAMESPACE"),
+        ("CITEWELL_VECTOR_STORE", "faiss", "no vector store is called 'faiss'"),
+        ("CITEWELL_VECTOR_STORE", "pinecone", "no vector store is called 'pinecone'"),
+        ("CITEWELL_VECTOR_STORE", "pinecone:x", "PINECONE_API_KEY"),
+        ("CITEWELL_VECTOR_STORE", "chroma+http://", "host:port"),
+        ("CITEWELL_VECTOR_STORE", "weaviate+https:host", "host:port"),
     ],
 )
 def test_what_cannot_be_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str) -> None:
+    monkeypatch.delenv("PINECONE_API_KEY", raising=False)
     monkeypatch.setenv(name, value)
     with pytest.raises(ConfigurationError) as caught:
         Settings.load()

@@ -416,24 +416,15 @@ def test_vectors_that_weaviate_did_not_take_are_an_error(weaviate_stand_in: Weav
     store.close()
 
 
-@pytest.mark.parametrize(
-    ("value", "words"),
-    [
-        ("faiss", "no vector store is called 'faiss'"),
-        ("pinecone:x", "PINECONE_API_KEY"),
-        ("chroma+http://", "host:port"),
-    ],
-)
-def test_a_store_that_cannot_be_used_stops_with_a_sentence(tmp_path: Path, value: str, words: str) -> None:
-    with pytest.raises(ConfigurationError, match=words):
-        open_store(settings(tmp_path, vector_store=value), namespace="name", folder=tmp_path, dimension=384)
-
-
-def test_a_store_whose_extra_is_missing_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_store_whose_extra_is_missing_names_it_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(stores.importlib.util, "find_spec", lambda _: None)  # type: ignore[attr-defined]
     chosen = settings(tmp_path, vector_store="weaviate+http://127.0.0.1:1")
     with pytest.raises(MissingExtra, match=r"citewell\[weaviate\]"):
-        open_store(chosen, namespace="name", folder=tmp_path, dimension=384)
+        async with open_index(chosen, HashedWords()):
+            pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_timeout_is_told_apart_from_a_store_that_is_gone() -> None:

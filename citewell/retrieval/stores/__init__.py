@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from citewell.documents import Chunk, Source
-from citewell.errors import ConfigurationError, MissingExtra
+from citewell.errors import MissingExtra
 from citewell.retrieval.filters import Filter, field_value
 from citewell.settings import Settings
 
@@ -57,43 +58,42 @@ def open_store(settings: Settings, *, namespace: str, folder: Path, dimension: i
 
     Raises:
         MissingExtra: The store's packages are not installed.
-        ConfigurationError: No such store.
+        ConfigurationError: It is not as the settings have it.
         StoreError: It cannot be reached.
     """
+    check_extra(settings)
     kind, _, rest = settings.vector_store.partition(":")
-    if kind == "chroma" and not rest:
+    if settings.vector_store == "chroma":
         from citewell.retrieval.stores.chroma import embedded
 
         return embedded(folder, namespace)
-    if kind in ("chroma+http", "chroma+https"):
+    if kind.startswith("chroma+"):
         from citewell.retrieval.stores.chroma import server
 
         return server(settings.vector_store.removeprefix("chroma+"), namespace, timeout_s=settings.retrieval_timeout_s)
-    if kind == "pinecone" and rest:
-        if settings.pinecone_api_key is None:
-            raise ConfigurationError("CITEWELL_VECTOR_STORE names Pinecone: set PINECONE_API_KEY too")
-        _need("langchain_pinecone", extra="pinecone")
+    if kind == "pinecone":
         from citewell.retrieval.stores.pinecone import PineconeStore
 
+        assert settings.pinecone_api_key is not None, "the settings see to it"
         key = settings.pinecone_api_key.get_secret_value()
         return PineconeStore(rest, namespace, api_key=key, dimension=dimension)
-    if kind in ("weaviate+http", "weaviate+https"):
-        _need("langchain_weaviate", extra="weaviate")
-        from citewell.retrieval.stores.weaviate import WeaviateStore
+    from citewell.retrieval.stores.weaviate import WeaviateStore
 
-        secret = settings.weaviate_api_key
-        return WeaviateStore(
-            settings.vector_store.removeprefix("weaviate+"), namespace,
-            api_key=secret.get_secret_value() if secret else None, timeout_s=settings.retrieval_timeout_s,
-        )  # fmt: skip
-    raise ConfigurationError(
-        f"CITEWELL_VECTOR_STORE: no vector store is called {kind!r}; use chroma, chroma+http://host:port, "
-        "pinecone:INDEX or weaviate+http://host:port"
-    )
+    secret = settings.weaviate_api_key
+    return WeaviateStore(
+        settings.vector_store.removeprefix("weaviate+"), namespace,
+        api_key=secret.get_secret_value() if secret else None, timeout_s=settings.retrieval_timeout_s,
+    )  # fmt: skip
 
 
-def _need(package: str, *, extra: str) -> None:
-    if importlib.util.find_spec(package) is None:
+def check_extra(settings: Settings) -> None:
+    """See whether the packages are there that the store needs.
+
+    Raises:
+        MissingExtra: They are not.
+    """
+    extra = re.split("[:+]", settings.vector_store)[0]
+    if extra != "chroma" and importlib.util.find_spec(f"langchain_{extra}") is None:
         raise MissingExtra(extra, needed_for=f"CITEWELL_VECTOR_STORE={extra}")
 
 

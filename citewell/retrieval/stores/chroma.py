@@ -78,9 +78,6 @@ def embedded(folder: Path, namespace: str) -> ChromaStore:
 
 def server(url: str, namespace: str, *, timeout_s: float) -> ChromaStore:
     """A Chroma server at `http://host:port` or `https://host:port`."""
-    address = urlsplit(url)
-    if not address.hostname:
-        raise ConfigurationError("CITEWELL_VECTOR_STORE: chroma+http:// must be followed by host:port")
     return ChromaStore(lambda: _Connection.to_server(url, timeout_s), namespace, lock=None)
 
 

@@ -55,8 +55,7 @@ class WeaviateStore:
     def __init__(self, url: str, namespace: str, *, api_key: str | None, timeout_s: float) -> None:
         """`url` is http(s)://host:port, with `?grpc=PORT` where gRPC is not on 50051."""
         address = urlsplit(url)
-        if not address.hostname:
-            raise ConfigurationError("CITEWELL_VECTOR_STORE: weaviate+http:// must be followed by host:port")
+        assert address.hostname, "the settings see to it"
         secure = address.scheme == "https"
         self._name = collection_name(namespace)
         self._held = HandOver()
