@@ -39,7 +39,7 @@ CitewellError
 ├── RunLost               503     retryable; the process that answered died
 └── IngestError
     ├── SourceUnsupported         never worth another try
-    ├── SourceUnreadable          may work another time
+    ├── SourceUnreadable          may work once the file has changed
     └── IngestBusy                another ingestion holds the index
 
 `code` is what programs match on and part of the public interface; `detail` is written for the person
@@ -330,7 +330,6 @@ class SourceUnreadable(IngestError):
     code = "source_unreadable"
     title = "The source could not be read"
     status = 422
-    retryable = True
 
 
 class IngestBusy(IngestError):

@@ -67,7 +67,7 @@ def _ask(state: State, question: str, options: dict[str, Any]) -> None:
 
     The next run of the script may begin before this one has cleaned up, so it must find the turn as it stands.
     """
-    turn = state.begin(question)
+    turn = state.begin(question, options)
     _question(question)
     with st.chat_message("assistant"):
         slot, status = st.empty(), st.empty()
@@ -112,7 +112,7 @@ def _show(state: State, turn: Turn, number: int, public: str) -> None:
                 )
             )  # fmt: skip
         if turn.fault is not None:
-            st.error(explain(turn.fault, state.client.url), icon=":material/error:")
+            st.error(explain(turn.fault), icon=":material/error:")
         elif turn.is_stopped:
             st.caption("Stopped. The question stays in the conversation; what is above was not checked.")
         elif not turn.text:
@@ -175,7 +175,7 @@ def _rate(state: State, turn: Turn, number: int) -> None:
         elif turn.rating is not None:
             st.caption("Thank you. It is kept with the answer.")
     except ServiceError as fault:
-        st.error(explain(fault, state.client.url), icon=":material/error:")
+        st.error(explain(fault), icon=":material/error:")
 
 
 def _why(state: State, turn: Turn, number: int) -> None:
@@ -187,10 +187,11 @@ def _why(state: State, turn: Turn, number: int) -> None:
         elif st.button("Search again to see why", key=f"why {number}"):
             try:
                 asked = turn.metadata.get("standalone_question") or turn.question
-                turn.trace = state.client.search(asked).trace
+                within = {name: turn.options[name] for name in ("top_k", "filter") if name in turn.options}
+                turn.trace = state.client.search(asked, **within).trace
                 st.rerun()
             except ServiceError as fault:
-                st.error(explain(fault, state.client.url), icon=":material/error:")
+                st.error(explain(fault), icon=":material/error:")
 
 
 main()

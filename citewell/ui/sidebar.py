@@ -11,6 +11,7 @@ from citewell.client import Ingested, Progress, ServiceError
 from citewell.ui.state import LISTED, State
 from citewell.ui.words import explain
 
+AS_SET = "As the service is set"
 TYPES = ("pdf", "md", "txt", "html", "docx")
 
 
@@ -25,7 +26,7 @@ def show(state: State) -> dict[str, Any]:
         options = _settings(state)
         _upload(state)
     except ServiceError as fault:
-        st.error(explain(fault, state.client.url), icon=":material/error:")
+        st.error(explain(fault), icon=":material/error:")
         return {}
     return options
 
@@ -79,21 +80,24 @@ def _settings(state: State) -> dict[str, Any]:
     titles = {source.uri: source.title for source in state.sources}
     st.caption(f"{_count(len(titles), 'document')} to answer from.")
     with st.expander("Model and retrieval", icon=":material/tune:"):
-        model = st.selectbox("Model", state.models, help="`extractive` quotes the best sentences and needs no key.")
-        temperature = st.slider(
-            "Temperature", 0.0, 2.0, 0.7, 0.1, disabled=model == "extractive", help="0: always the likeliest words."
+        model = st.selectbox(
+            "Model", state.models, index=None, placeholder=AS_SET, help="`extractive` quotes the best sentences and needs no key."
+        )  # fmt: skip
+        temperature = st.number_input(
+            "Temperature", 0.0, 2.0, None, 0.1, format="%.1f", placeholder=AS_SET, disabled=model == "extractive",
+            help="0: always the likeliest words.",
+        )  # fmt: skip
+        top_k = st.number_input(
+            "Passages kept", 1, 50, None, placeholder=AS_SET, help="How many passages leave the reranker."
         )
-        top_k = st.slider("Passages kept", 1, 20, 5, help="How many passages leave the reranker.")
         only = st.multiselect(
             "Only these documents", list(titles), format_func=lambda uri: f"{titles[uri]} ({PurePosixPath(uri).name})",
             placeholder="All documents",
         )  # fmt: skip
-    options: dict[str, Any] = {"chat_model": model, "top_k": top_k, "trace": True}
-    if model != "extractive":
-        options["temperature"] = temperature
-    if only:
-        options["filter"] = {"source": {"$in": only}}
-    return options
+    options = {"chat_model": model, "top_k": top_k, "temperature": None if model == "extractive" else temperature}
+    # What nobody chose is not sent: an option chosen here overrides the service's, and is asked for anew each time.
+    chosen: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    return chosen | ({"filter": {"source": {"$in": only}}} if only else {})
 
 
 def _upload(state: State) -> None:
@@ -113,10 +117,10 @@ def _upload(state: State) -> None:
                     case Progress(done=done, total=total):
                         bar.progress(0.1 + 0.9 * done / max(1, total), f"Indexing passage {done} of {total}")
                     case Ingested(uri=uri, chunks=chunks):
-                        st.session_state.uploaded = f"{uri} is there now, in {chunks} passages."
+                        st.session_state.uploaded = f"{uri} is there now, in {_count(chunks, 'passage')}."
         except ServiceError as fault:
             bar.empty()
-            st.error(explain(fault, state.client.url), icon=":material/error:")
+            st.error(explain(fault), icon=":material/error:")
             return
         st.session_state.uploads += 1  # another key empties the chooser
         state.sources = None

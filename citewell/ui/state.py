@@ -26,6 +26,8 @@ class Turn:
     metadata: dict[str, Any] = field(default_factory=dict)
     message: int | None = None
     """Position of the answer in the conversation; None while there is none."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """What it was asked with."""
     trace: dict[str, Any] | None = None
     fault: ServiceError | None = None
     is_stopped: bool = False
@@ -73,10 +75,10 @@ class State:
         self.turns = turns + self.turns
         self.older, self.statistics = page.before, page.statistics
 
-    def begin(self, question: str) -> Turn:
+    def begin(self, question: str, options: dict[str, Any]) -> Turn:
         """Enter a turn; it counts as stopped until it is whole. A new conversation gets its name here, so that it goes
         on with the next question even when the first answer is stopped."""
-        turn = Turn(question=question, is_stopped=True)
+        turn = Turn(question=question, options=options, is_stopped=True)
         self.turns.append(turn)
         self.thread_id = self.thread_id or str(uuid4())
         self.threads = None
@@ -86,7 +88,6 @@ class State:
     def finish(self, turn: Turn, answer: Answer) -> None:
         """Take over a whole answer."""
         turn.text, turn.citations, turn.metadata = answer.text, answer.citations, answer.metadata
-        turn.trace = turn.metadata.pop("trace", None)
         turn.is_stopped = False
         newest = self.client.history(self.thread_id, limit=1)
         turn.message, self.statistics = newest.first, newest.statistics

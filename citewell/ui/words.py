@@ -19,14 +19,16 @@ _ACTION = {
     "checkpoint_error": "Conversations cannot be kept right now. Ask again in a moment.",
     "draining": "The service is being restarted. Ask again in a moment.",
     "ingest_busy": "Wait until it is done, then add the document again.",
-    "source_unsupported": "Save it as PDF, Markdown, text, HTML or Word and add that.",
+    "source_unreadable": "See whether it opens elsewhere, save it anew and add that.",
+    "source_unsupported": "What can be added is a PDF, Markdown, text, HTML or Word document with text in it.",
     "internal": "Ask again; if it stays so, tell the operator.",
 }
 
 
-def explain(fault: ServiceError, url: str) -> str:
+def explain(fault: ServiceError) -> str:
     """What happened and what to do about it, in Markdown."""
-    happened = f"The service at {url} cannot be reached." if fault.code == "unreachable" else fault.detail
+    happened = fault.detail[:1].upper() + fault.detail[1:]
+    happened += "" if happened.endswith((".", "!", "?")) else "."
     action = _ACTION.get(fault.code, "Ask again in a moment." if fault.retryable else "")
     if fault.retry_after_s is not None:
         action = f"Try again in {max(1, round(fault.retry_after_s)):,} seconds."

@@ -16,9 +16,11 @@ from reportlab.lib.pagesizes import A5
 from reportlab.pdfgen.canvas import Canvas
 
 from citewell.client import Client
+from tests.models.paced_server import Paced
 from tests.service import LIBRARY, ROOT, Live, environment, free_port, ingest, running
 
 pytest.importorskip("streamlit")
+HORN = "In which year was the fog horn of the Skerrow lighthouse added?"
 TOWER = "How high is the tower of the lighthouse?"
 
 
@@ -124,7 +126,7 @@ def ask(page: Page, question: str) -> Locator:
     box.fill(question)
     box.press("Enter")
     answer = page.locator(".cw-answer[aria-busy=false]").nth(before)
-    expect(answer).to_be_visible()
+    expect(answer).to_be_visible(timeout=20_000)
     return answer
 
 
@@ -142,6 +144,7 @@ def test_an_answer_shows_the_passage_behind_each_sentence(chat: Chat, page: Page
     expect(answer.locator(".cw-status").first).to_have_text("✓ Verified")
     page.screenshot(path=pictures / "ui-answer.png")
     page.get_by_text("Why this answer").click()
+    page.get_by_role("button", name="Search again to see why").click()
     why = page.locator(".cw-why")
     expect(why).to_contain_text("lighthouse.md")
     expect(why.get_by_role("table").first).to_contain_text("kept")
@@ -220,8 +223,35 @@ def test_a_document_is_added_and_asked(chat: Chat, page: Page) -> None:
         {"name": "mill.md", "mimeType": "text/markdown", "buffer": text}
     )
     page.get_by_role("button", name="Add it").click()
-    expect(page.get_by_text("uploads/mill.md is there now")).to_be_visible()
+    expect(page.get_by_text("uploads/mill.md is there now, in 1 passage.")).to_be_visible()
     expect(ask(page, "How much barley does the tide mill grind?")).to_contain_text("3 tonnes")
+
+
+def test_what_nobody_chose_is_as_the_service_is_set(documents: Path, page: Page, paced: Paced) -> None:
+    models = paced.model(0) | {"CITEWELL_SIMPLE_MODEL": "openai:cheap", "CITEWELL_ANSWER_CACHE_S": "3600"}
+    with running(documents, **models) as service, serving(service.url, documents) as url:
+        httpx.post(
+            f"{service.url}/chat", json={"message": TOWER}, timeout=60
+        ).raise_for_status()  # the first turn imports
+        page.goto(url)
+        expect(ask(page, HORN)).to_contain_text("42 metres")
+        expect(page.get_by_text("Answered by cheap")).to_be_visible()
+        page.get_by_role("button", name="New conversation").click()
+        expect(page.get_by_text("Ask your documents")).to_be_visible()
+        ask(page, HORN)
+        expect(page.get_by_text("given before to the same question")).to_be_visible()
+        page.get_by_text("Model and retrieval").click()
+        kept = page.get_by_role("spinbutton", name="Passages kept")
+        kept.fill("2")
+        kept.press("Enter")
+        page.get_by_role("button", name="New conversation").click()
+        expect(page.get_by_text("Ask your documents")).to_be_visible()
+        ask(page, HORN)
+        expect(page.get_by_text("Answered by cheap")).to_be_visible()
+        expect(page.get_by_text("given before to the same question")).to_have_count(0)
+        page.get_by_text("Why this answer").click()
+        page.get_by_role("button", name="Search again to see why").click()
+        expect(page.locator(".cw-why")).to_contain_text("2 kept")
 
 
 def test_an_answer_can_be_stopped_and_a_fault_says_what_to_do(
