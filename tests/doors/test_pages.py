@@ -1,5 +1,7 @@
 """The pages a person opens, driven in a real browser: type, send, see tokens and the answer, go on."""
 
+from collections.abc import Callable
+
 from playwright.sync_api import Page, expect
 
 from tests.service import Live
@@ -18,6 +20,32 @@ def test_the_front_page_answers_with_sources_that_open_at_the_quote(live: Live, 
     page.get_by_label("Question").fill("And when was it first lit?")
     page.get_by_role("button", name="Ask").click()
     expect(page.locator(".answer").nth(1)).to_contain_text("14 March 1871")
+
+
+def test_the_front_page_shows_its_conversation_again_after_a_reload(live: Live, page: Page) -> None:
+    page.goto(live.url)
+    page.get_by_label("Question").fill("How high is the tower of the lighthouse?")
+    page.keyboard.press("Enter")
+    expect(page.locator("details").first).to_contain_text("“Its tower is 42 metres")
+    page.reload()
+    expect(page.locator(".question")).to_have_text("How high is the tower of the lighthouse?")
+    expect(page.locator(".answer")).to_contain_text("42 metres")
+    page.locator("details summary").first.click()
+    expect(page.locator("details mark").first).to_contain_text("42 metres")
+    page.get_by_role("button", name="New conversation").click()
+    page.reload()
+    expect(page.get_by_text("passages", exact=False).last).to_be_visible()
+    expect(page.locator(".question")).to_have_count(0)
+
+
+def test_the_front_page_says_in_words_that_nobody_answers(start: Callable[..., Live], page: Page) -> None:
+    service = start()
+    page.goto(service.url)
+    service.process.kill()
+    service.process.wait()
+    page.get_by_label("Question").fill("How high is the tower of the lighthouse?")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text("The service cannot be reached")
 
 
 def test_the_front_page_says_what_went_wrong(live: Live, page: Page) -> None:
