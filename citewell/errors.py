@@ -339,11 +339,16 @@ class IngestBusy(IngestError):
     retryable = True
 
 
+def every_kind() -> list[type[CitewellError]]:
+    """The whole tree, each before its kinds."""
+    kinds: list[type[CitewellError]] = []
+    waiting = [CitewellError]
+    while waiting:
+        kinds.append(kind := waiting.pop())
+        waiting += reversed(kind.__subclasses__())
+    return kinds
+
+
 def every_code() -> set[str]:
     """The codes of the whole tree."""
-    codes, kinds = set(), [CitewellError]
-    while kinds:
-        kind = kinds.pop()
-        codes.add(kind.code)
-        kinds += kind.__subclasses__()
-    return codes
+    return {kind.code for kind in every_kind()}

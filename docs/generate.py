@@ -70,7 +70,7 @@ def errors_page() -> str:
         "# Errors",
         "",
         "Every door answers with the same body (RFC 9457, `application/problem+json`): `type`, `title`, `status`, "
-        "`detail`, `code`, `retryable`, `request_id`. After the first byte it comes as an `error` event or frame.",
+        "`detail`, `code`, `retryable`, `request_id`. `type` leads to this list at the service itself. After the first byte it comes as an `error` event or frame.",
         "",
         "| code | status | | worth another try |",
         "|---|---|---|---|",

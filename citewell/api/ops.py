@@ -11,7 +11,8 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from citewell import __version__
-from citewell.errors import CitewellError, Draining
+from citewell.api.problems import INTERNAL
+from citewell.errors import CitewellError, Draining, every_kind
 from citewell.service import Service
 from citewell.telemetry import metrics as dials
 from citewell.telemetry.workers import exposition
@@ -32,6 +33,23 @@ async def front(request: Request) -> Response:
 @cache
 def _page() -> str:
     return _PAGE.read_text(encoding="utf-8")
+
+
+@router.get("/docs/errors", include_in_schema=False)
+async def errors() -> HTMLResponse:
+    """What a problem's `type` leads to."""
+    kinds = [(kind.code, kind.status, kind.title, kind.retryable) for kind in every_kind()]
+    kinds.append(("internal", 500, INTERNAL, False))
+    rows = "".join(
+        f'<tr id="{code}"><td><code>{code}</code></td><td>{status}</td><td>{title}</td><td>{"yes" if again else ""}</td></tr>'
+        for code, status, title, again in kinds
+    )
+    return HTMLResponse(
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Citewell: errors</title>'
+        "<style>body{font:1rem/1.6 system-ui,sans-serif;margin:2rem}td,th{padding:.2rem .8rem;text-align:left}"
+        ":target{background:#fff3bf;color:#1b1f24}</style><h1>Errors</h1><table><thead><tr><th>code<th>status<th>"
+        f"<th>worth another try</thead><tbody>{rows}</tbody></table></html>"
+    )
 
 
 @router.get("/healthz")

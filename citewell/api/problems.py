@@ -17,6 +17,8 @@ from citewell.errors import CircuitOpen, CitewellError, Draining, RateLimited
 from citewell.telemetry import arrival
 
 MEDIA_TYPE = "application/problem+json"
+INTERNAL = "Something went wrong inside the service"
+"""What is said of faults that are none of ours."""
 log = structlog.get_logger()
 
 
@@ -75,7 +77,7 @@ def to_problem(exc: BaseException) -> Problem:
             detail = exc.detail if isinstance(exc.detail, str) else "The request cannot be used."
             return _problem(f"http_{exc.status_code}", "The request was refused", exc.status_code, detail)
     log.error("request.failed", exc_info=exc)
-    return _problem("internal", "Something went wrong inside the service", 500, "The fault has been logged.")
+    return _problem("internal", INTERNAL, 500, "The fault has been logged.")
 
 
 def _problem(code: str, title: str, status: int, detail: str, retryable: bool = False, **more: Any) -> Problem:

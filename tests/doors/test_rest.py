@@ -6,6 +6,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from citewell.errors import every_code
 from tests.service import Live, problem
 
 
@@ -95,6 +96,14 @@ def test_liveness_readiness_and_metrics_answer(client: httpx.Client) -> None:
     assert ready["status"] == "ready"
     assert ready["checks"]["index"]["sources"] == 3
     assert "citewell_turns_total" in client.get("/metrics").text
+
+
+def test_the_type_of_a_problem_leads_to_what_it_is(client: httpx.Client) -> None:
+    kind = client.get("/conversation/nobody").json()["type"]
+    page = client.get(kind)
+    assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    for code in (kind.partition("#")[2], *every_code(), "internal"):
+        assert f'id="{code}"' in page.text
 
 
 def test_the_api_page_works_without_a_network(client: httpx.Client) -> None:
