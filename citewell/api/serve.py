@@ -2,6 +2,7 @@
 
 import gc
 import signal
+import socket
 import sys
 from contextlib import suppress
 
@@ -10,6 +11,7 @@ from fastapi import FastAPI
 from rich.console import Console
 from starlette.types import Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.supervisors import Multiprocess
 
 from citewell.api.app import create_app
 from citewell.api.drain import Drain
@@ -106,36 +108,61 @@ def main() -> None:
         settings = Settings.load()
         configure_logging(settings)
         first = app()
+        bound = _bound(settings)
     except ConfigurationError as exc:
         print(f"citewell: {exc.detail}", file=sys.stderr)
         raise SystemExit(2) from None
-    _announce(settings)
+    _announce(settings, bound.getsockname()[1])
     options = {
         "host": settings.host, "port": settings.port, "http": Bounded, "ws_max_size": settings.max_body_bytes,
         "ws_per_message_deflate": False,  # a token's frame is shorter than what compressing it costs
         "log_config": None, "access_log": False, "server_header": False, "timeout_graceful_shutdown": CLOSE_WITHIN_S,
     }  # fmt: skip
     if settings.workers > 1:
-        with shared_metrics():
-            uvicorn.run(
-                "citewell.api.serve:app", factory=True, workers=settings.workers,
-                timeout_worker_healthcheck=WORKER_STARTS_WITHIN_S, **options,  # type: ignore[arg-type]  # its options are of many types
-            )  # fmt: skip
+        config = uvicorn.Config(
+            "citewell.api.serve:app", factory=True, workers=settings.workers,
+            timeout_worker_healthcheck=WORKER_STARTS_WITHIN_S, **options,  # type: ignore[arg-type]  # its options are of many types
+        )  # fmt: skip
+        with shared_metrics(), suppress(KeyboardInterrupt):
+            Multiprocess(config, sockets=[bound]).run()
         return
     server = uvicorn.Server(uvicorn.Config(first, **options))  # type: ignore[arg-type]  # as above
     # The server raises the signal that ended it once more when it is done; by then all is in order.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with suppress(SystemExit, KeyboardInterrupt):  # its own exit code for a start that failed
-        server.run()
+        server.run(sockets=[bound])
     if first.fault:
         print(f"citewell: {first.fault.detail}", file=sys.stderr)
     if not server.started:
         raise SystemExit(2 if isinstance(first.fault, ConfigurationError) else 3)
 
 
-def _announce(settings: Settings) -> None:
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    base = f"http://{host}:{settings.port}"
+def _bound(settings: Settings) -> socket.socket:
+    """A socket at the address that the settings name.
+
+    Raises:
+        ConfigurationError: It is not to be had.
+    """
+    try:
+        family, kind, _, _, address = min(socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM))
+        bound = socket.socket(family, kind)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what a former process leaves is no hindrance
+        bound.bind(address)
+    except OSError as exc:
+        raise ConfigurationError(
+            f"Nothing can listen at {_address(settings, settings.port)} ({exc.strerror}): set CITEWELL_PORT, or CITEWELL_HOST, "
+            "to what is free."
+        ) from exc
+    bound.set_inheritable(True)  # by the workers
+    return bound
+
+
+def _address(settings: Settings, port: int) -> str:
+    return f"[{settings.host}]:{port}" if ":" in settings.host else f"{settings.host}:{port}"
+
+
+def _announce(settings: Settings, port: int) -> None:
+    base = f"http://{_address(settings, port)}"
     out = Console(stderr=True, highlight=False)
     out.print(f"[bold]Citewell[/] answers at {base} with [bold]{settings.chat_model}[/]")
     for path, what in (

@@ -64,6 +64,22 @@ def test_a_setting_that_cannot_be_stops_the_start_with_a_sentence(tmp_path: Path
     assert "Traceback" not in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("where", [{}, {"CITEWELL_HOST": "203.0.113.1", "CITEWELL_KEYLESS": "anywhere"}])
+def test_an_address_that_is_not_to_be_had_stops_the_start_with_a_sentence(
+    live: Live, tmp_path: Path, where: dict[str, str]
+) -> None:
+    taken = live.url.rpartition(":")[2]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "server.py")], env=environment(tmp_path / "data", CITEWELL_PORT=taken, **where),
+        cwd=tmp_path, capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert f"Nothing can listen at {where.get('CITEWELL_HOST', '127.0.0.1')}:{taken}" in done.stderr
+    assert "CITEWELL_PORT" in done.stderr
+    assert "answers at" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_the_command_line_answers_with_citations(indexed: Path, tmp_path: Path) -> None:
     citewell = str(Path(sys.executable).with_name("citewell"))
     done = subprocess.run(
