@@ -90,11 +90,14 @@ def _pieces(text: str) -> Iterator[Span]:
 
 
 def _cells(raw: str) -> tuple[str, ...]:
-    """An empty one has a dash, so that those after it stand below their columns' names."""
+    """An empty one between others has a dash, so that those after it stand below their columns' names. Before the first there
+    is none: it would make the row a list's item."""
     inner = raw.strip().removeprefix("|").removesuffix("|")
     cells = [readable(cell) for cell in re.split(r"(?<=\s)\|(?=\s)", f" {inner} ")]
     while cells and not cells[-1]:
         cells.pop()
+    while cells and not cells[0]:
+        cells.pop(0)
     return tuple(cell or "\u2013" for cell in cells)
 
 

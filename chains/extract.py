@@ -107,7 +107,8 @@ def _under_columns(quoted: Sequence[Candidate], chunks: Sequence[ScoredChunk]) -
     named = set()
     for one in quoted:
         columns = one.columns
-        if columns and columns.cells not in named and _holds(columns, chunks):
+        # Fewer than two words before a marker are read as the end of what stands before them.
+        if columns and columns.cells not in named and len(read(columns.text).terms) >= 2 and _holds(columns, chunks):
             named.add(columns.cells)
             yield columns
         yield one
