@@ -188,19 +188,19 @@ class Nodes:
             ]
             if len(looked) > 1:  # a follow-up, or about something else: the documents tell
                 looked.sort(key=lambda one: -self._parts.evidence.confidence(one[0].question, one[1]))
-            (question, candidates, trace), ranked = looked[0]
+            hits, ranked = looked[0]
             kept, quarantined = await self._parts.guards.screen_chunks(ranked)
         metadata: dict[str, Any] = {
-            "retrieved": len(candidates), "kept": len(kept), "quarantined": len(quarantined),
+            "retrieved": len(hits.candidates), "kept": len(kept), "quarantined": len(quarantined),
             "index": self._parts.retriever.generation, "cached": False,
         }  # fmt: skip
         if said := state.get("wordings"):
             metadata["wordings"] = said
-        if trace is not None:
-            metadata["trace"] = trace.as_dict() | {
+        if hits.trace is not None:
+            metadata["trace"] = hits.trace.as_dict() | {
                 "quarantined": [{"id": scored.chunk.id, "rule": verdict.rule} for scored, verdict in quarantined]
             }
-        return {"standalone": question, "sources": kept, "metadata": metadata}
+        return {"standalone": hits.question, "sources": kept, "metadata": metadata}
 
     async def summarize(self, state: State, runtime: Runtime[RunContext]) -> dict[str, Any]:
         """Fold the oldest messages into the running summary."""

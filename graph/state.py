@@ -1,7 +1,7 @@
 """What flows through the graph: the thread's state, one run's plain data, what goes in and comes out."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple, NotRequired
+from typing import Annotated, Any, NotRequired
 
 from langchain_core.messages import AnyMessage
 from langgraph.channels import UntrackedValue
@@ -30,7 +30,8 @@ class Answer(TypedDict, total=False):
     metadata: dict[str, Any]
 
 
-class Hits(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Hits:
     """What was found for a question."""
 
     question: str

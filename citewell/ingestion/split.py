@@ -150,9 +150,10 @@ def _overlap_start(text: str, stop: int, overlap: int, left: int) -> int | None:
         return None
     if _row_start(text, back) is not None:
         row = text.find("\n", back, stop) + 1
-        return row if 0 < row < stop else None
+        return _SPACE.match(text, row).end() if 0 < row < stop else None  # type: ignore[union-attr]
     if text[back - 1].isspace():
-        return back
+        word = _SPACE.match(text, back).end()  # type: ignore[union-attr]
+        return word if word < stop else None
     if (space := _WORD.search(text, back, stop)) is not None:
         return space.end()
     # No word starts here. Scripts without spaces share the characters; a long token is not torn once more.

@@ -39,6 +39,12 @@ def documents(draw: st.DrawFn) -> Document:
     return Document(text=text, type="txt", title="T", headings=headings, page_starts=pages)
 
 
+def test_what_chunks_share_begins_with_a_word_where_lines_are_indented() -> None:
+    document = Document(text=f"tide tide \n\n tide harbour {'x' * 100}", type="txt", title="T")
+    chunks = split(document, "a.txt", chunk_size=100, chunk_overlap=13)
+    assert [chunk.text.strip() for chunk in chunks] == [chunk.text for chunk in chunks]
+
+
 @settings(max_examples=300, deadline=None)
 @given(documents(), st.integers(100, 300), st.integers(0, 120))
 def test_chunks_are_exact_in_order_bounded_and_lose_nothing(document: Document, size: int, overlap: int) -> None:
