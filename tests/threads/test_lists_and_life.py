@@ -39,18 +39,18 @@ async def test_threads_that_stay_for_good_stay_in_the_list(redis_url: str, tmp_p
 
 
 async def test_a_thread_that_is_only_read_stays_in_the_list(kept_in: dict[str, Any]) -> None:
-    async with open_threads(Settings(**kept_in | {"thread_ttl_s": 2})) as threads:
+    async with open_threads(Settings(**kept_in | {"thread_ttl_s": 5})) as threads:
         await converse(threads, "t")
-        for _ in range(4):
-            await asyncio.sleep(0.8)
+        for _ in range(3):
+            await asyncio.sleep(2)
             await threads.touch("t")
         assert [info.thread_id for info in await threads.list("me")] == ["t"]
 
 
 async def test_a_thread_that_is_begun_anew_while_others_are_swept_stays(tmp_path: Path) -> None:
-    async with open_threads(Settings(thread_ttl_s=1, data_dir=tmp_path)) as threads:
+    async with open_threads(Settings(thread_ttl_s=2, data_dir=tmp_path)) as threads:
         await converse(threads, "t")
-        await asyncio.sleep(1.1)
+        await asyncio.sleep(2.1)
         assert isinstance(threads._place, SqlitePlace)
         sweep, threads._place._connection.rows = threads._place.sweep, begin_anew_after(threads)  # type: ignore[method-assign]
         assert await sweep() == 0
