@@ -82,8 +82,10 @@ def select(question: str, chunks: Sequence[ScoredChunk], embedder: Embedder, *, 
         return []
     rows = features(typed, found, chunks, embedder)
     probable = probabilities(rows)
-    topic = read(question)
-    shares = np.array([overlap(topic, read(in_context(one))) for one in found])
+    shares = rows[:, FEATURES.index("overlap")]
+    if typed != question:
+        topic = read(question)
+        shares = np.array([overlap(topic, read(in_context(one))) for one in found])
     related = (shares > 0) | (rows[:, FEATURES.index("cosine")] >= NEAR)
     order = sorted(np.flatnonzero(related), key=lambda i: -probable[i])
     kept: list[np.intp] = []

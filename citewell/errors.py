@@ -340,13 +340,14 @@ class IngestBusy(IngestError):
 
 
 def every_kind() -> list[type[CitewellError]]:
-    """The whole tree, each before its kinds."""
-    kinds: list[type[CitewellError]] = []
+    """The whole tree, each before its kinds; of those that share a code the first."""
+    kinds: dict[str, type[CitewellError]] = {}
     waiting = [CitewellError]
     while waiting:
-        kinds.append(kind := waiting.pop())
+        kind = waiting.pop()
+        kinds.setdefault(kind.code, kind)
         waiting += reversed(kind.__subclasses__())
-    return kinds
+    return list(kinds.values())
 
 
 def every_code() -> set[str]:

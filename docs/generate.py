@@ -9,7 +9,6 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -20,9 +19,8 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from citewell import errors
 from citewell.api.app import create_app
-from citewell.errors import CitewellError
+from citewell.errors import every_kind
 from citewell.settings import PREFIX, Settings
 from citewell.telemetry import metrics
 from docs.dashboard import dashboard
@@ -77,7 +75,7 @@ def errors_page() -> str:
     ]
     lines += [
         f'| <a id="{error.code}"></a>`{error.code}` | {error.status} | {error.title} | {"yes" if error.retryable else ""} |'
-        for error in _all(CitewellError)
+        for error in every_kind()
     ]
     return "\n".join(lines) + "\n"
 
@@ -155,14 +153,6 @@ def _default(field: FieldInfo) -> str:
     if value is None or value is PydanticUndefined or isinstance(value, SecretStr):
         return ""
     return json.dumps(value) if isinstance(value, (tuple, bool)) else str(value)
-
-
-def _all(root: type[CitewellError]) -> Iterator[type[CitewellError]]:
-    seen = set()
-    for error in vars(errors).values():
-        if isinstance(error, type) and issubclass(error, root) and error.code not in seen:
-            seen.add(error.code)
-            yield error
 
 
 PAGES = {

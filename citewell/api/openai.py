@@ -41,6 +41,8 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "stop": ([], ""), "modalities": (["text"],), "audio": (), "web_search_options": (),
 }  # fmt: skip
 """Parameters that would change what comes back, and the values at which they do not."""
+_WITHHELD = ("blocked", "content_filter", "refusal")
+"""Why an answer ended that a guard, or the model's provider, did not let go on."""
 _PLAIN = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 """What stands as it is in the header X-Thread-Id. It holds no other letters: they are percent-encoded, both ways."""
 
@@ -303,11 +305,7 @@ class _Reply:
 
 
 def _finish_reason(result: Result) -> str:
-    if result.metadata.get("blocked") or result.metadata.get("finish_reason") in (
-        "blocked",
-        "content_filter",
-        "refusal",
-    ):
+    if result.metadata.get("blocked") or result.metadata.get("finish_reason") in _WITHHELD:
         return "content_filter"
     return "length" if result.metadata.get("truncated") else "stop"
 

@@ -1,5 +1,6 @@
 """`POST /chat`, conversations, health."""
 
+import re
 from typing import Any
 from uuid import uuid4
 
@@ -104,6 +105,8 @@ def test_the_type_of_a_problem_leads_to_what_it_is(client: httpx.Client) -> None
     assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
     for code in (kind.partition("#")[2], *every_code(), "internal"):
         assert f'id="{code}"' in page.text
+    ids = re.findall(r'id="(\w+)"', page.text)
+    assert len(ids) == len(set(ids))
 
 
 def test_the_api_page_works_without_a_network(client: httpx.Client) -> None:
