@@ -320,6 +320,7 @@ async def test_a_thousand_unchanged_files_take_a_moment(index: MemoryIndex, sett
     (folder / "7.txt").write_text("Another number.")
     report = await ingest(index, [folder], settings)
     assert (report.count("changed"), report.count("unchanged")) == (1, 999)
+    began = time.process_time()  # of the processor, so that what else the machine does is not counted
     report = await ingest(index, [folder], settings)
     assert report.count("unchanged") == 1000
-    assert report.elapsed_s < 1
+    assert time.process_time() - began < 1
