@@ -37,7 +37,7 @@ def build_graph(parts: Parts) -> StateGraph[State, RunContext, Question, Answer]
         graph.add_node("recall", nodes.recall)
         graph.add_conditional_edges("recall", nodes.after_recall, ["retrieve", END])
     graph.add_edge(START, "screen")
-    graph.add_conditional_edges("screen", nodes.after_screen, ["condense", search, "summarize", END])
+    graph.add_conditional_edges("screen", nodes.after_screen, ["condense", "retrieve", search, "summarize", END])
     graph.add_edge("condense", search)
     graph.add_edge("retrieve", "rerank")
     graph.add_edge("rerank", "generate")

@@ -75,9 +75,11 @@ class Nodes:
         """Where to go from `screen`; pure."""
         if state.get("blocked"):
             return [END]
-        search = "retrieve" if self._recall is None else "recall"
+        is_long = self._fold(state) > 0
+        # An answer from the cache ends the run, which must not be while a summary is written beside it.
+        search = "retrieve" if self._recall is None or is_long else "recall"
         steps = ["condense" if len(_talk(state)) > 1 else search]
-        if self._fold(state):
+        if is_long:
             steps.append("summarize")
         return steps
 
