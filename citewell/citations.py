@@ -109,7 +109,62 @@ def claims(answer: str) -> list[Claim]:
     A marker stands by its sentence; markers within one sentence each stand by the words before them. Markers after a
     full stop belong to the sentence before, at the head of a line to the one after.
     """
-    groups: list[tuple[int, list[int]]] = []  # place in the plain text, numbers
+    plain, owned = _sentences(answer)
+    return [claim for span, groups in owned for claim in _claims_in(plain, span, groups)]
+
+
+def unmarked(answer: str) -> list[str]:
+    """The sentences that state something and have no marker, white space collapsed, in order.
+
+    Questions, headings, code, names of columns, lines that lead to what follows (with a colon) and a single word state nothing.
+    """
+    plain, owned = _sentences(answer)
+    apart = [match.span() for pattern in (_CODE_BLOCK, _COLUMNS) for match in pattern.finditer(plain)]
+    return [
+        _one_line(plain[span.start : span.end])
+        for span, groups in owned
+        if not groups
+        and not any(start <= span.start < end for start, end in apart)
+        and _states_something(plain[span.start : span.end])
+    ]
+
+
+def bears_out(answer: str, chunks: Sequence[ScoredChunk]) -> int | None:
+    """The number (from 1) of the first chunk that verifies an answer's last sentence; None where none does, or where the sentence
+    has a marker, states nothing, or is the row of a table, which has no place for one.
+
+    Args:
+        answer: As far as it is written, to the end of a sentence.
+        chunks: What it is written from, in the order it was numbered.
+    """
+    plain, owned = _sentences(answer)
+    if not owned:
+        return None
+    span, groups = owned[-1]
+    sentence = plain[span.start : span.end]
+    if groups or sentence.startswith("|") or not _states_something(sentence):
+        return None
+    statement = state(_one_line(sentence))
+    return next(
+        (n for n, one in enumerate(chunks, 1) if passages(one.chunk.text).support(statement).status == "verified"), None
+    )
+
+
+_CODE_BLOCK = re.compile(r"^[ \t]*(```|~~~).*?(?:^[ \t]*\1|\Z)", re.MULTILINE | re.DOTALL)
+_COLUMNS = re.compile(r"^[ \t]*\|[^\n]*\n(?=[ \t]*\|?[ \t]*:?--)", re.MULTILINE)
+_STATES_NOTHING = re.compile(r"#|(\*\*|__)[^*_]+\1$|.*[?:\uff1f\uff1a][*_\"'\u201d\u2019)]*$", re.DOTALL)
+"""A heading, a line in bold, a question, and what leads to a list."""
+
+
+def _states_something(sentence: str) -> bool:
+    terms = read(sentence).terms
+    is_more_than_a_word = len(terms) > 1 or any(term.kind == "number" for term in terms)
+    return is_more_than_a_word and not _STATES_NOTHING.match(sentence)
+
+
+def _sentences(answer: str) -> tuple[str, list[tuple[Span, list[tuple[int, list[int]]]]]]:
+    """The answer without markers, and its sentences with the groups of markers that each has: place and numbers."""
+    groups: list[tuple[int, list[int]]] = []
     plain = ""
     position = 0
     for match in MARKER.finditer(answer):
@@ -130,7 +185,7 @@ def claims(answer: str) -> list[Claim]:
         index = _owner(place, spans, plain)
         if index is not None:
             owners[index].append((place, numbers))
-    return [claim for span, owned in zip(spans, owners, strict=True) for claim in _claims_in(plain, span, owned)]
+    return plain, list(zip(spans, owners, strict=True))
 
 
 def _owner(place: int, spans: Sequence[Span], plain: str) -> int | None:

@@ -125,6 +125,8 @@ def _show(out: Console, result: Result, as_json: bool) -> None:
             f"  {citation['title']} ({citation['source']}{page}, characters {citation['start']}-{citation['end']})",
         ))  # fmt: skip
         out.print(Text(f"    “{citation['quote']}”", style="dim"))
+    for sentence in result.metadata.get("unmarked", []):
+        out.print(Text.assemble(("\nWithout a source: ", "yellow"), f"“{sentence}”"))
     out.print()
     by = result.metadata.get("model") or result.metadata["answerer"]
     if why := result.metadata.get("calls", {}).get("answer", {}).get("why"):

@@ -1,25 +1,32 @@
-"""Markers put right while an answer streams, so that what is shown and what was checked name the same chunks."""
+"""Markers put right, and put where they are missing, while an answer streams, so that what is shown and what was checked name
+the same chunks."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
-from citewell.citations import MARKER, repair, verify
+from citewell.citations import MARKER, bears_out, repair, verify
 from citewell.documents import ScoredChunk
+from citewell.sentences import sentence_spans
 
 _OPEN = re.compile("[\\[\u3010][ \\t0-9,;]*$")
 """The end of a text that may become a marker."""
 _NEXT = re.compile(
-    rf"(?:[.!?\u3002\uff01\uff1f][\"'\u201d\u2019)]*(?:[ \t]*{MARKER.pattern})*\s+|\n\s*)(?=[^\s\[\u3010a-z])"
+    rf"(?:(?:[.!?\u2026][\"'\u201d\u2019)*_]*(?:[ \t]*{MARKER.pattern})*\s+"
+    rf"|[\u3002\uff01\uff1f]+[\u300d\u300f\u201d\uff09]*(?:[ \t]*{MARKER.pattern})*\s*)|\n\s*)(?=[^\s\[\u3010a-z])"
 )
-"""Where another sentence has begun (never with a small letter): a marker before it stands by nothing after it."""
+"""Where another sentence may have begun (never with a small letter): a marker before it stands by nothing after it."""
+_WORD = re.compile(r"\S+\s")
+_FENCE = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
 
 
 class MarkerRepair:
-    """An answer that streams: feed it pieces, show what it gives back. Only markers wait, until their sentence has ended.
+    """An answer that streams: feed it pieces, show what it gives back. Only markers wait, until their sentence has ended, and
+    what lies between two sentences, until it is clear whether the first one has ended.
 
-    Pure; joined, the pieces are the answer with the markers that `verify` found to stand for another chunk put right.
+    Pure; joined, the pieces are the answer with the markers put right that `verify` found to stand for another chunk, and with a
+    marker after each sentence that had none and that a chunk verifies.
     """
 
     def __init__(self, chunks: Sequence[ScoredChunk]) -> None:
@@ -31,28 +38,57 @@ class MarkerRepair:
         """From the first sentence that is not settled."""
         self._shown = 0
         """How much of it has been given back."""
+        self._in_code = False
+        """Whether it begins within a block of code."""
 
     def feed(self, text: str) -> str:
         """Take the next piece; returns what may be shown."""
         self._text += text
+        return self._show(is_last=False)
+
+    def finish(self) -> str:
+        """No more will come; returns the rest."""
+        return self._show(is_last=True) + self._settle(len(self._text))
+
+    def _show(self, *, is_last: bool) -> str:
         settled = ""
         # one sentence after the other, each at its first end: what is shown must not depend on how the pieces were cut
-        while (first := MARKER.search(self._text)) and (end := self._end_after(first)):
+        while True:
+            first = MARKER.search(self._text)
+            end, held = self._end_after(first, is_last=is_last)
+            if end is None:
+                break
             settled += self._settle(end)
-        held = first or _OPEN.search(self._text)
-        upto = held.start() if held else len(self._text)
+        opening = first or _OPEN.search(self._text)
+        upto = min(held, opening.start() if opening else held)
         settled += self._text[self._shown : upto]
         self._shown = max(self._shown, upto)
         return settled
 
-    def finish(self) -> str:
-        """No more will come; returns the rest."""
-        return self._settle(len(self._text))
-
-    def _end_after(self, marker: re.Match[str]) -> int | None:
-        return next((found.end() for found in _NEXT.finditer(self._text) if found.end() >= marker.end()), None)
+    def _end_after(self, marker: re.Match[str] | None, *, is_last: bool) -> tuple[int | None, int]:
+        """Where the first sentence ends, None where that is not known yet, and how far the text may be shown till then."""
+        for found in _NEXT.finditer(self._text):
+            end = found.end()
+            if marker and marker.end() <= end:
+                return end, end
+            # without a marker nothing was held up to here, so one word more is waited for that tells whether it ended:
+            # "in the U.S. The", "in the U.S. Army"
+            word = _WORD.match(self._text, end)
+            if word is None and not is_last:
+                return None, len(self._text[:end].rstrip())
+            known = self._text[: word.end()] if word else self._text
+            if any(span.start == end for span in sentence_spans(known)):
+                return end, end
+        return None, len(self._text.rstrip())
 
     def _settle(self, end: int) -> str:
         done, self._text = self._text[:end], self._text[end:]
         shown, self._shown = self._shown, 0
-        return repair(done, verify(done, self._chunks))[shown:]
+        was_code = self._in_code
+        self._in_code ^= len(_FENCE.findall(done)) % 2 == 1
+        if MARKER.search(done):
+            done = repair(done, verify(done, self._chunks))
+        elif not was_code and not self._in_code and (number := bears_out(done, self._chunks)):
+            ends = len(done.rstrip())
+            done = f"{done[:ends]} [{number}]{done[ends:]}"
+        return done[shown:]

@@ -12,16 +12,18 @@ def review_reasons(metadata: Mapping[str, Any], citations: Sequence[Citation], *
     """Why somebody should look at an answer; empty where nothing speaks for it.
 
     Args:
-        metadata: Of an answer that was made: `confidence`, `quarantined` and `truncated` are read.
+        metadata: Of an answer that was made: `confidence`, `unmarked`, `quarantined` and `truncated` are read.
         citations: Its own, checked.
         below: Confidence (0..1) that is too low.
 
     Returns:
-        Of `low_confidence`, `unsupported_sentence`, `quarantined_source` and `truncated` those that hold, in this order.
+        Of `low_confidence`, `unsupported_sentence`, `unmarked_sentence`, `quarantined_source` and `truncated` those that hold,
+        in this order.
     """
     holds = {
         "low_confidence": metadata.get("confidence", 0.0) < below,
         "unsupported_sentence": any(citation["status"] == "unsupported" for citation in citations),
+        "unmarked_sentence": bool(metadata.get("unmarked")),
         "quarantined_source": bool(metadata.get("quarantined")),
         "truncated": bool(metadata.get("truncated")),
     }

@@ -9,6 +9,9 @@ change: another number, a name from elsewhere, a name from the same passage, a n
 
 Precision of a kind of change is the share of `verified` that is right when supported sentences and their changed
 twins come in equal numbers: verified supported / (verified supported + verified changed).
+
+`marked` is the share of the sentences that would be given a marker if they had none, and `rightly` the share of these markers
+that name the evidence, which stands second of two passages.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from citewell.citations import verify
+from citewell.citations import bears_out, verify
 from citewell.documents import Chunk, ScoredChunk
 from citewell.sentences import sentence_spans
 from citewell.terms import Term, read
@@ -153,6 +156,11 @@ def status(sentence: str, evidence: str, distractor: str) -> str:
     return verify(f"{sentence} [1]", chunks)[-1]["status"]
 
 
+def given_marker(sentence: str, evidence: str, distractor: str) -> int | None:
+    """The marker that the sentence is given where it has none: 2 is the evidence, 1 the distractor."""
+    return bears_out(sentence, [_chunk("other", distractor), _chunk("evidence", evidence)])
+
+
 def _chunk(name: str, text: str) -> ScoredChunk:
     return ScoredChunk(
         chunk=Chunk(id=name, source=name, title="", text=text, start=0, end=len(text), index=0), score=1.0
@@ -164,17 +172,31 @@ def measure(items: Sequence[Item], seed: int = 0) -> dict[str, Any]:
     rng = random.Random(seed)
     groups: dict[str, list[str]] = {}
     kinds: dict[str, list[tuple[str, str]]] = {}
-    began = time.perf_counter()
+    markers: dict[str, list[int | None]] = {}
+    took = 0.0
     for item in items:
+        began = time.perf_counter()
         own = status(item.sentence, item.evidence, item.distractor)
         groups.setdefault(item.group, []).append(own)
-        for kind, sentence in changed(item, rng):
+        twins = list(changed(item, rng))
+        for kind, sentence in twins:
             kinds.setdefault(kind, []).append((own, status(sentence, item.evidence, item.distractor)))
+        took += time.perf_counter() - began
+        for name, sentence in [(item.group, item.sentence), *twins]:
+            markers.setdefault(name, []).append(given_marker(sentence, item.evidence, item.distractor))
     calls = sum(map(len, groups.values())) + sum(map(len, kinds.values()))
     return {
-        "supported": {name: _shares(found) for name, found in groups.items()},
-        "changed": {name: _precision(pairs) for name, pairs in sorted(kinds.items())},
-        "ms_per_sentence": round((time.perf_counter() - began) * 1000 / max(calls, 1), 2),
+        "supported": {name: _shares(found) | _marked(markers[name]) for name, found in groups.items()},
+        "changed": {name: _precision(pairs) | _marked(markers[name]) for name, pairs in sorted(kinds.items())},
+        "ms_per_sentence": round(took * 1000 / max(calls, 1), 2),
+    }
+
+
+def _marked(found: Sequence[int | None]) -> dict[str, Any]:
+    marked = [number for number in found if number is not None]
+    return {
+        "marked": round(len(marked) / len(found), 4),
+        "rightly": round(marked.count(2) / len(marked), 4) if marked else None,
     }
 
 
@@ -208,6 +230,10 @@ def data_folder() -> Path:
     return folder
 
 
+def _mark(row: dict[str, Any]) -> str:
+    return f"{row['marked']:>9.3f}" + ("" if row["rightly"] is None else f"{row['rightly']:>9.3f}")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m evals.citations", description=__doc__.splitlines()[0] if __doc__ else ""
@@ -220,12 +246,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.json:
         print(json.dumps(result, indent=2))
         return 0
-    print(f"{'supported sentences':<36}{'n':>6}{'verified':>10}{'partial':>10}{'unsupported':>13}")
+    print(
+        f"{'supported sentences':<36}{'n':>6}{'verified':>10}{'partial':>10}{'unsupported':>13}{'marked':>9}{'rightly':>9}"
+    )
     for name, row in result["supported"].items():
-        print(f"{name:<36}{row['n']:>6}{row['verified']:>10.3f}{row['partial']:>10.3f}{row['unsupported']:>13.3f}")
-    print(f"\n{'one thing changed':<36}{'n':>6}{'precision':>10}{'recall':>10}{'still verified':>16}")
+        print(
+            f"{name:<36}{row['n']:>6}{row['verified']:>10.3f}{row['partial']:>10.3f}{row['unsupported']:>13.3f}{_mark(row)}"
+        )
+    print(
+        f"\n{'one thing changed':<36}{'n':>6}{'precision':>10}{'recall':>10}{'still verified':>16}{'marked':>9}{'rightly':>9}"
+    )
     for name, row in result["changed"].items():
-        print(f"{name:<36}{row['n']:>6}{row['precision'] or 0:>10.3f}{row['recall']:>10.3f}{row['still_verified']:>16}")
+        print(
+            f"{name:<36}{row['n']:>6}{row['precision'] or 0:>10.3f}{row['recall']:>10.3f}{row['still_verified']:>16}{_mark(row)}"
+        )
     print(f"\n{result['ms_per_sentence']} ms per sentence")
     return 0
 

@@ -26,7 +26,7 @@ from chains.prompts import PROMPT_VERSION, AnswerInput, answer_messages, own_wor
 from chains.simple import is_simple
 from chains.small_talk import is_small_talk
 from chains.summarize import summarize_rule, summary_input, to_fold
-from citewell.citations import requoted, verify
+from citewell.citations import requoted, unmarked, verify
 from citewell.documents import ScoredChunk
 from citewell.errors import CitewellError, SourceNotFound
 from citewell.models.chat import EXTRACTIVE
@@ -321,6 +321,10 @@ class Nodes:
                     with suppress(SourceNotFound):  # removed meanwhile
                         citation["page"] = await self._parts.retriever.page_at(citation["source"], citation["start"])
         metadata = state["metadata"]
+        if (
+            metadata.get("answerer") == "model" and metadata["finish_reason"] != "blocked"
+        ):  # else it ends in a guard's words
+            metadata = metadata | {"unmarked": unmarked(state["answer"])}
         if self._settings.review_below and metadata.get("supported"):
             reasons = review_reasons(metadata, citations, below=self._settings.review_below)
             metadata = metadata | {"needs_review": bool(reasons), "review_reasons": reasons}

@@ -73,6 +73,12 @@ def question_html(text: str) -> str:
     return f'<div class="cw-question">{html.escape(text)}</div>'
 
 
+def unmarked_html(sentences: Sequence[str]) -> str:
+    """What of an answer no citation stands behind."""
+    quoted = " · ".join(f"“{html.escape(sentence)}”" for sentence in sentences)
+    return f'<div class="cw-unmarked cw-small"><strong>Without a source:</strong> {quoted}</div>'
+
+
 def _place(text: str, citations: Sequence[Citation]) -> str:
     """Put in place of each marker's number that of its citation."""
     waiting = list(range(len(citations)))

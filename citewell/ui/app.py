@@ -11,7 +11,7 @@ from citewell.client import Answer, Rating, ServiceError
 from citewell.errors import ConfigurationError
 from citewell.settings import Settings
 from citewell.ui import sidebar
-from citewell.ui.answers import answer_html, question_html
+from citewell.ui.answers import answer_html, question_html, unmarked_html
 from citewell.ui.running import Run
 from citewell.ui.state import State, Turn, opened
 from citewell.ui.why import why_html
@@ -118,6 +118,8 @@ def _show(state: State, turn: Turn, number: int, public: str) -> None:
         elif not turn.text:
             st.caption("This question was not answered to the end.")
         else:
+            if alone := turn.metadata.get("unmarked"):
+                st.html(unmarked_html(alone))
             st.caption(_about(turn))
         if turn.fault is not None or not turn.text or turn.is_stopped:
             is_last = number == len(state.turns) - 1

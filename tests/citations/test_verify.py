@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from citewell.citations import Citation, claims, repair, strip, verify
+from citewell.citations import Citation, claims, repair, strip, unmarked, verify
 from citewell.documents import Chunk, ScoredChunk
 
 OIL = (
@@ -186,6 +186,16 @@ def test_facts_more_than_three_sentences_apart_are_no_statement() -> None:
 
 def test_a_sentence_without_marker_makes_no_citation() -> None:
     assert verify("The fleet has 1,204 ships.", CHUNKS) == []
+
+
+def test_sentences_that_state_something_without_a_marker_are_told() -> None:
+    answer = (
+        "## What is known\nThe fleet has 1,204 ships [2]. It rained gold in Utrecht. Why? Yes.\n\nThe ports are:\n"
+        "- Hull, and\n  Grimsby\n- York [1]\n\n```\nnot said\n```\n**Ports of call**\n\n"
+        "| Port | Berths |\n|---|---|\n| Hull | 12 |\n| York | 3 [1] |\n\nIt is 5"
+    )
+    assert unmarked(answer) == ["It rained gold in Utrecht.", "- Hull, and Grimsby", "| Hull | 12 |", "It is 5"]
+    assert unmarked("") == unmarked("[1] [2]") == []
 
 
 def test_the_quote_is_the_sentence_not_the_chunk() -> None:

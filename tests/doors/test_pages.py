@@ -1,9 +1,14 @@
 """The pages a person opens, driven in a real browser: type, send, see tokens and the answer, go on."""
 
-from collections.abc import Callable
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
+import pytest
 from playwright.sync_api import Page, expect
 
+from tests.models.told_server import ToldServer, told_server
 from tests.service import Live
 
 
@@ -36,6 +41,38 @@ def test_the_front_page_shows_its_conversation_again_after_a_reload(live: Live, 
     page.reload()
     expect(page.get_by_text("passages", exact=False).last).to_be_visible()
     expect(page.locator(".question")).to_have_count(0)
+
+
+@pytest.fixture
+def told() -> Iterator[ToldServer]:
+    """In a thread of its own: the browser's tests are not asynchronous."""
+    ready: Future[ToldServer] = Future()
+    done = threading.Event()
+
+    async def serve() -> None:
+        async with told_server() as server:
+            ready.set_result(server)
+            await asyncio.to_thread(done.wait)
+
+    with ThreadPoolExecutor(1) as pool:
+        serving = pool.submit(asyncio.run, serve())
+        yield ready.result(10)
+        done.set()
+        serving.result(10)
+
+
+def test_the_front_page_tells_what_no_source_stands_behind(
+    start: Callable[..., Live], told: ToldServer, page: Page
+) -> None:
+    told.answer = "The tower is 42 metres high. Elephants <b>painted</b> it in 1702."
+    service = start(CITEWELL_CHAT_MODEL="openai:told", OPENAI_API_KEY="none", OPENAI_BASE_URL=told.base_url)
+    page.goto(service.url)
+    page.get_by_label("Question").fill("How high is the tower of the lighthouse?")
+    page.keyboard.press("Enter")
+    expect(page.locator("details")).to_have_count(1)
+    expect(page.locator("details")).to_contain_text("✓ verified")
+    expect(page.get_by_text("Without a source")).to_contain_text("“Elephants")
+    expect(page.get_by_text("Without a source")).not_to_contain_text("42 metres")
 
 
 def test_the_front_page_says_in_words_that_nobody_answers(start: Callable[..., Live], page: Page) -> None:

@@ -73,6 +73,7 @@ async def test_a_good_answer_needs_no_review(opened: Open) -> None:
     [
         ("low_confidence", {"review_below": 1.0}, None, "stop"),
         ("unsupported_sentence", {}, "The tower was painted pink by elephants in 1702 [1].", "stop"),
+        ("unmarked_sentence", {}, "The tower is 42 metres high [1]. Elephants painted it in 1702.", "stop"),
         ("truncated", {}, None, "length"),
     ],
 )

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from citewell.client import Citation, Passage, ServiceError
-from citewell.ui.answers import answer_html
+from citewell.ui.answers import answer_html, unmarked_html
 from citewell.ui.why import why_html
 from citewell.ui.words import explain
 
@@ -80,3 +80,8 @@ def test_why_says_what_was_kept_and_escapes_what_it_shows() -> None:
 )  # fmt: skip
 def test_a_fault_says_what_to_do(problem: dict[str, object], words: str) -> None:
     assert words in explain(ServiceError(problem))
+
+
+def test_sentences_without_a_source_are_text_and_nothing_else() -> None:
+    html = unmarked_html(["It rained <b>gold</b>.", "& silver"])
+    assert "“It rained &lt;b&gt;gold&lt;/b&gt;.” · “&amp; silver”" in html
