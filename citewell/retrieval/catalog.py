@@ -13,7 +13,7 @@ import json
 import sqlite3
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, LifoQueue
@@ -65,14 +65,14 @@ class Catalog:
 
     @classmethod
     def create(cls, path: Path, fingerprint: Mapping[str, object]) -> Catalog:
-        connection = sqlite3.connect(path)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.executescript(_SCHEMA)
+        """Make an empty one, whole or not at all: of one that was left half-way nothing can be read."""
         counters = dict.fromkeys(("revision", "cleanings", "token_end", "chunks"), 0)
         values = {"fingerprint": json.dumps(fingerprint), "next_key": 1, **counters}
-        connection.executemany("INSERT INTO meta VALUES (?, ?)", values.items())
-        connection.commit()
-        connection.close()
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.executescript(f"BEGIN;{_SCHEMA}")
+            connection.executemany("INSERT INTO meta VALUES (?, ?)", values.items())
+            connection.execute("COMMIT")
         return cls(path)
 
     def close(self) -> None:

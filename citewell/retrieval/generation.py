@@ -92,7 +92,7 @@ class Generation:
         try:
             with catalog.reading() as snapshot:
                 return snapshot.fingerprint()
-        except sqlite3.DatabaseError:
+        except (sqlite3.DatabaseError, KeyError):  # no tables, or none but empty ones, as older versions could leave
             return None
         finally:
             catalog.close()

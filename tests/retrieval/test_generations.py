@@ -1,15 +1,19 @@
 import asyncio
 import os
+import resource
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from citewell.errors import IndexMismatch, IngestBusy
 from citewell.retrieval import Index, open_index
+from citewell.retrieval.generation import Generation
 from tests.retrieval.made import HashedWords, made, settings
 
 ROOT = Path(__file__).parents[2]
@@ -153,6 +157,42 @@ async def test_what_a_rebuild_with_other_settings_left_behind_is_not_taken_up(tm
             await fill(fresh, "c.txt")
         assert await names(index) == ["c.txt"]
         assert len(folders(tmp_path)) == 1
+
+
+async def test_a_generation_that_could_not_be_made_whole_is_none_and_goes(tmp_path: Path) -> None:
+    """The disk is full after so many KB, or the process is killed then."""
+    chosen = settings(tmp_path)
+    index_folder = chosen.data_dir / "index" / chosen.namespace
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    unfinished = 0
+    for kilobytes in range(4, 120, 4):
+        (folder := index_folder / f"g{kilobytes}").mkdir(parents=True)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (kilobytes * 1024, most))
+        try:
+            Generation.create(folder, {"store": "chroma"})
+        except sqlite3.OperationalError:
+            assert Generation.fingerprint_of(folder) is None
+            unfinished += 1
+        else:
+            assert Generation.fingerprint_of(folder) == {"store": "chroma"}
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    assert 5 < unfinished < 29
+    async with open_index(chosen, HashedWords()) as index, index.writing():
+        await fill(index, "a.txt")
+        assert await names(index) == ["a.txt"]
+    assert len(folders(tmp_path)) == 1
+
+
+async def test_an_empty_catalog_of_an_older_version_goes(tmp_path: Path) -> None:
+    chosen = settings(tmp_path)
+    (folder := chosen.data_dir / "index" / chosen.namespace / "g1").mkdir(parents=True)
+    Generation.create(folder, {"store": "chroma"})
+    with closing(sqlite3.connect(folder / "catalog.sqlite")) as connection, connection:
+        connection.execute("DELETE FROM meta")
+    async with open_index(chosen, HashedWords()) as index, index.writing():
+        await fill(index, "a.txt")
+    assert len(folders(tmp_path)) == 1
 
 
 async def test_a_second_ingestion_is_refused_and_told_who_holds_the_index(tmp_path: Path) -> None:
