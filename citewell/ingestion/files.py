@@ -48,6 +48,8 @@ class Found:
     """URI to reason: hidden, of another type, no regular file, a link in a circle."""
     unreadable: dict[str, str] = field(default_factory=dict)
     """URI of a folder or file that could not be looked at, to reason. What lies below it counts as present."""
+    missing: list[str] = field(default_factory=list)
+    """Names of roots that are not there."""
 
     def covers(self, uri: str) -> bool:
         """Whether nothing can be said about `uri`, because a folder above it, or its ignore file, could not be read."""
@@ -75,7 +77,8 @@ def name_roots(paths: Sequence[Path], known: dict[str, Path]) -> list[tuple[Root
         path = Path(os.path.realpath(given))
         if not path.exists():
             raise ConfigurationError(f"{given} does not exist")
-        name = next((name for name, root in roots.items() if path == root or root in path.parents), None)
+        around = [name for name, root in roots.items() if path == root or root in path.parents]
+        name = max(around, key=lambda name: len(roots[name].parts), default=None)
         if name is None:
             name = _free_name(path, roots)
             roots[name] = path
@@ -102,12 +105,19 @@ def uri_of(root: Root, path: Path) -> str:
 
 
 def walk(places: Sequence[tuple[Root, Path]]) -> Found:
-    """List what is there, sorted by URI. Blocking; follows links, but walks every folder once."""
+    """List what is there, sorted by URI. Blocking; follows links, but walks every folder once. Of places that lie within
+    one another the innermost gives the names; one that is not there holds nothing."""
     found = Found()
     files: dict[Path, _Entry] = {}
     links: list[_Entry] = []  # to folders; after all real ones, so that a real path gives the name
     visited: set[tuple[int, int]] = set()
-    folders = [_Entry(uri_of(root, path), path, asked=True) for root, path in places]
+    inward = sorted(places, key=lambda place: len(place[1].parts))  # the last one is looked at first
+    folders: list[_Entry] = []
+    for root, path in inward:
+        if path.exists():
+            folders.append(_Entry(uri_of(root, path), path, asked=True))
+        elif path == root.path:
+            found.missing.append(root.name)
     while folders or links:
         entry = folders.pop() if folders else links.pop(0)
         if entry.asked and entry.path.is_file():

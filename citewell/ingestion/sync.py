@@ -164,10 +164,17 @@ class _Run:
         """Batches that the index is at, at most two: one is embedded while the other is stored."""
 
     async def locate(self, paths: Sequence[Path], *, everything: bool) -> None:
-        """Find out which places this run is about: `paths`, or with none (or `everything`) also all earlier ones."""
+        """Find out which places this run is about: `paths` with earlier ones inside them, or with none (or `everything`)
+        all earlier ones."""
         self._manifest = await asyncio.to_thread(Manifest.read, self._settings.data_dir)
         earlier = self._manifest.roots
         named = await asyncio.to_thread(name_roots, paths, earlier)
+        # They keep their names: under two, a file's old state would stay behind under one of them.
+        named += [
+            (Root(name=name, path=path), path)
+            for name, path in earlier.items()
+            if any(place in path.parents for _, place in named)
+        ]
         if everything or not named:
             for name, path in earlier.items():
                 if not await asyncio.to_thread(path.exists):
@@ -213,6 +220,8 @@ class _Run:
                 await index.remove_source(uri)
                 self._manifest.forget(uri)
             self._note(FileReport(uri=uri, status="removed"))
+        for name in found.missing:
+            self._manifest.roots.pop(name, None)
         if not self._dry_run:
             await index.judge()  # what an earlier run left, and everything where the guard has changed
         for uri, reason in sorted(found.skipped.items()):

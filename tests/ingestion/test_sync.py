@@ -1,4 +1,5 @@
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -204,6 +205,35 @@ async def test_a_rebuild_that_would_lose_sources_is_refused(
     (tmp_path / "e.txt").write_text("Elsewhere.")
     with pytest.raises(ConfigurationError, match=r"would lose library/a\.txt"):
         await ingest(index, [tmp_path / "e.txt"], settings, rebuild=True)
+
+
+async def test_a_folder_inside_another_keeps_its_names_and_goes_with_it(
+    index: MemoryIndex, settings: Settings, library: Path
+) -> None:
+    await ingest(index, [library / "deep"], settings)
+    await ingest(index, [library], settings)
+    assert set(index.held) == {"deep/er/c.html", "library/a.txt", "library/b.md"}, "no file goes by two names"
+    (library / ".access").write_text("board")
+    await ingest(index, [library], settings)
+    assert {new.source.access for new in index.held.values()} == {("board",)}, "nothing stays open"
+    (library / "deep" / "er" / "c.html").unlink()
+    assert by_status(await ingest(index, [library], settings))["removed"] == ["deep/er/c.html"]
+    (library / "deep" / "d.txt").write_text("Deep.")
+    await ingest(index, [library / "deep"], settings)
+    shutil.rmtree(library / "deep")
+    assert by_status(await ingest(index, [library], settings))["removed"] == ["deep/d.txt"]
+    assert set(index.held) == {"library/a.txt", "library/b.md"}
+    await ingest(index, [], settings)
+
+
+async def test_what_went_by_two_names_goes_by_one(index: MemoryIndex, settings: Settings, library: Path) -> None:
+    """As earlier versions left it."""
+    await ingest(index, [library], settings)
+    manifest = Manifest.read(settings.data_dir)
+    manifest.roots["deep"] = library / "deep"
+    manifest.write()
+    report = by_status(await ingest(index, [library], settings))
+    assert (report["new"], report["removed"]) == (["deep/er/c.html"], ["library/deep/er/c.html"])
 
 
 async def test_a_folder_that_vanished_is_not_taken_for_an_empty_one(
