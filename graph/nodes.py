@@ -29,6 +29,7 @@ from chains.summarize import summarize_rule, summary_input, to_fold
 from citewell.citations import requoted, unmarked, verify
 from citewell.documents import ScoredChunk
 from citewell.errors import CitewellError, SourceNotFound
+from citewell.guards.verdict import UNDECIDED, Verdict
 from citewell.models.chat import EXTRACTIVE
 from citewell.questions import check_question
 from citewell.repair import MarkerRepair
@@ -57,10 +58,13 @@ class Nodes:
         with _stage(runtime, "screen"):
             question = check_question(state["question"], limit=self._settings.max_question_chars)
             verdict = await self._parts.guards.screen(question)
+            earlier: list[BaseMessage] = []
+            if verdict.allowed and self._calls.name(_context(runtime)):  # without a model nobody reads them
+                earlier, verdict = await self._earlier(state, verdict)
         question = verdict.text or question  # redacted, where the settings ask for it
         asked = HumanMessage(question, id=str(uuid4()), additional_kwargs={"created_at": _now()})
         if verdict.allowed:
-            return {"messages": [asked], "blocked": ""}
+            return {"messages": [*earlier, asked], "blocked": ""}
         # A blocked question is an outcome, not an exception: the caller gets an answer that names the rule.
         answer = f"I can't answer that ({verdict.rule}): {verdict.reason}"
         emit(runtime, {"token": answer})
@@ -339,6 +343,33 @@ class Nodes:
                     key, answer=state["answer"], citations=[dict(one) for one in citations], metadata=about, cited=cited
                 )
         return {"citations": citations, "messages": [reply], "cited": cited, "metadata": metadata}
+
+    async def _earlier(self, state: State, verdict: Verdict) -> tuple[list[BaseMessage], Verdict]:
+        """What a client that keeps its own transcript gives of it, where the guards change it; and the question's verdict,
+        which is theirs where they cannot decide.
+
+        An exchange that they refuse stays out of prompts, as a refused question of a thread does.
+        """
+        given = [message for message in state.get("messages", ()) if "created_at" not in message.additional_kwargs]
+        verdicts: list[Verdict] = await self._parts.guards.screen_earlier([
+            ("question" if isinstance(message, HumanMessage) else "document", message.text) for message in given
+        ])  # fmt: skip
+        exchanges: list[list[tuple[BaseMessage, Verdict]]] = []
+        for message, judged in zip(given, verdicts, strict=True):
+            if judged.rule == UNDECIDED:
+                return [], judged
+            if isinstance(message, HumanMessage) or not exchanges:
+                exchanges.append([])
+            exchanges[-1].append((message, judged))
+        changed: list[BaseMessage] = []
+        for exchange in exchanges:
+            refused = next((judged.rule for _, judged in exchange if not judged.allowed), None)
+            for message, judged in exchange:
+                if refused:
+                    changed.append(message.model_copy(update={"additional_kwargs": {"blocked": refused}}))
+                elif judged.text is not None:
+                    changed.append(message.model_copy(update={"content": judged.text}))
+        return changed, verdict
 
     async def _written(
         self, context: RunContext, prompt: ChatPromptTemplate, given: Mapping[str, Any]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessageChunk
@@ -45,6 +45,7 @@ class ChatModels(Protocol):
 
 class Guards(Protocol):
     async def screen(self, question: str) -> Any: ...
+    async def screen_earlier(self, said: Sequence[tuple[Literal["question", "document"], str]]) -> list[Any]: ...
     async def keepable(self, text: str) -> str: ...
     async def screen_chunks(self, chunks: Sequence[ScoredChunk]) -> tuple[list[ScoredChunk], list[Any]]: ...
     def reads_apart(self, text: str, place: int) -> bool: ...

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, cast
 
 from fastapi import FastAPI, Path, Request, Response
 from fastapi.responses import JSONResponse
-from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 from langchain_core.runnables import ConfigurableFieldSpec, RunnableConfig, RunnableLambda
 from langchain_core.runnables.utils import AddableDict
 from langchain_core.tracers.log_stream import LogStreamCallbackHandler
@@ -185,8 +185,9 @@ class Chat(Door):
         if not messages or not isinstance(messages[-1], HumanMessage):
             raise InvalidRequest("messages must end with a message of the user.")
         threaded = bool((config.get("configurable") or {}).get("thread_id"))
-        history = None if threaded else [m for m in messages[:-1] if not isinstance(m, SystemMessage)]
-        return self._prepare(messages[-1].text, config, history)
+        # Their words alone: what else a message can carry, as an image's address, is nobody's to hand on to a model.
+        history = [type(m)(_text(m)) for m in messages[:-1] if not isinstance(m, SystemMessage)]
+        return self._prepare(_text(messages[-1]), config, None if threaded else history)
 
     async def answer(self, value: Any, config: RunnableConfig) -> AsyncIterator[Any]:
         turn = self.turn(value, config)
@@ -194,6 +195,13 @@ class Chat(Door):
             async for event in events:
                 if isinstance(event, str):
                     yield event
+
+
+def _text(message: BaseMessage) -> str:
+    for part in [message.content] if isinstance(message.content, str) else message.content:
+        if isinstance(part, dict) and part.get("type") != "text":
+            raise InvalidRequest(f"messages: parts of type {part.get('type')!r:.40} cannot be read; only text can.")
+    return message.text
 
 
 class Handler(APIHandler):

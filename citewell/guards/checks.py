@@ -11,7 +11,7 @@ import structlog
 
 from citewell.documents import ScoredChunk
 from citewell.guards.features import ends_at
-from citewell.guards.injection import InjectionScanner, open_scanner
+from citewell.guards.injection import Form, InjectionScanner, open_scanner
 from citewell.guards.moderation import RETRIES, Moderator
 from citewell.guards.names import open_names
 from citewell.guards.output import AnswerScreen
@@ -80,6 +80,29 @@ class Guards:
             moderated = await self._moderate(verdict.text or question)
             return verdict if moderated.allowed else moderated
         return verdict
+
+    async def screen_earlier(self, said: Sequence[tuple[Form, str]]) -> list[Verdict]:
+        """Judge what a client says was said before, as `screen` judges a question; moderation does not see it.
+
+        Args:
+            said: Messages: the caller's own as a `question`, those given for the assistant's as a `document`.
+
+        Returns:
+            A verdict for each; its `text`, where set, is what to go on with. All are blocked where nothing can be decided.
+        """
+        scores = [0.0] * len(said)
+        if self._scanner is not None and said:
+            try:
+                async with asyncio.timeout(GUARD_TIMEOUT_S):
+                    scores = await asyncio.to_thread(self._scanner.scores, said)
+            except Exception as exc:  # noqa: BLE001  # as above
+                return [self._undecided(exc)] * len(said)
+        verdicts = []
+        for (form, text), score in zip(said, scores, strict=True):
+            is_attack = self._scanner is not None and not score < self._scanner.threshold(form)
+            verdicts.append(block(INJECTION, score) if is_attack else await self._personal(text, score))
+            metrics.judged("earlier", verdicts[-1])
+        return verdicts
 
     async def screen_chunks(
         self, chunks: Sequence[ScoredChunk]

@@ -28,7 +28,7 @@ from citewell.settings import Settings
 
 WEIGHTS: Final = "injection.npz"
 CACHED_TEXTS: Final = 20_000
-"""Scores of document texts kept in memory, by digest: about 2 MB."""
+"""Scores of texts kept in memory, by digest: about 2 MB."""
 
 DIRECT_CHARS: Final = 24
 """Shorter sentences of a document are left to the head that sees their context."""
@@ -111,9 +111,30 @@ class InjectionScanner:
     def threshold(self, form: Form) -> float:
         return self._heads[form].threshold
 
+    def scores(self, texts: Sequence[tuple[Form, str]]) -> list[float]:
+        """0..1 for each text, how much some sentence of it addresses the assistant. Remembered by text: neighbouring turns
+        find the same chunks, and a client that keeps its own transcript sends all of it each time."""
+        keys = [
+            hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16, key=form.encode()).digest()
+            for form, text in texts
+        ]
+        with self._lock:
+            known = {key: self._cache[key] for key in keys if key in self._cache}
+        for form in ("question", "document"):
+            missing = {
+                key: text for key, (kind, text) in zip(keys, texts, strict=True) if kind == form and key not in known
+            }
+            if missing:
+                known |= dict(zip(missing, self._score(list(missing.values()), form), strict=True))
+        with self._lock:
+            self._cache.update(known)
+            while len(self._cache) > CACHED_TEXTS:
+                self._cache.popitem(last=False)
+        return [known[key] for key in keys]
+
     def score_question(self, text: str) -> float:
         """0..1, how much a question reads as an attempt to change the assistant's instructions."""
-        return self._score([text], "question")[0]
+        return self.scores([("question", text)])[0]
 
     def skim(self, texts: Sequence[str], encoded: Encoded) -> list[float | None]:
         """A score for each text that is plainly harmless, by what embedding it has left behind; an estimate of what
@@ -137,20 +158,8 @@ class InjectionScanner:
         ]
 
     def score_documents(self, texts: Sequence[str]) -> list[float]:
-        """0..1 for each text, how much some sentence of it addresses the assistant. Remembered by text."""
-        keys = [hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest() for text in texts]
-        with self._lock:
-            known = {key: self._cache[key] for key in keys if key in self._cache}
-        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
-        if missing:
-            scores = self._score(list(missing.values()), "document")
-            known |= dict(zip(missing, scores, strict=True))
-            with self._lock:
-                for key, score in zip(missing, scores, strict=True):
-                    self._cache[key] = score
-                while len(self._cache) > CACHED_TEXTS:
-                    self._cache.popitem(last=False)
-        return [known[key] for key in keys]
+        """`scores` of documents."""
+        return self.scores([("document", text) for text in texts])
 
     def _score(self, texts: Sequence[str], form: Form) -> list[float]:
         windows = [windows_of(text, form) for text in texts]

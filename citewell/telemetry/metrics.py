@@ -94,7 +94,7 @@ class Verdict(Protocol):
 
 
 def judged(subject: str, verdict: Verdict, times: int = 1) -> None:
-    """Count what a guard decided of a `question`, a `chunk` or an `answer`."""
+    """Count what a guard decided of a `question`, a `chunk`, an `answer`, or a message said `earlier`."""
     decided = "blocked" if not verdict.allowed else "changed" if verdict.text is not None else "allowed"
     VERDICTS.labels(subject, decided, verdict.rule or "none").inc(times)
 
