@@ -31,6 +31,7 @@ from citewell.documents import ScoredChunk
 from citewell.errors import CitewellError, SourceNotFound
 from citewell.guards.verdict import UNDECIDED, Verdict
 from citewell.models.chat import EXTRACTIVE
+from citewell.models.payer import paid_by
 from citewell.questions import check_question
 from citewell.repair import MarkerRepair
 from citewell.retrieval import Trace, filters
@@ -150,7 +151,7 @@ class Nodes:
                 wording, candidates=most, where=context.filter, access=access, trace=trace
             )
 
-        with _stage(runtime, "retrieve"):
+        with _stage(runtime, "retrieve"), paid_by(self._parts.limits, context.caller):
             hits = []
             for wording in filter(None, (question, state.get("typed"))):
                 trace = Trace() if context.trace else None
@@ -230,7 +231,7 @@ class Nodes:
         *history, asked = _talk(state)
         if question != asked.text:
             metadata["standalone_question"] = question
-        with _stage(runtime, "generate"):
+        with _stage(runtime, "generate"), paid_by(self._parts.limits, _context(runtime).caller):
             confidence = self._parts.evidence.confidence(question, sources) if sources else 0.0
             metadata["confidence"] = round(confidence, 3)
             context = _context(runtime)

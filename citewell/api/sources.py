@@ -22,6 +22,7 @@ from citewell.errors import BodyTooLarge, InvalidRequest, NotAuthorized, SourceN
 from citewell.ingestion.manifest import Manifest
 from citewell.ingestion.report import FileReport
 from citewell.ingestion.upload import Upload, ingest_upload, remove_upload
+from citewell.models.payer import paid_by
 from citewell.retrieval.index import Index
 from citewell.service import Service
 from citewell.settings import Settings
@@ -191,7 +192,8 @@ async def upload(
     await service.limits.admit(identity_of(request).caller)
     data = await _body(request, service.settings.max_source_bytes)
     if "text/event-stream" not in request.headers.get("accept", ""):
-        return JSONResponse(asdict(await ingest_upload(service.index, service.settings, file, data)))
+        with paid_by(service.limits, file.owner.caller):
+            return JSONResponse(asdict(await ingest_upload(service.index, service.settings, file, data)))
     return EventSourceResponse(_ingest(service, file, data))
 
 
@@ -213,7 +215,8 @@ async def _ingest(service: Service, file: Upload, data: bytes) -> AsyncIterator[
 
     async def run() -> FileReport:
         try:
-            return await ingest_upload(service.index, service.settings, file, data, embedded=embedded)
+            with paid_by(service.limits, file.owner.caller):
+                return await ingest_upload(service.index, service.settings, file, data, embedded=embedded)
         finally:
             loop.call_soon_threadsafe(events.put_nowait, None)  # behind what the other thread has said
 

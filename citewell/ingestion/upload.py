@@ -43,7 +43,7 @@ class Upload:
 
     def __init__(self, name: str, *, owner: Identity | None = None, access: Sequence[str] | None = None) -> None:
         self.name = safe_name(name)
-        self._owner = owner or Identity()
+        self.owner = owner or Identity()
         self.access: tuple[str, ...] | None = None
         if access is not None:
             try:
@@ -54,22 +54,22 @@ class Upload:
 
     def check(self, labels: Sequence[str]) -> None:
         """Raise NotAuthorized for labels that are not the owner's to give, InvalidRequest for others than those asked."""
-        if not self._owner.holds(labels):
+        if not self.owner.holds(labels):
             raise NotAuthorized("A document can be given only access labels that its sender holds.")
         if self.access is not None and set(labels) != set(self.access):
             raise InvalidRequest("access: the document itself names other labels.")
 
     def folder(self, uploads: Path) -> Path:
         """Where it is kept."""
-        return uploads if self._owner.caller == LOCAL else uploads / self._owner.folder
+        return uploads if self.owner.caller == LOCAL else uploads / self.owner.folder
 
     def labels(self, path: Path) -> tuple[str, ...] | None:
         """Labels for a document that names none itself. Blocking."""
         if self.access is not None:
             return self.access
-        if self._owner.caller == LOCAL or beside(path).exists():
+        if self.owner.caller == LOCAL or beside(path).exists():
             return AccessFiles().labels(path)
-        return (self._owner.own_label,)
+        return (self.owner.own_label,)
 
 
 async def ingest_upload(

@@ -96,7 +96,9 @@ class Limits:
                 raise RateLimited(f"At most {self._per_minute:,} requests a minute are accepted.", retry_after_s=wait_s)
 
     @asynccontextmanager
-    async def reserve(self, caller: str, model: str, prompt_tokens: int, max_tokens: int) -> AsyncIterator[Reservation]:
+    async def reserve(
+        self, caller: str, model: str, prompt_tokens: int, max_tokens: int, *, only: bool = False
+    ) -> AsyncIterator[Reservation]:
         """Set aside what a call can cost at most; on leaving, give back what it did not.
 
         A call that leaves without `settle` or `release`, by an error or because its caller went away, is charged in
@@ -107,6 +109,7 @@ class Limits:
             model: `provider:model`, as it would be called.
             prompt_tokens: Upper bound of the prompt's length.
             max_tokens: Longest answer the call allows.
+            only: No cheaper model may take its place.
 
         Raises:
             UnknownModel: A budget is set and the model has no price.
@@ -116,7 +119,7 @@ class Limits:
         if not self._max_cost and not self._max_tokens:
             yield Reservation(model=model, ask=None, outcome=None, share=0.0, prices=self._prices)
             return
-        models = [model] + ([self._cheaper] if self._cheaper and self._cheaper != model else [])
+        models = [model] + ([self._cheaper] if self._cheaper and self._cheaper != model and not only else [])
         asks = [
             Ask(cost=self._cost(name, prompt_tokens, max_tokens), tokens=prompt_tokens + max_tokens) for name in models
         ]
@@ -201,6 +204,7 @@ async def open_limits(settings: Settings) -> AsyncIterator[Limits]:
         named = {
             "BUDGET_MODEL": (settings.budget_model,), "SIMPLE_MODEL": (settings.simple_model,),
             "FALLBACK_MODELS": settings.fallback_models,
+            "EMBEDDING_MODEL": (settings.embedding_model,) if settings.embedding_model.startswith("openai:") else (),
         }  # fmt: skip
         for setting, names in named.items():
             for name in filter(None, names):

@@ -50,6 +50,8 @@ class Embedder(ABC):
     """Changes whenever the same text could get another vector; an index carries it."""
     gives_tokens: bool
     """Whether `encode(..., tokens=True)` works, which late interaction needs."""
+    costs_money = False
+    """Whether `citewell.models.payer` pays for each text."""
     _executor: Executor | None = None
     """Where `aencode` runs; the event loop's own threads when None."""
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import httpx  # noqa: F401  # whole before the first call: the SDK takes what `sys.modules` holds, be it half loaded by a thread
 import numpy as np
 from langchain_openai import OpenAIEmbeddings
 
-from citewell.errors import ConfigurationError
+from citewell.errors import CitewellError, ConfigurationError
 from citewell.models.embedder import Embedder, Encoded, Progress, sound, unit
-from citewell.models.faults import map_model_errors
+from citewell.models.faults import is_free, map_model_errors
+from citewell.models.payer import payer
 from citewell.settings import Settings
+
+if TYPE_CHECKING:
+    from openai.resources.embeddings import AsyncEmbeddings
+    from openai.types import CreateEmbeddingResponse
 
 BATCH = 128
 """Texts per request. OpenAI takes 2,048 and 300,000 tokens; chunks have at most 4,000 characters."""
@@ -29,6 +36,7 @@ class OpenAIEmbedder(Embedder):
     """
 
     gives_tokens = False
+    costs_money = True
 
     def __init__(self, settings: Settings) -> None:
         self.name = settings.embedding_model
@@ -47,6 +55,7 @@ class OpenAIEmbedder(Embedder):
             chunk_size=BATCH,
             check_embedding_ctx_length=False,  # it would download a tokenizer, and other servers take no token lists
         )
+        self._client.async_client = _Paid(self._client.async_client, self.name, tries=settings.model_retries + 1)
         self.dimension = DIMENSIONS.get(model, 0)
         if not self.dimension or settings.openai_base_url is not None:
             with map_model_errors():
@@ -59,8 +68,11 @@ class OpenAIEmbedder(Embedder):
 
         Raises:
             ModelError: As `map_model_errors` has it.
+            BudgetExceeded, LimitsUnavailable: The payer's day has no room for it, or cannot be asked.
         """
         self._refuse_tokens(tokens)
+        if (pays := payer.get()) is not None:  # in a thread, as the answerer without a key does
+            return asyncio.run_coroutine_threadsafe(self.aencode(texts, progress=progress), pays.loop).result()
         rows: list[list[float]] = []
         for batch in _batches(texts):
             with map_model_errors():
@@ -81,6 +93,39 @@ class OpenAIEmbedder(Embedder):
 
     def _encoded(self, rows: list[list[float]]) -> Encoded:
         return Encoded(vectors=unit(np.asarray(rows, dtype=np.float32).reshape(len(rows), self.dimension)))
+
+
+class _Paid:
+    """OpenAI's embeddings, each request paid for before it is made by whoever the `payer` is; by nobody where there is none.
+
+    Args:
+        resource: That makes the requests, and tries again by itself.
+        name: Of the model, `openai:NAME`.
+        tries: How often it asks at most.
+    """
+
+    def __init__(self, resource: AsyncEmbeddings, name: str, *, tries: int) -> None:
+        self._resource = resource
+        self._name = name
+        self._tries = tries
+
+    async def create(self, *, input: list[str], **options: Any) -> CreateEmbeddingResponse:
+        if (pays := payer.get()) is None:
+            return await self._resource.create(input=input, **options)
+        # no tokenizer makes more tokens than a text has bytes, but for the two that some put round it
+        most = sum(len(text.encode()) + 2 for text in input) * self._tries
+        async with pays.limits.reserve(pays.caller, self._name, most, 0, only=True) as reservation:
+            try:
+                with map_model_errors():
+                    raw = await self._resource.with_raw_response.create(input=input, **options)
+                    response = raw.parse()
+            except CitewellError as exc:
+                if is_free(exc):
+                    reservation.release()
+                raise
+            if response.usage:  # some servers count nothing: then it stays charged in full
+                reservation.settle({"input_tokens": response.usage.prompt_tokens * (1 + raw.retries_taken)})
+            return response
 
 
 def _batches(texts: Sequence[str]) -> Iterator[list[str]]:

@@ -19,6 +19,7 @@ import numpy as np
 from citewell.documents import Chunk, ScoredChunk, Source
 from citewell.errors import StoreTimeout
 from citewell.models import Embedder, Encoded
+from citewell.models.payer import payer
 from citewell.retrieval import maxsim
 from citewell.retrieval.catalog import SCHEMA_VERSION
 from citewell.retrieval.current import Current
@@ -70,7 +71,7 @@ class Index:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="index")
         self._current = Current(settings, self.fingerprint, dimension=embedder.dimension, run=self._run, pinned=pinned)
         self._storing = asyncio.Lock()
-        self._questions: OrderedDict[str, asyncio.Task[Encoded]] = OrderedDict()
+        self._questions: OrderedDict[tuple[str, str], asyncio.Task[Encoded]] = OrderedDict()
 
     @property
     def generation(self) -> str:
@@ -403,10 +404,13 @@ class Index:
             raise StoreTimeout(f"Retrieval did not end within {seconds:g} seconds.") from None
 
     async def _encode(self, question: str) -> Encoded:
-        task = self._questions.get(question)
+        # one caller's refusal is not another's, nor may one caller ask at the expense of another
+        pays = payer.get() if self._embedder.costs_money else None
+        known = (question, pays.caller if pays else "")
+        task = self._questions.get(known)
         if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
             task = asyncio.create_task(self._embedder.aencode([question], tokens=has_tokens(self._embedder)))
-            self._questions[question] = task
+            self._questions[known] = task
             if len(self._questions) > _REMEMBERED_QUESTIONS:
                 self._questions.popitem(last=False)
         return await asyncio.shield(task)

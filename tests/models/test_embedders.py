@@ -104,7 +104,7 @@ async def test_a_hosted_embedders_faults_are_model_errors() -> None:
     embedder = open_embedder(known)
     assert embedder.dimension == 1536
     async with faulty_server(status=401, error={"message": "secret-text"}) as server:
-        embedder._client.async_client._client.base_url = server.base_url  # type: ignore[attr-defined]
+        embedder._client.async_client._resource._client.base_url = server.base_url  # type: ignore[attr-defined]
         with pytest.raises(ModelRefused) as caught:
             await embedder.aencode(["tea"])
     assert "secret-text" not in caught.value.detail
