@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -105,9 +107,23 @@ def write_labels(path: Path, labels: Sequence[str]) -> None:
     os.replace(temporary, beside(path))
 
 
+def read_regular(path: Path) -> str:
+    """The text of a file that stands among the documents; never waits, as for a pipe nobody writes to. Blocking.
+
+    Raises:
+        OSError: It cannot be read, or is no regular file.
+        UnicodeDecodeError: It is not UTF-8.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with open(handle, encoding="utf-8-sig") as file:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        return file.read()
+
+
 def _read(path: Path) -> tuple[str, ...] | None:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_regular(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, UnicodeDecodeError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from citewell.ingestion.load import TYPES
 
 IGNORE_FILE = ".citewellignore"
 """Names, in the folder it stands in, files and folders that are not to be ingested."""
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,14 +72,16 @@ def name_roots(paths: Sequence[Path], known: dict[str, Path]) -> list[tuple[Root
         known: Roots of earlier runs, name to absolute path.
 
     Raises:
-        ConfigurationError: A path does not exist.
+        ConfigurationError: A path does not exist, or cannot be written down.
     """
     roots = dict(known)
     named: list[tuple[Root, Path]] = []
     for given in paths:
         path = Path(os.path.realpath(given))
         if not path.exists():
-            raise ConfigurationError(f"{given} does not exist")
+            raise ConfigurationError(f"{_printable(str(given))} does not exist")
+        if (printable := _printable(str(path))) != str(path):
+            raise ConfigurationError(f"{printable} is not valid Unicode, or holds control characters; rename it")
         around = [name for name, root in roots.items() if path == root or root in path.parents]
         name = max(around, key=lambda name: len(roots[name].parts), default=None)
         if name is None:
@@ -178,7 +183,7 @@ def _list(found: Found, folder: _Entry, visited: set[tuple[int, int]]) -> list[_
 def _ignored(found: Found, folder: _Entry) -> list[str]:
     """Patterns of the folder's ignore file, one a line, for names in that folder; `#` starts a comment."""
     try:
-        lines = (folder.path / IGNORE_FILE).read_text(encoding="utf-8-sig").splitlines()
+        lines = access.read_regular(folder.path / IGNORE_FILE).splitlines()
     except (OSError, UnicodeDecodeError):
         found.unreadable[_printable(f"{folder.uri}/{IGNORE_FILE}")] = "the file cannot be read as UTF-8 text"
         return ["*"]  # which files were not meant to be ingested cannot be known
@@ -195,7 +200,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 def _add(found: Found, entry: _Entry, labels: access.AccessFiles) -> None:
     uri = entry.uri
     if (printable := _printable(uri)) != uri:
-        found.unreadable[printable] = "the file's name is not valid Unicode; rename it"
+        found.unreadable[printable] = "the file's name is not valid Unicode, or holds control characters; rename it"
         return
     if entry.path.suffix.casefold() not in TYPES and not entry.asked:
         found.skipped[uri] = f"not a type that is read ({entry.path.suffix or 'no extension'})"
@@ -224,4 +229,5 @@ def _add(found: Found, entry: _Entry, labels: access.AccessFiles) -> None:
 
 
 def _printable(uri: str) -> str:
-    return uri.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    """What can be stored, and shown on a terminal and in a prompt without being more than a name."""
+    return _CONTROL.sub("\ufffd", uri.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))

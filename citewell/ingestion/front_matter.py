@@ -12,6 +12,7 @@ from citewell.errors import SourceUnreadable
 from citewell.ingestion.access import check_labels
 from citewell.ingestion.encoding import clean_line
 
+TWICE = "it names access more than once: who may read it cannot be known"
 MOST_TAGS = 64
 """Of one document; a vector store keeps them beside every vector."""
 _MOST_CHARS = 65_536
@@ -74,6 +75,7 @@ def _values(block: str) -> dict[str, object] | None:
             raise SourceUnreadable(f"the front matter has more than {_MOST_CHARS:,} characters")
         return None
     try:
+        tree = yaml.compose(block, yaml.SafeLoader)
         parsed = yaml.safe_load(block)
     except (yaml.YAMLError, ValueError, RecursionError) as exc:
         if not is_keyed:
@@ -84,6 +86,8 @@ def _values(block: str) -> dict[str, object] | None:
     if not isinstance(parsed, dict):
         return None
     values = {str(key).casefold(): value for key, value in parsed.items()}
+    if isinstance(tree, yaml.MappingNode) and [str(key.value).casefold() for key, _ in tree.value].count("access") > 1:
+        raise SourceUnreadable(TWICE)  # YAML keeps the last one, which may open what the first was to restrict
     return values if is_keyed or "access" in values else None
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from pathlib import Path
 
 import pytest
@@ -83,6 +85,22 @@ async def test_what_cannot_be_understood_opens_nothing(
     assert await labels(index) == {}
     with pytest.raises(SourceUnreadable):
         AccessFiles().labels(docs / "a.txt")
+
+
+async def test_nothing_waits_for_a_pipe_where_labels_or_patterns_should_stand(
+    tmp_path: Path, index: MemoryIndex, settings: Settings
+) -> None:
+    docs = tmp_path / "docs"
+    for name in ("one/.access", "two/a.txt.access", "three/.citewellignore"):
+        folder = (docs / name).parent
+        folder.mkdir(parents=True)
+        (folder / "a.txt").write_text("Whose?")
+        os.mkfifo(docs / name)
+    async with asyncio.timeout(20):
+        report = await ingest(index, [docs], settings)
+    failed = {file.uri for file in report.files if file.status == "failed"}
+    assert failed == {"docs/one/a.txt", "docs/two/a.txt", "docs/three/.citewellignore"}
+    assert index.held == {}
 
 
 async def test_uploads_are_their_owners(index: MemoryIndex, settings: Settings) -> None:

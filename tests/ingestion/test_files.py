@@ -113,10 +113,20 @@ def test_an_ignore_file_may_begin_with_a_byte_order_mark(library: Path) -> None:
     assert uris(look(library)) == ["library/a.txt", "library/deep/er/c.html"]
 
 
-def test_a_name_that_is_no_unicode_is_reported(library: Path) -> None:
-    with open(os.fsencode(library) + b"/\xff.txt", "w") as file:
+@pytest.mark.parametrize("name", [b"\xff", b"two\nlines", b"\x1b[31mred", b"\xc2\x9b31m", b"\xe2\x80\xa8"])
+def test_a_name_that_cannot_be_shown_is_reported(library: Path, tmp_path: Path, name: bytes) -> None:
+    with open(os.fsencode(library / "deep") + b"/" + name + b".txt", "w") as file:
         file.write("x")
-    assert look(library).unreadable == {"library/\ufffd.txt": "the file's name is not valid Unicode; rename it"}
+    ((shown, reason),) = look(library).unreadable.items()
+    assert shown.startswith("library/deep/")
+    assert shown.isprintable()
+    assert "rename it" in reason
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
+    (folder / "below").mkdir(parents=True)
+    for asked in (folder, folder / "below"):
+        with pytest.raises(ConfigurationError, match="rename it") as caught:
+            name_roots([asked], {})
+        assert caught.value.detail.isprintable()
 
 
 def test_a_path_that_is_not_there_is_an_error(tmp_path: Path) -> None:

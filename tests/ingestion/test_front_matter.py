@@ -102,6 +102,19 @@ def test_what_looks_like_front_matter_and_names_access_fails_the_file_rather_tha
         split_front_matter(f"{text}secret\n")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "---\naccess: board\ntitle: x\naccess: public\n---\n",
+        "---\nAccess: board\n'access': public\n---\n",
+        "---\n{access: board, ACCESS: public}\n---\n",
+    ],
+)
+def test_two_words_on_who_may_read_fail_the_file(text: str) -> None:
+    with pytest.raises(SourceUnreadable, match="more than once"):
+        split_front_matter(f"{text}secret\n")
+
+
 def test_a_head_of_comments_that_never_ends_is_read_in_no_time() -> None:
     text = "<!---->" * 10_000 + "\n" * 10_000 + "text"
     assert split_front_matter(text)[1] == text

@@ -129,6 +129,20 @@ def test_html_titles_and_dates_are_checked_too() -> None:
     assert (document.title, document.date) == ("a[31m\ufffdb", None)
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        "<meta name=access content=public><meta name=access content=board>",
+        "<meta name=access content=board><meta property=article:access content=public>",
+        "<meta name=access value=board>",
+        "<meta name=access>",
+    ],
+)
+def test_a_page_that_says_two_things_or_nothing_of_who_may_read_it_is_not_published(head: str) -> None:
+    with pytest.raises(SourceUnreadable, match="access"):
+        load(f"{head}<p>Minutes.</p>".encode(), "a.html")
+
+
 def test_front_matter_above_a_page_is_read_and_not_published() -> None:
     page = b"<html><head><meta name=keywords content=sea></head><body>Tides.</body></html>"
     document = load(b"---\ntitle: Ebb\naccess: staff\n---\n" + page, "a.html")

@@ -11,7 +11,7 @@ import lxml.html
 from citewell.errors import SourceUnreadable, SourceUnsupported
 from citewell.ingestion.document import Document, Heading
 from citewell.ingestion.encoding import clean, clean_line, decode
-from citewell.ingestion.front_matter import read_metadata, split_front_matter
+from citewell.ingestion.front_matter import TWICE, read_metadata, split_front_matter
 
 # Text that is not the page's own, or that nobody sees. What is hidden from readers must not reach a model either.
 _DROPPED = frozenset({
@@ -67,11 +67,11 @@ def load_html(data: bytes) -> Document:
 def _meta(root: lxml.html.HtmlElement) -> dict[str, object]:
     values: dict[str, object] = {}
     for meta in root.iter("meta"):
-        name, content = meta.get("name") or meta.get("property"), meta.get("content")
-        if name and content is not None:
-            values.setdefault(
-                name.strip().casefold().removeprefix("article:").replace("published_time", "date"), content
-            )
+        name = (meta.get("name") or meta.get("property") or "").strip().casefold().removeprefix("article:")
+        if name == "access" and name in values:
+            raise SourceUnreadable(TWICE)
+        if (content := meta.get("content", "" if name == "access" else None)) is not None:
+            values.setdefault(name.replace("published_time", "date"), content)
     return {key: value for key, value in values.items() if key in {"date", "keywords", "access"}}
 
 
