@@ -237,12 +237,14 @@ class Nodes:
             context = _context(runtime)
             is_talk = is_small_talk(asked.text) and not self._calls.name(context)
             if is_talk or not sources or not self._parts.evidence.is_supported(confidence):
-                answer = small_talk.REPLY if is_talk else not_in_documents(sources)
+                answer, rule = (small_talk.REPLY, None) if is_talk else await self._none(sources)
                 emit(runtime, {"token": answer})
                 metadata |= {
                     "answerer": "service" if is_talk else "none", "supported": False,
                     "finish_reason": "stop" if is_talk else "no_evidence",
                 }  # fmt: skip
+                if rule:
+                    metadata["guard"] = rule
                 if calls := _calls(state, None):
                     metadata["calls"] = calls
                 return {"answer": answer, "usage": _no_usage(), "metadata": metadata}
@@ -351,7 +353,9 @@ class Nodes:
 
         An exchange that they refuse stays out of prompts, as a refused question of a thread does.
         """
-        given = [message for message in state.get("messages", ()) if "created_at" not in message.additional_kwargs]
+        given: list[BaseMessage] = [
+            message for message in state.get("messages", ()) if "created_at" not in message.additional_kwargs
+        ]
         verdicts: list[Verdict] = await self._parts.guards.screen_earlier([
             ("question" if isinstance(message, HumanMessage) else "document", message.text) for message in given
         ])  # fmt: skip
@@ -384,6 +388,13 @@ class Nodes:
             order.do_without(exc)
             written = None
         return written, order.as_dict()
+
+    async def _none(self, sources: Sequence[ScoredChunk]) -> tuple[str, str | None]:
+        """That the documents hold no answer, as the guards let it be shown, and the rule that changed it: documents have the
+        titles that their authors gave them."""
+        screen = self._parts.guards.answer_screen(is_moderated=True)
+        answer = screen.feed(not_in_documents(sources)) + await screen.finish()
+        return not_in_documents(()) if screen.is_blocked else answer, screen.verdict.rule
 
     async def _widened(self, kept: Sequence[ScoredChunk]) -> list[ScoredChunk]:
         """The chunks with those around them, as far as the guards let these through and the settings leave room."""
