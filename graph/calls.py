@@ -19,7 +19,7 @@ from langchain_core.messages.ai import UsageMetadata, add_usage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 
-from citewell.errors import CircuitOpen, CitewellError, ModelError, ModelRefused, ModelTimeout
+from citewell.errors import CircuitOpen, CitewellError, ModelError, ModelRefused, ModelTimeout, ModelUnavailable
 from citewell.limits import WARN_AT, Reservation
 from citewell.models.chat import EXTRACTIVE, map_model_errors
 from citewell.models.faults import asked_pause_s, is_free, is_models
@@ -31,6 +31,9 @@ Piece = TypeVar("Piece")
 
 SIMPLE: Final = "simple_question"
 """Why a cheaper model answers."""
+SAY_WHY: Final = ("anthropic:", "ollama:")
+"""Who ends each stream with the reason why it ends, so that one without was cut. Of the servers that speak OpenAI's language not
+all do; `citewell.models.deltas` looks after their streams."""
 PAUSE_S: Final = 0.5
 """Before the second try; twice as long before each further one ..."""
 LONGEST_PAUSE_S: Final = 8.0
@@ -172,11 +175,12 @@ class Calls:
         async def once(call: Call) -> AsyncGenerator[AIMessageChunk, None]:
             usage: UsageMetadata | None = None
             silent: list[AIMessageChunk] = []
-            has_spoken = False
+            has_spoken, ended = False, ""
             async with aclosing(call.model.astream(list(messages))) as pieces:  # type: ignore[type-var]  # it is a generator
                 async for piece in pieces:
                     if piece.usage_metadata:
                         usage = add_usage(usage, piece.usage_metadata)
+                    ended = finish_reason(piece.response_metadata) or ended
                     silent.append(piece)
                     has_spoken = has_spoken or bool(piece.text)
                     if piece.text:  # what comes before the first word is worth nothing if no word follows
@@ -185,8 +189,9 @@ class Calls:
                         silent.clear()
             if usage:
                 call.used(usage)
-            response = {key: value for each in silent for key, value in each.response_metadata.items()}
-            if not has_spoken and finish_reason(response) in ("", "stop", "end_turn"):
+            if not ended and call.reservation.model.startswith(SAY_WHY):
+                raise ModelUnavailable("The chat model's answer ended before it was whole.")
+            if not has_spoken and ended in ("", "stop", "end_turn"):
                 raise ModelError("The chat model gave an empty answer.")
             for each in silent:
                 yield each
