@@ -65,7 +65,8 @@ class Nodes:
         question = verdict.text or question  # redacted, where the settings ask for it
         asked = HumanMessage(question, id=str(uuid4()), additional_kwargs={"created_at": _now()})
         if verdict.allowed:
-            return {"messages": [*earlier, asked], "blocked": ""}
+            withheld = sum(map(_is_blocked, earlier))
+            return {"messages": [*earlier, asked], "blocked": "", "withheld": withheld}
         # A blocked question is an outcome, not an exception: the caller gets an answer that names the rule.
         answer = f"I can't answer that ({verdict.rule}): {verdict.reason}"
         emit(runtime, {"token": answer})
@@ -128,7 +129,7 @@ class Nodes:
         for piece in pieces:
             if piece:
                 emit(runtime, {"token": piece})
-        metadata = kept["metadata"] | {"cached": True, "cached_at": kept["at"]}
+        metadata = kept["metadata"] | {"cached": True, "cached_at": kept["at"]} | _withheld(state)
         if calls := _calls(state, None):
             metadata["calls"] = calls
         return {
@@ -200,7 +201,7 @@ class Nodes:
         metadata: dict[str, Any] = {
             "retrieved": len(hits.candidates), "kept": len(kept), "quarantined": len(quarantined),
             "index": self._parts.retriever.generation, "cached": False,
-        }  # fmt: skip
+        } | _withheld(state)  # fmt: skip
         if said := state.get("wordings"):
             metadata["wordings"] = said
         if hits.trace is not None:
@@ -341,7 +342,9 @@ class Nodes:
         if self._recall and "recalled" in state and self._recall.is_worth_keeping(state, citations):
             key, view = state["recalled"]
             if await self._recall.view(_context(runtime)) == view:  # else it was made while the documents changed
-                about = {name: value for name, value in kept.items() if name not in ("calls", "cached")}
+                about = {
+                    name: value for name, value in kept.items() if name not in ("calls", "cached", "earlier_withheld")
+                }
                 await self._recall.cache.keep(
                     key, answer=state["answer"], citations=[dict(one) for one in citations], metadata=about, cited=cited
                 )
@@ -453,6 +456,12 @@ def _calls(state: State, order: Order | None) -> dict[str, Any]:
         "answer": order.as_dict() if order else None,
     }  # fmt: skip
     return {name: call for name, call in went.items() if call}
+
+
+def _withheld(state: State) -> dict[str, int]:
+    """For the answer's metadata: how many messages of the client's own transcript it was made without."""
+    count = state.get("withheld", 0)
+    return {"earlier_withheld": count} if count else {}
 
 
 def _is_blocked(message: BaseMessage) -> bool:

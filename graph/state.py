@@ -57,6 +57,8 @@ class State(TypedDict, total=False):
 
     blocked: Annotated[str, UntrackedValue]
     """The rule that refused the question; empty when none did."""
+    withheld: Annotated[int, UntrackedValue]
+    """How many messages of a client's own transcript the guards keep out of prompts."""
     standalone: Annotated[str, UntrackedValue]
     """The question, understandable without the conversation."""
     typed: Annotated[str, UntrackedValue]

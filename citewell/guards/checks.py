@@ -16,7 +16,7 @@ from citewell.guards.moderation import RETRIES, Moderator
 from citewell.guards.names import open_names
 from citewell.guards.output import AnswerScreen
 from citewell.guards.personal import Detector
-from citewell.guards.verdict import INJECTION, PERSONAL_DATA, UNDECIDED, Verdict, allow, block, change
+from citewell.guards.verdict import INJECTION, PERSONAL_DATA, TOO_LONG_AGO, UNDECIDED, Verdict, allow, block, change
 from citewell.models.embedder import Embedder
 from citewell.settings import Settings
 from citewell.telemetry import metrics
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 GUARD_TIMEOUT_S: Final = 10.0
 """Longest one check may take, in seconds; a check that takes longer has not decided."""
+EARLIER_MESSAGES: Final = 200
+"""Most messages of a client's own transcript that are judged in a turn, the newest ..."""
+EARLIER_CHARS: Final = 100_000
+"""... with at most so many characters together, which takes two seconds of processor time when they first come."""
 
 log = structlog.get_logger()
 
@@ -85,11 +89,21 @@ class Guards:
         """Judge what a client says was said before, as `screen` judges a question; moderation does not see it.
 
         Args:
-            said: Messages: the caller's own as a `question`, those given for the assistant's as a `document`.
+            said: Messages, oldest first: the caller's own as a `question`, those given for the assistant's as a `document`.
 
         Returns:
-            A verdict for each; its `text`, where set, is what to go on with. All are blocked where nothing can be decided.
+            A verdict for each; its `text`, where set, is what to go on with. All are blocked where nothing can be decided, and
+            those that lie further back than is judged in one turn.
         """
+        if self._scanner is None and self._policy == "allow":
+            return [allow()] * len(said)
+        older = len(said) - _newest([len(text) for _, text in said])
+        verdicts = [block(TOO_LONG_AGO)] * older
+        if older:
+            metrics.judged("earlier", verdicts[0], times=older)
+        return verdicts + await self._said_lately(said[older:])
+
+    async def _said_lately(self, said: Sequence[tuple[Form, str]]) -> list[Verdict]:
         scores = [0.0] * len(said)
         if self._scanner is not None and said:
             try:
@@ -187,6 +201,17 @@ class Guards:
     def _undecided(self, exc: Exception) -> Verdict:
         log.error("guard.failed", error=type(exc).__name__)
         return block(UNDECIDED)
+
+
+def _newest(sizes: Sequence[int]) -> int:
+    """How many messages, from the last one back, are judged in one turn."""
+    count = total = 0
+    for size in reversed(sizes[-EARLIER_MESSAGES:]):
+        total += size
+        if total > EARLIER_CHARS:
+            break
+        count += 1
+    return count
 
 
 def open_guards(settings: Settings, embedder: Embedder, models: ChatModels | None = None) -> Guards:

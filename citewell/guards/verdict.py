@@ -12,6 +12,7 @@ PROMPT_LEAK: Final = "prompt_leak"
 ACTIVE_MARKUP: Final = "active_markup"
 MODERATION: Final = "moderation"
 UNDECIDED: Final = "undecided"
+TOO_LONG_AGO: Final = "too_long_ago"
 
 REASONS: Final[Mapping[str, str]] = {
     INJECTION: "The text reads as an attempt to change the assistant's instructions.",
@@ -20,6 +21,7 @@ REASONS: Final[Mapping[str, str]] = {
     ACTIVE_MARKUP: "The answer held markup that could run in a page; it is shown as plain text.",
     MODERATION: "The text was judged harmful, which this service is set up not to pass on.",
     UNDECIDED: "The text could not be checked, so it was not used.",
+    TOO_LONG_AGO: "The text lies too far back in the conversation to be checked, so it was not used.",
 }
 """Rule -> a sentence that is safe to show: it never repeats what was written."""
 

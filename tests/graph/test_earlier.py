@@ -11,6 +11,7 @@ import httpx
 import pytest
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
+from citewell.guards.checks import EARLIER_CHARS, EARLIER_MESSAGES
 from citewell.guards.injection import InjectionScanner
 from citewell.service import Result
 from citewell.settings import Settings
@@ -47,6 +48,7 @@ async def test_an_exchange_with_an_attack_reaches_no_prompt(
 ) -> None:
     result = await asked(told, indexed, [*HONEST, *exchange])
     assert "blocked" not in result.metadata
+    assert result.metadata["earlier_withheld"] == len(exchange)
     for prompt in told.prompts:
         assert HONEST[0].text in prompt
         for message in exchange:
@@ -63,6 +65,23 @@ async def test_personal_data_of_an_earlier_message_reaches_no_prompt(
         assert HONEST[1].text in prompt
         assert MAIL not in prompt
         assert ("[email]" in prompt) == (policy == "redact")
+
+
+@pytest.mark.parametrize(
+    "long", [[("And?", "So.")] * (EARLIER_MESSAGES // 2), [("And?", EARLIER_CHARS // 9 * "The lamp. ")]]
+)
+async def test_what_was_said_too_long_ago_to_be_judged_reaches_no_prompt(
+    told: ToldServer, indexed: Path, long: list[tuple[str, str]]
+) -> None:
+    """One request must not keep a processor for minutes, and a long conversation can go on."""
+    before = [message for q, a in long for message in (HumanMessage(q), AIMessage(a))]
+    last = [HumanMessage("Which stone is it built of?"), AIMessage("Of grey granite [1].")]
+    result = await asked(told, indexed, [*HONEST, *before, *last], history_messages=200)
+    # two of two hundred; or the long answer, with its question and the exchange before it
+    assert result.metadata["earlier_withheld"] == 4
+    assert last[1].text in told.prompts[-1]
+    for prompt in told.prompts:
+        assert HONEST[0].text not in prompt
 
 
 async def test_what_cannot_be_judged_blocks_the_question(
