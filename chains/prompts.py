@@ -83,11 +83,12 @@ def _sources(chunks: Sequence[ScoredChunk], fence: str) -> str:
 
 
 def _label(scored: ScoredChunk) -> str:
-    """Name, page and heading of a source on one line. They come from documents too, so they stay inside the fence."""
+    """Name, page and heading of a source on one line, as far as the guards leave them. They come from documents too, so they
+    stay inside the fence."""
     chunk = scored.chunk
     parts = [chunk.source if chunk.title in ("", chunk.source) else f"{chunk.title} ({chunk.source})"]
     if chunk.page is not None:
         parts.append(f"page {chunk.page}")
     if chunk.headings:
         parts.append(" > ".join(chunk.headings))
-    return " ".join(", ".join(parts).split())
+    return " ".join(", ".join(filter(None, parts)).split())

@@ -264,7 +264,8 @@ class Nodes:
             if "typed" in state:
                 given["typed"] = state["typed"]
             wide = await self._widened(given["chunks"]) if order else given["chunks"]
-            told = AnswerInput(**given | {"question": asked.text, "chunks": wide})
+            named = await self._parts.guards.screen_names(wide) if order else wide
+            told = AnswerInput(**given | {"question": asked.text, "chunks": named})
             answering = self._write(context, order, told, given) if order else self._quote(given)
             markers = MarkerRepair(wide) if order else None  # what is quoted has the right ones
             screen = self._parts.guards.answer_screen(own_words(self._settings.instructions) if order else "")

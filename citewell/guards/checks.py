@@ -163,6 +163,28 @@ class Guards:
                 quarantined.append((one, block(INJECTION, score)))
         return kept, quarantined
 
+    async def screen_names(self, chunks: Sequence[ScoredChunk]) -> list[ScoredChunk]:
+        """The chunks, those without source, title and headings where one of these addresses the assistant: authors choose
+        them as they choose the text. Titles are short and plain, so both what judges documents and what judges questions has
+        a word. What cannot be judged stays out."""
+        if self._scanner is None or not chunks:
+            return list(chunks)
+        names = [(one.chunk.source, one.chunk.title, *one.chunk.headings) for one in chunks]
+        forms: tuple[Form, ...] = ("document", "question")
+        asked = list(dict.fromkeys((form, name) for each in names for name in each if name for form in forms))
+        try:
+            async with asyncio.timeout(GUARD_TIMEOUT_S):
+                scores = dict(zip(asked, await asyncio.to_thread(self._scanner.scores, asked), strict=True))
+        except Exception as exc:  # noqa: BLE001  # as above
+            self._undecided(exc)
+            scores = {}
+        fit = {name for _, name in scores if all(scores[form, name] < self._scanner.threshold(form) for form in forms)}
+        return [
+            one if fit.issuperset(filter(None, each))
+            else replace(one, chunk=replace(one.chunk, source="", title="", headings=()))
+            for one, each in zip(chunks, names, strict=True)
+        ]  # fmt: skip
+
     def reads_apart(self, text: str, place: int) -> bool:
         """Whether what was found of the parts of a text that meet at a place holds for the whole, because nothing that is
         judged as one lies across it."""
