@@ -41,6 +41,12 @@ TRANSIENT = (
 )
 """What may pass by itself: a restart, a failover, a network that blinks."""
 
+_PASSES = re.compile(r"(?:^|-)(?:READONLY|NOREPLICAS|BUSY) ")
+"""More of that, which redis-py has no class for: a script that runs for too long, a primary without replicas; and what Redis 6
+says of a write in a script (`Error running script ...: -READONLY You can't write against a read only replica.`)."""
+_FULL = "-OOM "
+"""The same of a full server."""
+
 PERMANENT = (redis.exceptions.AuthenticationError, redis.exceptions.AuthorizationError)
 """Subclasses of ConnectionError that no second try will mend."""
 
@@ -171,10 +177,15 @@ class Connection:
                         raise CheckpointError(
                             "The Redis server that keeps the conversations cannot be reached."
                         ) from exc
-                except redis.exceptions.OutOfMemoryError as exc:
-                    raise CheckpointError("The Redis server that keeps the conversations is out of memory.") from exc
                 except redis.exceptions.RedisError as exc:
-                    raise CheckpointError("The Redis server that keeps the conversations refused a command.") from exc
+                    if isinstance(exc, redis.exceptions.OutOfMemoryError) or _FULL in str(exc):
+                        raise CheckpointError(
+                            "The Redis server that keeps the conversations is out of memory."
+                        ) from exc
+                    if not _PASSES.search(str(exc)) or time.monotonic() + pause_s > deadline:
+                        raise CheckpointError(
+                            "The Redis server that keeps the conversations refused a command."
+                        ) from exc
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, 0.5)
 

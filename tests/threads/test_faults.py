@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import redis
 from citewell.errors import CheckpointError, ConfigurationError, ThreadNotFound, TornThread
 from citewell.settings import Settings
 from citewell.threads import RedisSaver, open_threads
-from tests.redis_servers import Cluster, Guarded, Server, wait_for
+from tests.redis_servers import Cluster, Guarded, Server, server, wait_for
 from tests.threads.talk import ask, config, contents, talk
 
 
@@ -117,14 +118,40 @@ async def test_a_wrong_password_is_an_error_at_once(own_redis: Server) -> None:
         assert time.monotonic() - began < 5
 
 
-async def test_a_full_server_is_an_error_and_harms_nothing(own_redis: Server) -> None:
-    async with RedisSaver.from_conn_string(own_redis.url) as saver:
+@pytest.fixture(params=["valkey", "redis"])
+def own_server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A server of the test's own, to be set otherwise: the newest line and the oldest."""
+    with server(request.param) as one:
+        yield one
+
+
+READ_ONLY = (("REPLICAOF", "127.0.0.1", "1"), ("REPLICAOF", "NO", "ONE"))
+NO_REPLICAS = (("CONFIG", "SET", "min-replicas-to-write", "1"), ("CONFIG", "SET", "min-replicas-to-write", "0"))
+
+
+@pytest.mark.parametrize(("begin", "end"), [READ_ONLY, NO_REPLICAS])
+async def test_a_server_that_takes_no_writes_for_a_moment_is_waited_for(
+    own_server: Server, begin: tuple[str, ...], end: tuple[str, ...]
+) -> None:
+    async with RedisSaver.from_conn_string(own_server.url) as saver:
         app = talk().compile(checkpointer=saver)
         await app.ainvoke(ask("0"), config("t"), durability="sync")
-        own_redis.client.config_set("maxmemory", 1)
+        own_server.client.execute_command(*begin)
+        asking = asyncio.create_task(app.ainvoke(ask("1"), config("t"), durability="sync"))
+        await asyncio.sleep(0.5)
+        own_server.client.execute_command(*end)
+        await asking
+        assert contents((await app.aget_state(config("t"))).values) == spoken(2)
+
+
+async def test_a_full_server_is_an_error_and_harms_nothing(own_server: Server) -> None:
+    async with RedisSaver.from_conn_string(own_server.url) as saver:
+        app = talk().compile(checkpointer=saver)
+        await app.ainvoke(ask("0"), config("t"), durability="sync")
+        own_server.client.config_set("maxmemory", 1)
         with pytest.raises(CheckpointError, match="out of memory"):
             await app.ainvoke(ask("1"), config("t"), durability="sync")
-        own_redis.client.config_set("maxmemory", 0)
+        own_server.client.config_set("maxmemory", 0)
         await app.ainvoke(ask("1"), config("t"), durability="sync")
         assert contents((await app.aget_state(config("t"))).values) == spoken(2)
 
