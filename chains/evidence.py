@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chains.reading import cue, overlap, wanted
+from citewell import blas
 from citewell.documents import ScoredChunk
 from citewell.models.embedder import Embedder
 from citewell.sentences import sentence_spans
@@ -50,6 +51,7 @@ class Fitted(NamedTuple):
 
 @cache
 def fitted() -> Fitted:
+    blas.one_thread()
     with files("chains").joinpath("evidence.npz").open("rb") as file, np.load(file) as data:
         lines = [Line(data[f"{name}_weights"], float(data[f"{name}_bias"])) for name in ("full", "words")]
         if [len(line.weights) for line in lines] != [len(SIGNS), len(WORDS_ONLY)]:

@@ -8,11 +8,13 @@ from importlib.resources import files
 import numpy as np
 
 from chains.reading import FEATURES, Floats
+from citewell import blas
 
 
 @cache
 def _fitted() -> tuple[Floats, float]:
     """Weights and bias. Made by `python -m evals.train_sentences`."""
+    blas.one_thread()
     with files("chains").joinpath("judge.npz").open("rb") as file, np.load(file) as data:
         if tuple(data["names"]) != FEATURES:
             raise RuntimeError("chains/judge.npz was made for other features: run python -m evals.train_sentences")

@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from citewell.guards.injection import Form, InjectionScanner, load_heads
-from citewell.guards.skim import load_skim
+from citewell.guards.features import Form
+from citewell.guards.injection import InjectionScanner
 from citewell.models.embedder import Embedder
 from citewell.models.minilm import MiniLM
 from evals.packs import existing
@@ -78,9 +78,8 @@ def main() -> None:
         for line in args.items.read_text(encoding="utf-8").splitlines()
         if line
     ]
-    heads, _ = load_heads()
     embedder = MiniLM()
-    result = measure(rows, InjectionScanner(embedder, heads, load_skim()), embedder)
+    result = measure(rows, InjectionScanner(embedder), embedder)
     if args.json:
         print(json.dumps(result))
         return

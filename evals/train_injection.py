@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 
-from citewell.guards.features import BUCKETS, ngram_buckets
-from citewell.guards.injection import DIRECT_CHARS, WEIGHTS, Form, dense_features, windows_of
+from citewell.guards.features import BUCKETS, Form, ngram_buckets, windows_of
+from citewell.guards.heads import DIRECT_CHARS, WEIGHTS, dense_features
 from citewell.models.embedder import Embedder
 from citewell.models.minilm import MiniLM
 from evals.packs import existing
@@ -296,7 +296,7 @@ def main() -> None:
             if not args.only:  # else documents keep theirs: with another one every index would have to be scanned anew
                 arrays |= head("direct", model, direct_threshold(model, everything, embedder))
     np.savez_compressed(args.out, **arrays)  # type: ignore[arg-type]  # numpy's stub takes arrays by name
-    print(f"wrote {args.out}, {args.out.stat().st_size:,} bytes")
+    print(f"wrote {args.out}, {args.out.stat().st_size:,} bytes; citewell.guards.injection.DIGEST has to follow")
 
 
 if __name__ == "__main__":

@@ -29,8 +29,8 @@ from sklearn.model_selection import StratifiedGroupKFold
 from torch import nn
 from torch.nn.functional import smooth_l1_loss
 
-from citewell.guards.features import BUCKETS, in_context, ngram_buckets
-from citewell.guards.injection import DIRECT_CHARS, load_heads, windows_of
+from citewell.guards.features import BUCKETS, in_context, ngram_buckets, windows_of
+from citewell.guards.heads import DIRECT_CHARS, load_heads
 from citewell.guards.skim import FEATURES, WEIGHTS, Floats, Skim, features, spans_of
 from citewell.ingestion.document import Document
 from citewell.ingestion.split import split
@@ -305,7 +305,7 @@ def main() -> None:
     print(f"limit {limit:.2f}; scanned of " + ", ".join(f"{kind} {np.mean(logits[kinds == kind] >= limit):.3f}" for kind in sorted({*kinds})))  # fmt: skip
     arrays = {one.name: getattr(skim, one.name).astype(np.float16) for one in fields(skim)}
     np.savez_compressed(args.out, **arrays | {"limit": np.array([limit])})
-    print(f"wrote {args.out}, {args.out.stat().st_size:,} bytes")
+    print(f"wrote {args.out}, {args.out.stat().st_size:,} bytes; citewell.guards.injection.DIGEST has to follow")
 
 
 if __name__ == "__main__":

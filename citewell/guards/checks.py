@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from citewell.documents import ScoredChunk
-from citewell.guards.features import ends_at
-from citewell.guards.injection import Form, InjectionScanner, open_scanner
+from citewell.guards.features import Form, ends_at
+from citewell.guards.injection import InjectionScanner, open_scanner
 from citewell.guards.moderation import RETRIES, Moderator
 from citewell.guards.names import open_names
 from citewell.guards.output import AnswerScreen
@@ -245,7 +245,8 @@ def open_guards(settings: Settings, embedder: Embedder, models: ChatModels | Non
         models: Whose connections moderation shares; needed where the settings ask for it.
 
     Raises:
-        ConfigurationError: A configured guard cannot start; the service must not start without it.
+        ConfigurationError: A configured guard cannot start; the service must not start without it. The scanner reads its
+            weights when it is first asked or told to (`Guards.scanner.load`).
     """
     detector = Detector(None if settings.pii_names == "off" else open_names(settings.pii_names))
     return Guards(settings, open_scanner(settings, embedder), detector, _open_moderator(settings, models))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-READING: Final = 1
-"""Goes up when the same text would give other windows or features, so that stored scores are made anew."""
+Form = Literal["question", "document"]
+
 BUCKETS: Final = 2**15
 """Places the character n-grams are hashed to (Weinberger et al. 2009, arXiv:0902.2206)."""
 NGRAMS: Final = (2, 3, 4, 5)
@@ -63,6 +63,15 @@ def merged(windows: list[str], limit: int = MAX_WINDOWS) -> list[str]:
         return windows
     step = -(-len(windows) // limit)
     return [" ".join(windows[i : i + step]) for i in range(0, len(windows), step)]
+
+
+def windows_of(text: str, form: Form) -> list[str]:
+    """What is judged of a text: its sentences, and for a question also its whole."""
+    shown = unhide(text)
+    parts = merged(sentences(shown))
+    if form == "question" and len(parts) > 1:
+        parts.insert(0, shown.strip())
+    return parts
 
 
 def ngram_buckets(windows: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:

@@ -10,106 +10,59 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain
 from threading import Lock
-from typing import Final, Literal
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Final
 
 from citewell.errors import ConfigurationError
-from citewell.guards.features import BUCKETS, READING, in_context, merged, ngram_buckets, sentences, unhide
-from citewell.guards.skim import Skim, load_skim
-from citewell.guards.weights import open_weights
 from citewell.models.embedder import Embedder, Encoded
 from citewell.models.minilm import MiniLM
 from citewell.settings import Settings
 
-WEIGHTS: Final = "injection.npz"
+if TYPE_CHECKING:
+    from citewell.guards.features import Form
+    from citewell.guards.heads import Weights
+
+DIGEST: Final = "ff84cdd6e291"
+"""Of the numbers that a document's score is made of (`Weights.digest`). It stands here, and is compared when they are read, so
+that to know the guard does not mean to read them: the ingestion that finds nothing changed does without."""
+READING: Final = 1
+"""Goes up when the same text would give other windows or features, so that stored scores are made anew."""
 CACHED_TEXTS: Final = 20_000
 """Scores of texts kept in memory, by digest: about 2 MB."""
 
-DIRECT_CHARS: Final = 24
-"""Shorter sentences of a document are left to the head that sees their context."""
-
-Form = Literal["question", "document"]
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """A logistic regression: a weight per dense feature and per n-gram bucket."""
-
-    form: Form
-    dense: NDArray[np.float32]
-    ngrams: NDArray[np.float32]
-    bias: float
-    threshold: float
-    """0..1; a text that scores this or more is taken for an attack."""
-    whole: Head | None = None
-    """For questions: judges the first window, which is the whole of it, once more; the logits are added."""
-    direct: Head | None = None
-    """For documents: a head that learnt from questions, for plain attacks that happen to stand in a document. Its threshold
-    is taken from benign documents."""
-
-    def probability(self, windows: Sequence[str], vectors: NDArray[np.float32]) -> float:
-        """Probability by the most suspicious window; 0 for a text without windows."""
-        if not windows:
-            return 0.0
-        logit = self._logits(windows, vectors).max()
-        if self.whole is not None:
-            logit += self.whole._logits(windows[:1], vectors[:1])[0]
-        long = [i for i, window in enumerate(windows) if len(window) >= DIRECT_CHARS]
-        if self.direct is not None and long:
-            # moved so that its own threshold falls on this head's
-            found = self.direct._logits([windows[i] for i in long], vectors[long]).max()
-            logit = max(logit, found - _logit(self.direct.threshold) + _logit(self.threshold))
-        return float(1 / (1 + np.exp(-logit)))
-
-    def _logits(self, windows: Sequence[str], vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-        logits = dense_features(windows, vectors, self.form) @ self.dense + np.float32(self.bias)
-        rows, buckets, weights = ngram_buckets(windows)
-        logits += np.bincount(rows, self.ngrams[buckets] * weights, minlength=len(windows)).astype(np.float32)
-        return logits
-
-    def numbers(self) -> list[NDArray[np.generic]]:
-        """All that a probability is made of."""
-        own = [self.dense, self.ngrams, np.array([self.bias, self.threshold])]
-        return [*own, *(number for one in (self.whole, self.direct) if one for number in one.numbers())]
-
-
-def windows_of(text: str, form: Form) -> list[str]:
-    """What is judged of a text: its sentences, and for a question also its whole."""
-    shown = unhide(text)
-    parts = merged(sentences(shown))
-    if form == "question" and len(parts) > 1:
-        parts.insert(0, shown.strip())
-    return parts
-
-
-def dense_features(windows: Sequence[str], vectors: NDArray[np.float32], form: Form) -> NDArray[np.float32]:
-    """One row per window: for a question its embedding, for a document also how it stands to the rest."""
-    return vectors if form == "question" else in_context(windows, vectors)
-
 
 class InjectionScanner:
-    """Scores texts. Safe to call from several threads; holds the processor, so call it off the event loop."""
+    """Scores texts. Safe to call from several threads; holds the processor, so call it off the event loop.
 
-    def __init__(self, encoder: Embedder, heads: dict[Form, Head], skim: Skim) -> None:
+    Its weights are read when it is first asked for something (`load`).
+
+    Args:
+        encoder: The embedding model that the weights were trained on.
+
+    Raises:
+        ConfigurationError: On first use: the weights are missing, or not those of this version.
+    """
+
+    def __init__(self, encoder: Embedder) -> None:
         self._encoder = encoder
-        self._heads = heads
-        self._skim = skim
-        self.fingerprint = f"{_digest(heads['document'], skim)}-{READING}-{encoder.fingerprint}"
+        self.fingerprint = f"{DIGEST}-{READING}-{encoder.fingerprint}"
         """Changes whenever the same document could get another score."""
         self._cache: OrderedDict[bytes, float] = OrderedDict()
         self._lock = Lock()
 
     def load(self) -> None:
-        """Read the embedding model now. Blocking. Raises ConfigurationError."""
+        """Read the weights and the embedding model now. Blocking.
+
+        Raises:
+            ConfigurationError: One of them is missing, or not what belongs to this version.
+        """
+        _ = self._weights
         self._encoder.load()
 
     def threshold(self, form: Form) -> float:
-        return self._heads[form].threshold
+        return self._weights.heads[form].threshold
 
     def scores(self, texts: Sequence[tuple[Form, str]]) -> list[float]:
         """0..1 for each text, how much some sentence of it addresses the assistant. Remembered by text: neighbouring turns
@@ -150,25 +103,36 @@ class InjectionScanner:
         """
         if encoded.early is None or encoded.token_ids is None:
             return [None] * len(texts)
-        bags = [windows_of(text, "document") for text in texts]
-        logits = self._skim.logits(bags, encoded.early, [ids.tolist() for ids in encoded.token_ids])
-        return [
-            float(1 / (1 + np.exp(-logit))) if logit is not None and logit < self._skim.limit[0] else None
-            for logit in logits
-        ]
+        return self._weights.skimmed(texts, encoded.early, [ids.tolist() for ids in encoded.token_ids])
 
     def score_documents(self, texts: Sequence[str]) -> list[float]:
         """`scores` of documents."""
         return self.scores([("document", text) for text in texts])
 
+    @cached_property
+    def _weights(self) -> Weights:
+        from citewell.guards.heads import load_weights  # late: NumPy comes with it
+
+        weights = load_weights()
+        if weights.digest != DIGEST or weights.model != self._encoder.fingerprint:
+            raise ConfigurationError(
+                "The injection guard's weights are not those of this version; reinstall citewell, or set "
+                "CITEWELL_INJECTION_GUARD to off."
+            )
+        return weights
+
     def _score(self, texts: Sequence[str], form: Form) -> list[float]:
+        from citewell.guards.features import windows_of
+
         windows = [windows_of(text, form) for text in texts]
         # Neighbouring chunks overlap: a seventh of the windows of a document's chunks come twice.
         rows = {window: row for row, window in enumerate(dict.fromkeys(chain.from_iterable(windows)))}
         if not rows:
             return [0.0] * len(texts)
         vectors = self._encoder.encode(list(rows)).vectors
-        return [self._heads[form].probability(group, vectors[[rows[one] for one in group]]) for group in windows]
+        return [
+            self._weights.heads[form].probability(group, vectors[[rows[one] for one in group]]) for group in windows
+        ]
 
 
 def open_scanner(settings: Settings, embedder: Embedder) -> InjectionScanner | None:
@@ -178,57 +142,7 @@ def open_scanner(settings: Settings, embedder: Embedder) -> InjectionScanner | N
         settings: `injection_guard` is read.
         embedder: Shared when it is the built-in model, which the injection head was trained on; otherwise the
             guard opens the built-in one beside it.
-
-    Raises:
-        ConfigurationError: It cannot start.
     """
     if settings.injection_guard == "off":
         return None
-    heads, model = load_heads()
-    encoder = embedder if embedder.fingerprint == model else MiniLM()
-    if encoder.fingerprint != model:
-        raise ConfigurationError(
-            "The injection guard's weights were trained on another embedding model; reinstall citewell, or set "
-            "CITEWELL_INJECTION_GUARD to off."
-        )
-    return InjectionScanner(encoder, heads, load_skim())
-
-
-def load_heads() -> tuple[dict[Form, Head], str]:
-    """The trained weights, and the name of the embedding model they were trained on.
-
-    Raises:
-        ConfigurationError: The weights are missing or not what this version reads.
-    """
-    with open_weights(WEIGHTS) as data:
-        question, document = _head(data, "question", "question"), _head(data, "document", "document")
-        whole, direct = _head(data, "whole", "question"), _head(data, "direct", "question")
-        heads: dict[Form, Head] = {
-            "question": replace(question, whole=whole), "document": replace(document, direct=direct)
-        }  # fmt: skip
-        return heads, str(data["model"])
-
-
-def _head(data: np.lib.npyio.NpzFile, name: str, form: Form) -> Head:
-    dense, ngrams = _floats(data[f"{name}_dense"]), _floats(data[f"{name}_ngrams"])
-    if ngrams.shape != (BUCKETS,) or dense.ndim != 1:
-        raise ValueError("unexpected shape")
-    bias, threshold = (float(x) for x in data[f"{name}_bias_threshold"])
-    return Head(form, dense, ngrams, bias, threshold)
-
-
-def _floats(array: NDArray[np.generic]) -> NDArray[np.float32]:
-    return array.astype(np.float32)
-
-
-def _digest(*parts: Head | Skim) -> str:
-    """Of all numbers that a score is made of."""
-    whole = hashlib.blake2b(digest_size=6)
-    for part in parts:
-        for array in part.numbers():
-            whole.update(array.tobytes())
-    return whole.hexdigest()
-
-
-def _logit(probability: float) -> float:
-    return float(np.log(probability / (1 - probability)))
+    return InjectionScanner(embedder if embedder.fingerprint == MiniLM.fingerprint else MiniLM())

@@ -8,14 +8,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import TypeAlias
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, TypeAlias
 
 from citewell.errors import ConfigurationError
 
-Vectors: TypeAlias = NDArray[np.float32]
+if TYPE_CHECKING:  # an ingestion that finds nothing changed does without: it is a quarter of what such a run would load
+    import numpy as np
+    from numpy.typing import NDArray
+
+Vectors: TypeAlias = "NDArray[np.float32]"
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with (texts done, texts in all), on the caller's thread or event loop."""
 
@@ -125,6 +126,8 @@ def sound(text: str) -> str:
 
 def unit(vectors: NDArray[np.floating]) -> Vectors:
     """Rows divided by their length; a zero row stays zero."""
+    import numpy as np  # late, see above
+
     rows = np.asarray(vectors, dtype=np.float32)
     lengths = np.sqrt(np.einsum("...i,...i->...", rows, rows))[..., None]
     result: Vectors = rows / np.maximum(lengths, np.float32(1e-12))

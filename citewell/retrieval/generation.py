@@ -7,15 +7,12 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
-from threadpoolctl import ThreadpoolController
+from typing import TYPE_CHECKING
 
 from citewell.documents import Chunk, ScoredChunk, Source
-from citewell.retrieval import maxsim
+from citewell.models import Vectors
 from citewell.retrieval.catalog import Catalog, Replacement
 from citewell.retrieval.context import contexts
 from citewell.retrieval.keywords import KeywordIndex
@@ -24,6 +21,9 @@ from citewell.retrieval.snapshot import Entry, Snapshot, digest
 from citewell.retrieval.stores import VectorStore, open_store
 from citewell.retrieval.tokens import TokenFile
 from citewell.settings import Settings
+
+if TYPE_CHECKING:
+    from citewell.retrieval.maxsim import Packed
 
 REFRESH_SHARE = 0.1
 """Most of the time that may go into reopening a store another process keeps writing to."""
@@ -43,7 +43,7 @@ class NewSource:
 class Embedded:
     """What is kept of chunks' embedding."""
 
-    vectors: NDArray[np.float32]
+    vectors: Vectors
     """[chunks, dimension]"""
     tokens: Sequence[bytes]
     """Each chunk's packed token vectors; empty where the model gives none."""
@@ -58,7 +58,6 @@ class Generation:
 
     def __init__(self, folder: Path, settings: Settings, *, dimension: int) -> None:
         """Open what `Generation.create` made."""
-        _one_blas_thread()
         self.name = folder.name
         self.catalog = Catalog(folder / "catalog.sqlite")
         self.tokens = TokenFile(folder / "tokens.bin")
@@ -152,8 +151,10 @@ class Generation:
                 self._next_refresh = ended + (ended - began) / REFRESH_SHARE
                 self._store_seen = revision
 
-    def token_vectors(self, ids: Sequence[str]) -> dict[str, maxsim.Packed]:
+    def token_vectors(self, ids: Sequence[str]) -> dict[str, Packed]:
         """Packed token vectors by chunk id; a chunk that is gone, or has none, is left out."""
+        from citewell.retrieval import maxsim  # late: NumPy comes with it
+
         with self.catalog.glance() as snapshot:
             spans = snapshot.token_spans(ids)
         return {
@@ -239,11 +240,3 @@ class Generation:
 def _open_store(folder: Path, settings: Settings, dimension: int) -> VectorStore:
     namespace = f"{settings.namespace}-{folder.name}"
     return open_store(settings, namespace=namespace, folder=folder / "vectors", dimension=dimension)
-
-
-@cache
-def _one_blas_thread() -> None:
-    """Matrices here are small: a second BLAS thread only waits for the first, on busy cores far longer than the product
-    takes (packing 100 token vectors: 8.0 ms of CPU with two threads, 0.09 ms with one). Holds for the whole process.
-    """
-    ThreadpoolController().select(internal_api="openblas").limit(limits=1)  # type: ignore[no-untyped-call]  # has no types

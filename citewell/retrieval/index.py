@@ -10,21 +10,17 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from functools import cache
-from importlib.resources import files
 from typing import ParamSpec, TypeVar
-
-import numpy as np
 
 from citewell.documents import Chunk, ScoredChunk, Source
 from citewell.errors import StoreTimeout
-from citewell.models import Embedder, Encoded
+from citewell.models import Embedder, Encoded, Vectors
 from citewell.models.payer import payer
-from citewell.retrieval import maxsim
 from citewell.retrieval.catalog import SCHEMA_VERSION
 from citewell.retrieval.current import Current
 from citewell.retrieval.filters import labels_of, parse
 from citewell.retrieval.generation import Embedded, Generation, NewSource
+from citewell.retrieval.packing import has_tokens, packing
 from citewell.retrieval.reranking import CrossEncoder, by_late_interaction, in_order
 from citewell.retrieval.search import Search
 from citewell.retrieval.snapshot import Snapshot
@@ -37,8 +33,6 @@ T = TypeVar("T")
 
 _THREADS = 8
 """Searches in flight at once are bounded by this."""
-_TOKEN_WIDTH = 384
-"""Of the built-in model's token vectors, for which `maxsim` has its projection."""
 _EMBEDDED_AT_ONCE = 256
 """Chunks: about 90 MB of token vectors and states."""
 _REMEMBERED_QUESTIONS = 256
@@ -268,14 +262,15 @@ class Index:
                 await self._complete(_end_writing, generation)
 
     async def prepare(self) -> None:
-        """Load what writing needs, the embedding model and the store, while the caller does something else.
+        """Load what writing needs, the embedding model, the guard and the store, while the caller does something else.
 
         Raises:
-            ConfigurationError: The embedding model cannot be loaded.
+            ConfigurationError: The embedding model or the guard cannot be loaded.
             StoreError: The store cannot be opened.
         """
         async with self._current.reading() as generation:
-            await asyncio.gather(self._run(self._embedder.load), self._complete(lambda: generation.store))
+            loads = [self._embedder.load] if self._guard is None else [self._embedder.load, self._guard.load]
+            await asyncio.gather(*(self._run(load) for load in loads), self._complete(lambda: generation.store))
 
     async def replace_source(
         self, source: Source, text: str, chunks: Sequence[Chunk], *, page_starts: Sequence[int] = ()
@@ -308,7 +303,7 @@ class Index:
             encoded = await self._embedder.aencode(passages, tokens=has_tokens(self._embedder), progress=told)
             parts.append(await self._run(_kept, encoded, [chunk.text for chunk in some], self._guard))
         return Embedded(
-            vectors=np.concatenate([np.zeros((0, self._embedder.dimension), np.float32), *(part.vectors for part in parts)]),
+            vectors=await self._run(_stacked, [part.vectors for part in parts], self._embedder.dimension),
             tokens=[packed for part in parts for packed in part.tokens],
             guard=self._guard.fingerprint if self._guard is not None else None,
             suspicions=[score for part in parts for score in part.suspicions],
@@ -426,24 +421,12 @@ def passage(chunk: Chunk) -> str:
     return f"{above}\n{chunk.text}" if above else chunk.text
 
 
-def has_tokens(embedder: Embedder) -> bool:
-    """Whether a model's token vectors can be kept: late interaction packs vectors as wide as the built-in model's."""
-    return embedder.gives_tokens and embedder.dimension == _TOKEN_WIDTH
-
-
-@cache
-def _packing() -> str:
-    data = files("citewell.retrieval").joinpath("projection.npz").read_bytes()
-    return f"{maxsim.DIMENSIONS}x{maxsim.TOKEN_BYTES}-{hashlib.sha256(data).hexdigest()[:8]}"
-
-
-def packing(embedder: Embedder) -> str:
-    """How token vectors are packed, which readers and writers of an index must agree on."""
-    return _packing() if has_tokens(embedder) else "none"
-
-
 def _kept(encoded: Encoded, texts: Sequence[str], guard: ChunkGuard | None) -> Embedded:
     """What is kept of some chunks' embedding."""
+    import numpy as np  # late, as in `reranking`
+
+    from citewell.retrieval import maxsim
+
     tokens = [b""] * len(texts)
     if encoded.tokens is not None and encoded.token_ids is not None:
         both = zip(encoded.tokens, encoded.token_ids, strict=True)
@@ -453,6 +436,13 @@ def _kept(encoded: Encoded, texts: Sequence[str], guard: ChunkGuard | None) -> E
         guard=guard.fingerprint if guard is not None else None,
         suspicions=guard.skim(texts, encoded) if guard is not None else [None] * len(texts),
     )  # fmt: skip
+
+
+def _stacked(parts: Sequence[Vectors], dimension: int) -> Vectors:
+    """[rows of all parts, dimension]; there may be no part."""
+    import numpy as np
+
+    return np.concatenate([np.zeros((0, dimension), np.float32), *parts])
 
 
 def _begin_writing(generation: Generation, current: Current) -> None:

@@ -21,13 +21,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Floats = NDArray[np.float32]
+from citewell import blas
+from citewell.retrieval.packing import DIMENSIONS, PACKED_BYTES, TOKEN_BYTES
 
-DIMENSIONS = 256
-"""Of a packed token vector, two bits each."""
-PACKED_BYTES = DIMENSIONS // 4
-TOKEN_BYTES = PACKED_BYTES + 2
-"""On disk, with the scale: about 7 KB for a chunk of 500 characters."""
+Floats = NDArray[np.float32]
 
 WEIGHTS = (0.3, 0.3, 0.2, 0.2)
 """Shares of MaxSim, MaxSim of the best stretch, dense and keyword evidence in the final score, each scaled to 0..1 over the
@@ -113,6 +110,7 @@ class _Questions:
 @cache
 def passages() -> Passages:
     """What the installed data file says."""
+    blas.one_thread()
     with files("citewell.retrieval").joinpath("projection.npz").open("rb") as file, np.load(file) as data:
         return Passages(projection=data["projection"].astype(np.float32), idf=data["idf"].astype(np.float32))
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Protocol
 
 from citewell.documents import ScoredChunk
 from citewell.models import Encoded
-from citewell.retrieval import maxsim
 from citewell.retrieval.generation import Generation
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class CrossEncoder(Protocol):
@@ -28,6 +28,10 @@ def by_late_interaction(
     generation: Generation, encoded: Encoded, candidates: Sequence[ScoredChunk]
 ) -> list[ScoredChunk]:
     """Order by MaxSim together with what found them. Chunks that have been replaced since are left out. Blocking."""
+    from citewell.retrieval import (
+        maxsim,
+    )  # late, here and below: an ingestion that finds nothing changed needs no NumPy
+
     assert encoded.tokens is not None and encoded.token_ids is not None, "the index asks for token vectors"  # noqa: PT018
     stored = generation.token_vectors([candidate.chunk.id for candidate in candidates])
     kept = [candidate for candidate in candidates if candidate.chunk.id in stored]
@@ -44,6 +48,8 @@ def in_order(
     candidates: Sequence[ScoredChunk], scores: NDArray[np.float32], **evidence: NDArray[np.float32]
 ) -> list[ScoredChunk]:
     """By descending score (0..1); ties keep their order. What else was found goes into each chunk's evidence."""
+    import numpy as np
+
     order = np.argsort(-scores, kind="stable")
     return [
         replace(

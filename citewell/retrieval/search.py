@@ -13,11 +13,11 @@ from dataclasses import replace
 from typing import ParamSpec, TypeVar
 
 from citewell.documents import ScoredChunk
+from citewell.models import Vectors
 from citewell.retrieval import fusion
 from citewell.retrieval.filters import Filter, Test, both, holds, labels_of
 from citewell.retrieval.generation import Generation
 from citewell.retrieval.snapshot import Entry, Snapshot
-from citewell.retrieval.stores import Vectors
 from citewell.retrieval.trace import Trace
 
 P = ParamSpec("P")

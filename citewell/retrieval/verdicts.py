@@ -20,6 +20,9 @@ class ChunkGuard(Protocol):
     def fingerprint(self) -> str:
         """Changes whenever the same text could get another score."""
 
+    def load(self) -> None:
+        """Read now what would otherwise be read when it is first asked for something. Raises ConfigurationError."""
+
     def skim(self, texts: Sequence[str], encoded: Encoded) -> list[float | None]:
         """0..1 for each text that needs no scan after what embedding it has shown; None for the others."""
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,16 +19,18 @@ from hypothesis import strategies as st
 
 from citewell.documents import Chunk, ScoredChunk
 from citewell.errors import ConfigurationError
-from citewell.guards import injection
+from citewell.guards import heads, injection, skim
 from citewell.guards.checks import Guards, open_guards
-from citewell.guards.features import READING, ends_at, ngram_buckets
-from citewell.guards.injection import InjectionScanner, load_heads
+from citewell.guards.features import ends_at, ngram_buckets, windows_of
+from citewell.guards.heads import load_weights
+from citewell.guards.injection import DIGEST, READING, InjectionScanner
 from citewell.guards.personal import Detector
 from citewell.guards.skim import load_skim
 from citewell.guards.verdict import Verdict
 from citewell.models.embedder import Embedder, Encoded, Progress
 from citewell.models.minilm import MiniLM
 from citewell.settings import Settings
+from citewell.wiring import open_parts
 from evals.train_injection import read_examples
 
 
@@ -171,7 +174,7 @@ async def test_a_planted_instruction_quarantines_its_chunk_and_no_other(
 
 async def test_a_chunk_is_scanned_once(embedder: MiniLM) -> None:
     counted = Counting(embedder)
-    guards = Guards(make_settings(), InjectionScanner(counted, load_heads()[0], load_skim()), Detector())
+    guards = Guards(make_settings(), InjectionScanner(counted), Detector())
     for _ in range(3):
         await guards.screen_chunks([scored(HONEST)])
     assert counted.calls == 1
@@ -179,33 +182,34 @@ async def test_a_chunk_is_scanned_once(embedder: MiniLM) -> None:
 
 async def test_a_known_score_is_used_and_only_the_rest_is_scanned(embedder: MiniLM) -> None:
     counted = Counting(embedder)
-    guards = Guards(make_settings(), InjectionScanner(counted, load_heads()[0], load_skim()), Detector())
+    guards = Guards(make_settings(), InjectionScanner(counted), Detector())
     good, bad = replace(scored(HONEST, "good"), suspicion=0.1), replace(scored(HONEST, "bad"), suspicion=0.99)
     new = scored(HONEST + " It is white.", "new")
     kept, quarantined = await guards.screen_chunks([good, bad])
     assert (kept, [chunk for chunk, _ in quarantined], counted.calls) == ([good], [bad], 0)
     assert (await guards.screen_chunks([good, new]))[0] == [good, new]
     assert counted.calls == 1
-    broken = Guards(make_settings(), InjectionScanner(Broken(embedder), load_heads()[0], load_skim()), Detector())
+    broken = Guards(make_settings(), InjectionScanner(Broken(embedder)), Detector())
     kept, quarantined = await broken.screen_chunks([good, new])
     assert (kept, [verdict.rule for _, verdict in quarantined]) == ([good], ["undecided"])
 
 
 def test_a_scanner_is_known_by_its_weights_its_model_and_how_it_reads(embedder: MiniLM) -> None:
-    heads = load_heads()[0]
-    mark = InjectionScanner(embedder, heads, load_skim()).fingerprint
-    assert mark == InjectionScanner(embedder, load_heads()[0], load_skim()).fingerprint
-    direct = heads["document"].direct
-    assert direct is not None
+    shipped = load_weights()
+    assert shipped.digest == DIGEST, "the weights are others: DIGEST follows"
+    assert InjectionScanner(embedder).fingerprint == f"{DIGEST}-{READING}-{embedder.fingerprint}"
+    document, first_look = shipped.heads["document"], shipped.skim
+    assert document.direct is not None
     for changed in (
-        replace(heads["document"], bias=heads["document"].bias + 0.001),
-        replace(heads["document"], direct=replace(direct, dense=direct.dense * 1.001)),
+        replace(document, bias=document.bias + 0.001),
+        replace(document, direct=replace(document.direct, dense=document.direct.dense * 1.001)),
     ):
-        assert InjectionScanner(embedder, heads | {"document": changed}, load_skim()).fingerprint != mark
-    skim = load_skim()
-    for other in (replace(skim, inner=skim.inner * 1.001), replace(skim, limit=skim.limit - 0.001)):
-        assert InjectionScanner(embedder, heads, other).fingerprint != mark
-    windows = injection.windows_of(HONEST + " s p a c e d words; a\nline", "document")
+        assert replace(shipped, heads=shipped.heads | {"document": changed}).digest != DIGEST
+    for other in (
+        replace(first_look, inner=first_look.inner * 1.001), replace(first_look, limit=first_look.limit - 0.001)
+    ):  # fmt: skip
+        assert replace(shipped, skim=other).digest != DIGEST
+    windows = windows_of(HONEST + " s p a c e d words; a\nline", "document")
     read = hashlib.sha256(
         repr((READING, windows)).encode() + b"".join(ngram_buckets([w])[1].tobytes() for w in windows)
     )
@@ -221,7 +225,7 @@ HARD = st.sampled_from(
 @given(st.lists(HARD, max_size=12).map("".join), st.lists(HARD, max_size=12).map("".join))
 def test_where_a_sentence_ends_the_guard_reads_nothing_across(before: str, after: str) -> None:
     def read(text: str) -> set[str]:  # but for closing marks and spaces at an end
-        return {"".join(window.split()).strip("\"'”’)]") for window in injection.windows_of(text, "document")}
+        return {"".join(window.split()).strip("\"'”’)]") for window in windows_of(text, "document")}
 
     if ends_at(before + after, len(before)):
         assert read(before + after) <= read(before) | read(after)
@@ -270,7 +274,7 @@ async def test_a_guard_that_cannot_decide_blocks(
     embedder: MiniLM, model: type[Counting], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("citewell.guards.checks.GUARD_TIMEOUT_S", 0.2)
-    guards = Guards(make_settings(), InjectionScanner(model(embedder), load_heads()[0], load_skim()), Detector())
+    guards = Guards(make_settings(), InjectionScanner(model(embedder)), Detector())
     verdict = await guards.screen("What is the capital of France?")
     assert not verdict.allowed
     assert verdict.rule in ("undecided", "injection")
@@ -280,11 +284,42 @@ async def test_a_guard_that_cannot_decide_blocks(
     assert "secret" not in capsys.readouterr().out
 
 
-def test_a_guard_whose_weights_are_missing_stops_the_start(embedder: MiniLM, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(injection, "WEIGHTS", "no-such-file.npz")
+@pytest.fixture
+def unread() -> Iterator[None]:
+    """The guard's weights, to be read anew before and after the test."""
+    load_weights.cache_clear()
+    load_skim.cache_clear()
+    yield
+    load_weights.cache_clear()
+    load_skim.cache_clear()
+
+
+@pytest.mark.usefixtures("unread")
+@pytest.mark.parametrize("part", [heads, skim])
+async def test_a_guard_whose_weights_are_missing_stops_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: ModuleType
+) -> None:
+    monkeypatch.setattr(part, "WEIGHTS", "no-such-file.npz")
+    settings = make_settings(data_dir=tmp_path)
     with pytest.raises(ConfigurationError, match="CITEWELL_INJECTION_GUARD"):
-        open_guards(make_settings(), embedder)
-    open_guards(make_settings(injection_guard="off"), embedder)
+        async with open_parts(settings):
+            pass
+    async with open_parts(make_settings(data_dir=tmp_path, injection_guard="off")):
+        pass
+
+
+@pytest.mark.usefixtures("unread")
+async def test_weights_of_another_version_are_refused_and_let_nothing_through(
+    embedder: MiniLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(injection, "DIGEST", "another")
+    guards = open_guards(make_settings(), embedder)
+    assert guards.scanner is not None
+    with pytest.raises(ConfigurationError, match="not those of this version"):
+        guards.scanner.load()
+    assert (await guards.screen("What is the capital of France?")).rule == "undecided"
+    kept, _ = await guards.screen_chunks([scored(HONEST)])
+    assert kept == []
 
 
 async def test_with_another_embedding_model_the_guard_opens_the_one_it_was_trained_on(embedder: MiniLM) -> None:
@@ -359,7 +394,7 @@ def test_the_shipped_weights_hold_what_was_measured_on_the_public_half() -> None
         pytest.skip(f"the evaluation data is absent: {path}")
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()][::12]
     embedder = MiniLM()
-    result = measure(rows, InjectionScanner(embedder, load_heads()[0], load_skim()), embedder)
+    result = measure(rows, InjectionScanner(embedder), embedder)
     assert result["kinds"]["direct"]["flagged"] >= 0.9
     assert result["kinds"]["indirect_in_document"]["flagged"] >= 0.9
     assert result["fpr_all_benign"] <= 0.03

@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from citewell.errors import ConfigurationError
-from citewell.guards import skim
-from citewell.guards.checks import open_guards
-from citewell.guards.injection import InjectionScanner, open_scanner, windows_of
+from citewell.guards.features import windows_of
+from citewell.guards.heads import load_weights
+from citewell.guards.injection import InjectionScanner, open_scanner
 from citewell.guards.skim import spans_of
 from citewell.models.minilm import MiniLM, token_ids
 from citewell.settings import Settings
@@ -62,9 +61,8 @@ def test_ordinary_chunks_need_no_scan_and_planted_ones_do(
 
 
 def test_what_is_let_go_lies_below_the_threshold_whatever_is_estimated() -> None:
-    from citewell.guards.injection import load_heads
-
-    assert 1 / (1 + np.exp(-skim.load_skim().limit[0])) < load_heads()[0]["document"].threshold
+    weights = load_weights()
+    assert 1 / (1 + np.exp(-weights.skim.limit[0])) < weights.heads["document"].threshold
 
 
 @pytest.mark.parametrize("text", [
@@ -102,14 +100,6 @@ def test_windows_are_found_among_their_texts_tokens(title: str) -> None:
         assert spans is not None
         assert [whole[start:end] for start, end in spans] == token_ids(bag)
     assert spans_of([["not", "there"]], token_ids(["there not"])) == [None]
-
-
-def test_missing_weights_stop_the_start(embedder: MiniLM, monkeypatch: pytest.MonkeyPatch) -> None:
-    skim.load_skim.cache_clear()
-    monkeypatch.setattr(skim, "WEIGHTS", "no-such-file.npz")
-    with pytest.raises(ConfigurationError, match="CITEWELL_INJECTION_GUARD"):
-        open_guards(Settings(_env_file=None), embedder)  # type: ignore[call-arg]
-    skim.load_skim.cache_clear()
 
 
 def test_the_shipped_weights_let_nothing_go_that_the_scan_flags(scanner: InjectionScanner, embedder: MiniLM) -> None:

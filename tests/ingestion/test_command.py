@@ -45,7 +45,7 @@ def _cwd(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_where_nothing_has_changed_nothing_heavy_is_loaded(tmp_path: Path, library: Path) -> None:
     program = (
         "import sys\nfrom citewell.ingestion.__main__ import main\ntry:\n    main()\n"
-        "finally:\n    print(sorted({'chromadb', 'langchain_core', 'onnxruntime', 'tokenizers'} & sys.modules.keys()))"
+        "finally:\n    print(sorted({'chromadb', 'langchain_core', 'numpy', 'onnxruntime', 'tokenizers'} & sys.modules.keys()))"
     )
     command = [sys.executable, "-c", program, str(library)]
     loaded = [
@@ -53,7 +53,7 @@ def test_where_nothing_has_changed_nothing_heavy_is_loaded(tmp_path: Path, libra
         .stdout.splitlines()[-1]
         for _ in range(2)
     ]  # fmt: skip
-    assert loaded == ["['chromadb', 'langchain_core', 'onnxruntime', 'tokenizers']", "[]"]
+    assert loaded == ["['chromadb', 'langchain_core', 'numpy', 'onnxruntime', 'tokenizers']", "[]"]
 
 
 def test_the_table_names_every_file_and_a_second_run_nothing(tmp_path: Path, library: Path) -> None:

@@ -1,5 +1,9 @@
 """Late interaction: what is stored, and what it says of a passage."""
 
+import json
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -122,3 +126,17 @@ def test_what_was_learned_for_other_passages_is_refused(monkeypatch) -> None:
     monkeypatch.setattr(maxsim, "passages", lambda: other)
     with pytest.raises(RuntimeError, match="train_questions"):
         maxsim._questions.__wrapped__()
+
+
+@pytest.mark.parametrize(
+    "first_use",
+    ["citewell.retrieval.maxsim.passages()", "citewell.guards.heads.load_heads()", "chains.evidence.fitted()", "chains.judge._fitted()"],
+)  # fmt: skip
+def test_whoever_multiplies_matrices_does_so_in_one_thread(first_use: str) -> None:
+    """In a process of its own: which threads there are is said once for all of it."""
+    module = first_use.rpartition(".")[0]
+    code = f"import json, {module}, threadpoolctl; {first_use}; print(json.dumps(threadpoolctl.threadpool_info()))"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    pools = [pool for pool in json.loads(done.stdout) if pool["internal_api"] == "openblas"]
+    assert pools
+    assert {pool["num_threads"] for pool in pools} == {1}

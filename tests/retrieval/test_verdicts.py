@@ -21,6 +21,9 @@ class WordGuard:
         self.fingerprint = fingerprint
         self.seen: list[str] = []
 
+    def load(self) -> None:
+        """It knows all it needs."""
+
     def skim(self, texts: Sequence[str], encoded: Encoded) -> list[float | None]:
         assert len(encoded.vectors) == len(texts)
         return [0.25 if "cows" in text else None for text in texts]

@@ -8,15 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from citewell.documents import Chunk, Source
 from citewell.errors import MissingExtra
+from citewell.models import Vectors
 from citewell.retrieval.filters import Filter, field_value
 from citewell.settings import Settings
-
-Vectors = NDArray[np.float32]
 
 
 class VectorStore(Protocol):
@@ -61,6 +57,10 @@ def open_store(settings: Settings, *, namespace: str, folder: Path, dimension: i
         ConfigurationError: It is not as the settings have it.
         StoreError: It cannot be reached.
     """
+    # All of it, before a store's packages import a part: another thread that loads the embedding model meanwhile would have
+    # them find the rest half made.
+    import numpy  # noqa: F401
+
     check_extra(settings)
     kind, _, rest = settings.vector_store.partition(":")
     if settings.vector_store == "chroma":

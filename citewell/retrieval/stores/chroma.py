@@ -22,8 +22,9 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_ra
 
 from citewell.documents import Chunk
 from citewell.errors import CitewellError, ConfigurationError, StoreError, StoreTimeout, StoreUnavailable
+from citewell.models import Vectors
 from citewell.retrieval.filters import All, Either, Filter, Operator, Test, passes
-from citewell.retrieval.stores import Vectors, metadata
+from citewell.retrieval.stores import metadata
 from citewell.retrieval.stores.faults import Faults, mapped
 from citewell.retrieval.stores.hand_over import HandOver
 

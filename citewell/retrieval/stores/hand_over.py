@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from langchain_core.embeddings import Embeddings
 
-from citewell.retrieval.stores import Vectors
+from citewell.models import Vectors
 
 
 class HandOver(Embeddings):

@@ -23,8 +23,9 @@ from weaviate.classes.query import MetadataQuery
 
 from citewell.documents import Chunk
 from citewell.errors import ConfigurationError, StoreError, StoreTimeout, StoreUnavailable
+from citewell.models import Vectors
 from citewell.retrieval.filters import All, Either, Filter, Test
-from citewell.retrieval.stores import Vectors, metadata
+from citewell.retrieval.stores import metadata
 from citewell.retrieval.stores.faults import Faults, mapped
 from citewell.retrieval.stores.hand_over import HandOver
 
