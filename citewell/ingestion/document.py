@@ -21,7 +21,7 @@ class Heading:
     level: int
     """1 is outermost. Levels may be skipped."""
     text: str
-    """Without markup."""
+    """Without markup, on one line, at most 300 characters: every chunk below carries it."""
     start: int
     """Character offset in the extracted text, markup included."""
 

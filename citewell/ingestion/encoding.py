@@ -46,6 +46,7 @@ _MISREAD = re.compile(r"(?<=[a-zß-öø-ÿ])[^\W\da-zß-öø-ÿœšžƒ’](?=[a
 _UNWANTED = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f\x80-\x84\x86-\x9f\u00ad\ufeff\ufffe\uffff\ufff9-\ufffb]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _CONTROL = re.compile("[\x01-\x08\x0b\x0e-\x1a\x1c-\x1f\x7f]")
+_RAISED = str.maketrans("0123456789+-−", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻")
 _MOST_CONTROL = 0.01
 """Share of control characters above which a file is taken for binary. Random bytes have 0.1."""
 
@@ -84,6 +85,11 @@ def clean_line(text: str, *, most: int = 300) -> str:
     return " ".join(clean(text).split())[:most]
 
 
+def raised(text: str) -> str:
+    """Text that stands above the line: its figures as such, for 10⁶ people are not 106."""
+    return text.translate(_RAISED)
+
+
 def _decode(data: bytes) -> tuple[str, str | None]:
     for mark, encoding in _MARKS:
         if data.startswith(mark):
@@ -100,7 +106,7 @@ def _decode(data: bytes) -> tuple[str, str | None]:
     if (declared := _DECLARED.search(data[:2048])) is not None:
         try:
             return data.decode(declared[1].decode("ascii")), None
-        except (LookupError, UnicodeDecodeError):
+        except (LookupError, UnicodeError):
             pass  # the declaration is wrong; look at the bytes instead
     return _decode_mixed(data) or _decode_guessed(data)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import zipfile
 from dataclasses import replace
 from pathlib import PurePath
@@ -32,6 +33,8 @@ _FOREIGN = (
     (b"MZ\x90\0", "a program"),
     (b"SQLite format 3\0", "a database"),
 )  # fmt: skip
+WORD_PART = re.compile(r"word/document\d*\.xml")
+"""Some programs number it."""
 _PACKED = (("word/", ""), ("xl/", "an Excel workbook"), ("ppt/", "a PowerPoint presentation"),
            ("META-INF/container.xml", "an e-book (EPUB)"), ("content.xml", "an OpenDocument file; save it as .docx"))  # fmt: skip
 
@@ -84,12 +87,14 @@ def sniff(data: bytes, name: str) -> str:
         SourceUnsupported: A format that is not read, or a name that promises a format the content is not.
     """
     named = TYPES.get(PurePath(name).suffix.casefold())
-    if b"%PDF-" in data[:1024]:
+    is_named_text = named not in {"pdf", "docx", None}
+    # Readers look for the mark in the first KB; a text may speak of it there.
+    if data.lstrip().startswith(b"%PDF-") if is_named_text else b"%PDF-" in data[:1024]:
         return "pdf"
     if data.startswith(b"PK\x03\x04"):
         return _sniff_zip(data)
     for magic, what in _FOREIGN:
-        if data.startswith(magic):
+        if data.startswith(magic) and not (is_named_text and magic.isalnum() and _is_text(data[:1024])):
             raise SourceUnsupported(f"the content is {what}")
     if named in {"pdf", "docx"}:
         what = "text" if b"\0" not in data[:1024] and _is_text(data[:1024]) else "neither that nor text"
@@ -110,7 +115,7 @@ def _sniff_zip(data: bytes) -> str:
             names = archive.namelist()
     except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError) as exc:
         raise SourceUnreadable("the archive is damaged (a .docx is one)") from exc
-    if "word/document.xml" in names:
+    if any(WORD_PART.fullmatch(name) for name in names):
         return "docx"
     for prefix, what in _PACKED:
         if what and any(entry.startswith(prefix) for entry in names):

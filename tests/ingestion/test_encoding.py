@@ -39,6 +39,11 @@ def test_a_wrong_declaration_is_not_believed() -> None:
     assert FRENCH in decode(page.encode("cp1252"))[0]
 
 
+@pytest.mark.parametrize("name", ["undefined", "base64", "no-such", "idna"])
+def test_a_declaration_of_no_encoding_is_not_believed(name: str) -> None:
+    assert decode(f"<meta charset={name}><p>caf\u00e9 ol\u00e9".encode("cp1252"))[0].endswith("caf\u00e9 ol\u00e9")
+
+
 def test_one_pasted_line_of_another_encoding_does_not_spoil_the_others() -> None:
     data = RUSSIAN.encode() + "Résumé naïve café\n".encode("cp1252") + b"tail line ok\n"
     text, note = decode(data)

@@ -1,5 +1,6 @@
 import io
 import re
+import time
 import zipfile
 from pathlib import Path
 
@@ -65,6 +66,21 @@ def test_content_decides_over_the_name_where_it_can() -> None:
     assert sniff(pdf("Tides"), "a.txt") == "pdf"
     assert sniff(docx(paragraph("Tides")), "a.pdf") == "docx"
     assert sniff(b"<p>page source, to be read as text</p>", "page.html.txt") == "txt"
+    assert sniff(b"junk before it\n" + pdf("Tides"), "a.pdf") == "pdf"
+
+
+@pytest.mark.parametrize(
+    "text", ["# Formats\n\nA PDF begins with %PDF-1.4.\n", "GIF89a is the second version of it.\n"]
+)
+def test_text_about_a_format_is_text(text: str) -> None:
+    assert load(text.encode(), "formats.md").text == text
+
+
+def test_word_files_whose_parts_are_numbered_are_read() -> None:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("word/document2.xml", f'<w:document xmlns:w="{W}"><w:body>{paragraph("Tides")}</w:body></w:document>')  # fmt: skip
+    assert load(file.getvalue(), "a.docx").text == "Tides"
 
 
 @pytest.mark.parametrize(
@@ -122,6 +138,44 @@ def test_html_gives_the_text_a_reader_sees() -> None:
     )
     (heading,) = document.headings
     assert document.text[heading.start :].startswith("Knots")
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        ("<form><h1>Leave</h1><p>Ask <label>Name</label><input value=x> in time.</p><select><option>a</select></form>", "Leave\n\nAsk in time."),
+        ("top<form><div>All of the page</div><textarea>draft</textarea><button>Send</button></form>end", "top\n\nAll of the page\n\nend"),
+        ("<table><tr><th><p>Item</p></th><th>Net<br>income</th></tr><tr><td><div>Rope</div></td><td><p>3</p></td></tr></table>", "Item | Net income\nRope | 3"),
+        ("<table><tr><td>a<td>b<td>c<tr><td><td>2<td><tr><td>1<td><td>3<tr><td><td><tr><td>4</table>after", "a | b | c\n | 2\n1 |  | 3\n4\n\nafter"),
+        ("<table><tr><td><table><tr><td>in<td>side</table><td>out</table>", "in | side | out"),
+        (f"<table><tr><td><h2>Left</h2><p>{'word ' * 50}</p><td><p>right</p></table>", f"Left\n\n{('word ' * 50).strip()}\n\nright"),
+        ("<ul><li><p>one</p></li><li><div>two</div><ul><li>sub</ul></ul>", "- one\n\n- two\n\n- sub"),
+        ("<p>10<sup>6</sup> people<sup><a href=#1>12</a></sup>, 10<sup>-3</sup> m, the 5<sup>th</sup>, H<sub>2</sub>O</p>", "10⁶ people¹², 10⁻³ m, the 5th, H2O"),
+        ("<p style='display:/**/none'>a</p><p style='visibility: collapse'>b</p><dialog>c</dialog><div role=navigation>d</div>e", "e"),
+        ("<dialog open>shown</dialog>", "shown"),
+    ],
+)  # fmt: skip
+def test_of_forms_tables_and_lists_nothing_is_lost_and_rows_stay_rows(body: str, text: str) -> None:
+    assert load(f"<html><body>{body}</body></html>".encode(), "a.html").text == text
+
+
+def test_a_heading_without_end_is_no_heading_for_every_chunk() -> None:
+    text = "Tides come and go. " * 20_000
+    page = f"<h1>Tides<p>{text}</p>".encode()
+    markdown = f"# {'[' * 50_000} {text}\n\n{text}\n\n# a{' ' * 200_000}b\n".encode()
+    word = docx(paragraph(text, "H") + paragraph(text), styles=f'<w:styles xmlns:w="{W}"><w:style w:styleId="H"><w:name w:val="heading 1"/></w:style></w:styles>')  # fmt: skip
+    began = time.process_time()
+    for data, name in ((page, "a.html"), (markdown, "a.md"), (word, "a.docx")):
+        document = load(data, name)
+        assert document.headings
+        assert len(document.title) <= 300
+        assert all(len(heading.text) <= 300 for heading in document.headings)
+        assert len(document.text) > 300_000
+    assert time.process_time() - began < 5
+
+
+def test_the_title_is_the_pages_and_no_pictures() -> None:
+    assert load(b"<body><svg><title>Icon</title></svg><h1>Knots</h1>", "a.html").title == "Knots"
 
 
 def test_html_titles_and_dates_are_checked_too() -> None:
@@ -219,6 +273,38 @@ def test_of_word_no_text_is_read_that_is_not_seen() -> None:
         paragraph("open", "Y"),
     )
     assert load(docx("".join(body), styles=styles), "a.docx").text == "stays\n\nmoved\n\nseen\n\nopen"
+
+
+def test_of_word_formulas_are_read_and_raised_figures_stay_raised() -> None:
+    math = 'xmlns:m="http://schemas.openxmlformats.org/officeDocument/2006/math"'
+    up = "<w:r><w:rPr><w:vertAlign w:val='superscript'/></w:rPr><w:t>6</w:t></w:r>"
+    body = (
+        f"<w:p><w:r><w:t>10</w:t></w:r>{up}<w:r><w:t> people, </w:t></w:r>"
+        f"<m:oMath {math}><m:r><m:t>E=m</m:t></m:r><m:sSup><m:e><m:r><m:t>c</m:t></m:r></m:e>"
+        "<m:sup><m:r><m:t>2</m:t></m:r></m:sup></m:sSup></m:oMath></w:p>"
+    )
+    assert load(docx(body), "a.docx").text == "10⁶ people, E=mc²"
+
+
+def test_styles_of_word_take_after_those_they_are_based_on() -> None:
+    styles = (
+        f'<w:styles xmlns:w="{W}"><w:style w:styleId="H"><w:name w:val="heading 2"/></w:style>'
+        '<w:style w:styleId="Mine"><w:name w:val="Our heading"/><w:basedOn w:val="H"/></w:style>'
+        '<w:style w:styleId="Z"><w:rPr><w:vanish/></w:rPr></w:style><w:style w:styleId="Y"><w:basedOn w:val="Z"/></w:style>'
+        '<w:style w:styleId="X"><w:basedOn w:val="Z"/><w:rPr><w:vanish w:val="0"/></w:rPr></w:style>'
+        '<w:style w:styleId="A"><w:basedOn w:val="B"/></w:style><w:style w:styleId="B"><w:basedOn w:val="A"/></w:style></w:styles>'
+    )
+    body = paragraph("Tides", "Mine") + paragraph("secret", "Y") + paragraph("seen", "X") + paragraph("end", "A")
+    document = load(docx(body, styles=styles), "a.docx")
+    assert document.text == "Tides\n\nseen\n\nend"
+    assert [(heading.level, heading.text) for heading in document.headings] == [(2, "Tides")]
+
+
+def test_strict_word_is_word() -> None:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("word/document.xml", '<w:document xmlns:w="http://purl.oclc.org/ooxml/wordprocessingml/main"><w:body>' + paragraph("Tides") + "</w:body></w:document>")  # fmt: skip
+    assert load(file.getvalue(), "a.docx").text == "Tides"
 
 
 def test_a_zip_bomb_is_refused_without_being_unpacked() -> None:

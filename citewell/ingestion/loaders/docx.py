@@ -12,10 +12,19 @@ import lxml.etree
 
 from citewell.errors import SourceUnreadable, SourceUnsupported
 from citewell.ingestion.document import Document, Heading
-from citewell.ingestion.encoding import clean
+from citewell.ingestion.encoding import clean, clean_line, raised
 from citewell.ingestion.front_matter import read_metadata
 
 _W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
+_M = "{http://schemas.openxmlformats.org/officeDocument/2006/math}"
+_STRICT = (
+    (
+        b"http://purl.oclc.org/ooxml/wordprocessingml/main",
+        b"http://schemas.openxmlformats.org/wordprocessingml/2006/main",
+    ),
+    (b"http://purl.oclc.org/ooxml/officeDocument/math", b"http://schemas.openxmlformats.org/officeDocument/2006/math"),
+)
+"""Names of the same elements in a file that was saved as "Strict Open XML"."""
 _MC_FALLBACK = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"
 _PROPERTIES = {
     "title": "{http://purl.org/dc/elements/1.1/}title",
@@ -38,11 +47,11 @@ def load_docx(data: bytes, *, max_bytes: int) -> Document:
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            body = _part(archive, "word/document.xml", max_bytes)
-            styles = _part(archive, "word/styles.xml", max_bytes)
-            core = _part(archive, "docProps/core.xml", max_bytes)
-            notes = [_part(archive, f"word/{name}notes.xml", max_bytes) for name in ("foot", "end")]
-        levels, hidden = _heading_levels(styles), _hidden_styles(styles)
+            body = _part(archive, "word/document", max_bytes)
+            styles = _part(archive, "word/styles", max_bytes)
+            core = _part(archive, "docProps/core", max_bytes)
+            notes = [_part(archive, f"word/{name}notes", max_bytes) for name in ("foot", "end")]
+        levels, hidden = _styles(styles)
         blocks = [*_blocks(body, levels, hidden)]
         for part in notes:
             blocks += _blocks(part, {}, hidden)
@@ -58,7 +67,7 @@ def load_docx(data: bytes, *, max_bytes: int) -> Document:
             parts.append(gap)
             length += len(gap)
         if level:
-            headings.append(Heading(level=level, text=" ".join(block.split()), start=length))
+            headings.append(Heading(level=level, text=clean_line(block), start=length))
         parts.append(block)
         length += len(block)
     title = matter.title or next((heading.text for heading in headings if heading.level == 1), "")
@@ -67,14 +76,16 @@ def load_docx(data: bytes, *, max_bytes: int) -> Document:
 
 
 def _part(archive: zipfile.ZipFile, name: str, max_bytes: int) -> bytes:
-    try:
-        info = archive.getinfo(name)
-    except KeyError:
+    numbered = re.compile(rf"{name}\d*\.xml")  # as some programs do
+    found = next((each for each in archive.namelist() if numbered.fullmatch(each)), None)
+    if found is None:
         return b""
-    with archive.open(info) as file:  # the size in the directory may lie: count what comes out
+    with archive.open(found) as file:  # the size in the directory may lie: count what comes out
         content = file.read(max_bytes + 1)
     if len(content) > max_bytes:
         raise SourceUnsupported(f"a part of the document unpacks to more than {max_bytes / 1e6:,.0f} MB")
+    for strict, usual in _STRICT:
+        content = content.replace(strict, usual)
     return content
 
 
@@ -83,26 +94,37 @@ def _parse(xml: bytes) -> lxml.etree._Element:
     return lxml.etree.fromstring(xml, parser)
 
 
-def _heading_levels(styles: bytes) -> dict[str, int]:
-    """Style identifiers that mean a heading: identifiers are translated in localised Word, names are not."""
+def _styles(xml: bytes) -> tuple[dict[str, int], frozenset[str]]:
+    """Style identifiers that mean a heading, with its level, and those that hide text, by themselves or by what they are based
+    on. Identifiers are translated in localised Word, names are not."""
     levels: dict[str, int] = {}
-    if styles:
-        for style in _parse(styles).iter(f"{_W}style"):
-            name = style.find(f"{_W}name")
-            label = name.get(f"{_W}val", "") if name is not None else ""
-            if label.casefold() == "title":
-                levels[style.get(f"{_W}styleId", "")] = 1
-            elif match := _HEADING_STYLE.fullmatch(label):
-                levels[style.get(f"{_W}styleId", "")] = int(match[1])
-    return levels
+    hidden: set[str] = set()
+    styles = {style.get(f"{_W}styleId", ""): style for style in (_parse(xml).iter(f"{_W}style") if xml else ())}
+    for identity in styles:
+        level = vanish = None
+        above: str | None = identity
+        passed: set[str] = set()
+        while above in styles and above not in passed:
+            passed.add(above)
+            style = styles[above]
+            level = _level(style) if level is None else level
+            vanish = style.find(f"{_W}rPr/{_W}vanish") if vanish is None else vanish
+            above = _value(style.find(f"{_W}basedOn"))
+        if level is not None:
+            levels[identity] = level
+        if _is_on(vanish):
+            hidden.add(identity)
+    return levels, frozenset(hidden)
 
 
-def _hidden_styles(styles: bytes) -> frozenset[str]:
-    return frozenset(
-        style.get(f"{_W}styleId", "")
-        for style in (_parse(styles).iter(f"{_W}style") if styles else ())
-        if _is_on(style.find(f"{_W}rPr/{_W}vanish"))
-    )
+def _level(style: lxml.etree._Element) -> int | None:
+    label = _value(style.find(f"{_W}name"))
+    match = _HEADING_STYLE.fullmatch(label)
+    return 1 if label.casefold() == "title" else int(match[1]) if match else None
+
+
+def _value(element: lxml.etree._Element | None) -> str:
+    return element.get(f"{_W}val", "") if element is not None else ""
 
 
 def _is_on(switch: lxml.etree._Element | None) -> bool:
@@ -144,14 +166,14 @@ def _blocks(xml: bytes, levels: dict[str, int], hidden: frozenset[str]) -> Itera
 
 def _paragraph(paragraph: lxml.etree._Element, hidden: frozenset[str]) -> str:
     parts: list[str] = []
-    for node in paragraph.iter(f"{_W}t", f"{_W}tab", f"{_W}br", f"{_W}cr", f"{_W}noBreakHyphen"):
+    for node in paragraph.iter(f"{_W}t", f"{_M}t", f"{_W}tab", f"{_W}br", f"{_W}cr", f"{_W}noBreakHyphen"):
         owner = next(node.iterancestors(f"{_W}p"), None)
         if owner is not paragraph:
             continue  # belongs to a text box inside, which comes as a paragraph of its own
         if _is_unseen(node, paragraph, hidden):
             continue
-        if node.tag == f"{_W}t":
-            parts.append(node.text or "")
+        if node.tag in {f"{_W}t", f"{_M}t"}:
+            parts.append(raised(node.text or "") if _is_raised(node) else node.text or "")
         else:
             parts.append("-" if node.tag == f"{_W}noBreakHyphen" else "\t" if node.tag == f"{_W}tab" else "\n")
     return "".join(parts)
@@ -166,6 +188,13 @@ def _is_unseen(node: lxml.etree._Element, paragraph: lxml.etree._Element, hidden
         return _is_on(own)
     styles = (run.find(f"{_W}rPr/{_W}rStyle") if run is not None else None, paragraph.find(f"{_W}pPr/{_W}pStyle"))
     return any(style is not None and style.get(f"{_W}val", "") in hidden for style in styles)
+
+
+def _is_raised(node: lxml.etree._Element) -> bool:
+    if node.tag == f"{_M}t":
+        return next(node.iterancestors(f"{_M}sup"), None) is not None
+    run = next(node.iterancestors(f"{_W}r"), None)
+    return run is not None and _value(run.find(f"{_W}rPr/{_W}vertAlign")) == "superscript"
 
 
 def _style(paragraph: lxml.etree._Element, levels: dict[str, int]) -> tuple[int, bool]:

@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import lxml.etree
 import lxml.html
 
 from citewell.errors import SourceUnreadable, SourceUnsupported
 from citewell.ingestion.document import Document, Heading
-from citewell.ingestion.encoding import clean, clean_line, decode
+from citewell.ingestion.encoding import clean, clean_line, decode, raised
 from citewell.ingestion.front_matter import TWICE, read_metadata, split_front_matter
 
 # Text that is not the page's own, or that nobody sees. What is hidden from readers must not reach a model either.
 _DROPPED = frozenset({
-    "script", "style", "noscript", "template", "svg", "math", "canvas", "iframe", "object", "nav", "form", "select",
-    "button", "head", "title",
+    "script", "style", "noscript", "template", "svg", "math", "canvas", "iframe", "object", "nav", "select", "datalist",
+    "textarea", "label", "button", "head", "title",
 })  # fmt: skip
 _PARAGRAPHS = frozenset({
     "p", "div", "section", "article", "main", "aside", "header", "footer", "blockquote", "ul", "ol", "dl", "table",
     "pre", "figure", "figcaption", "details", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "address", "fieldset",
 })  # fmt: skip
 _LINES = frozenset({"li", "dt", "dd", "tr", "caption", "summary"})
-_HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.I)
+_CELLS = frozenset({"td", "th"})
+_HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*(?:hidden|collapse)", re.I)
+_COMMENT = re.compile(r"/\*.*?\*/", re.S)
 _SPACE = re.compile(r"[ \t\n\f\r]+")
+_SHORT_CHARS = 200
+"""A cell with at most so many is one of a table's values; a longer one may hold all of a page."""
+_HEADING_CHARS = 2_000
+"""Of a heading, white space included, that are looked at: one that was never closed holds all of the page."""
 
 
 def load_html(data: bytes) -> Document:
@@ -51,7 +58,7 @@ def load_html(data: bytes) -> Document:
     text, headings = _read(_mains(root))
     if not text.strip():
         text, headings = _read([*root.iter("body")] or [root])
-    title = clean_line(root.findtext(".//title") or "")
+    title = clean_line(root.findtext("./head/title") or "")
     return Document(
         text=text,
         type="html",
@@ -76,14 +83,11 @@ def _meta(root: lxml.html.HtmlElement) -> dict[str, object]:
 
 
 def _mains(root: lxml.html.HtmlElement) -> list[lxml.html.HtmlElement]:
-    """Each that is seen and stands in no other. One in a form counts: some frameworks put all of a page into one."""
+    """Each that is seen and stands in no other."""
     return [
         main
         for main in root.iter("main")
-        if not any(
-            above.tag == "main" or (above.tag in _DROPPED and above.tag != "form") or _is_hidden(above)
-            for above in main.iterancestors()
-        )
+        if not any(above.tag == "main" or _is_left_out(above) for above in main.iterancestors())
     ]
 
 
@@ -100,8 +104,13 @@ class _Page:
     def __init__(self) -> None:
         self._parts: list[str] = []
         self._length = 0
-        self._gap = ""  # what separates the next text from the one before
+        self._gap = ""  # white space before the next text
+        self._rows: list[_Row] = []  # those that are open: tables stand in tables
+        self._cells: list[int] = []  # where each open cell begins, in parts
+        self._is_short = False  # whether the innermost of them is one line whatever it is made of
+        self._is_fresh = False  # a cell or an item has begun and holds nothing yet: what it begins with starts no line
         self._preformatted = 0
+        self._raised = 0
         self._headings: list[tuple[int, int, int]] = []  # level, start, end
 
     def add(self, body: lxml.html.HtmlElement) -> None:
@@ -111,15 +120,15 @@ class _Page:
         for event, element in walk:
             tag = element.tag if isinstance(element.tag, str) else ""
             if event == "start":
-                if tag in _DROPPED or _is_hidden(element):
+                if _is_left_out(element):
                     walk.skip_subtree()
                     continue
-                self._open(tag)
+                self._open(tag, element)
                 if tag[:1] == "h" and tag[1:].isdigit():
-                    opened.append((int(tag[1:]), self._length + len(self._gap) if self._parts else 0))
+                    opened.append((int(tag[1:]), self._length + len(self._between())))
                 self._text(element.text)
             else:
-                if tag not in _DROPPED and not _is_hidden(element):
+                if not _is_left_out(element):
                     if tag[:1] == "h" and tag[1:].isdigit() and opened:
                         level, start = opened.pop()
                         self._headings.append((level, start, self._length))
@@ -129,27 +138,70 @@ class _Page:
 
     def finish(self) -> tuple[str, tuple[Heading, ...]]:
         text = "".join(self._parts)
-        found = ((level, text[start:end].strip(), start) for level, start, end in self._headings)
+        found = (
+            (level, clean_line(text[start : min(end, start + _HEADING_CHARS)]), start)
+            for level, start, end in self._headings
+        )
         return text, tuple(Heading(level=level, text=name, start=start) for level, name, start in found if name)
 
-    def _open(self, tag: str) -> None:
-        if tag == "br":
+    def _open(self, tag: str, element: lxml.html.HtmlElement) -> None:
+        if tag in _CELLS:
+            self._begin_cell(element)
+        elif tag == "br":
             self._separate("\n")
-        elif tag in {"td", "th"} and not self._gap.endswith("\n") and self._parts:
-            self._gap = " | "
         else:
             self._separate("\n\n" if tag in _PARAGRAPHS else "\n" if tag in _LINES else "")
-        if tag == "li":
+        if tag == "tr":
+            self._rows.append(_Row(len(self._parts)))
+        elif tag == "li":
             self._append("- ")
+            self._is_fresh = True
         self._preformatted += tag == "pre"
+        self._raised += tag == "sup"
 
     def _close(self, tag: str) -> None:
         self._preformatted -= tag == "pre"
+        self._raised -= tag == "sup"
+        if tag in _CELLS:
+            self._end_cell()
+        elif tag == "tr":
+            self._rows.pop()
+        elif tag == "li":
+            self._is_fresh = False
         self._separate("\n\n" if tag in _PARAGRAPHS else "\n" if tag in _LINES else "")
 
+    def _begin_cell(self, cell: lxml.html.HtmlElement) -> None:
+        if self._rows:
+            self._rows[-1].bars += self._rows[-1].cells > 0
+            self._rows[-1].cells += 1
+        self._cells.append(len(self._parts))
+        self._is_short = cell.find(".//table") is None and _is_within(cell, _SHORT_CHARS)
+        self._is_fresh = True
+
+    def _end_cell(self) -> None:
+        """One that is a single line goes on with the next cell, whatever that line was marked up as. Others hold a page's layout."""
+        begun = self._cells.pop()
+        self._is_short = self._is_fresh = False
+        if len(self._parts) > begun and not any("\n" in part for part in self._parts[begun + 1 :]):
+            self._gap = ""
+
     def _separate(self, gap: str) -> None:
-        if len(gap) > len(self._gap.strip(" |")):
+        if self._is_fresh:
+            return
+        if self._is_short:
+            gap = gap and " "
+        if len(gap) > len(self._gap):
             self._gap = gap
+
+    def _between(self) -> str:
+        """What separates the next text from the one before."""
+        if not self._parts:
+            return ""
+        if self._rows and (bars := self._rows[-1].bars):
+            is_first = len(self._parts) == self._rows[-1].begun
+            if is_first or "\n" not in self._gap:  # empty cells count, or figures would slip under another heading
+                return (self._gap if is_first else "") + " | " * bars
+        return "" if self._gap == " " and self._parts[-1].endswith((" ", "\n")) else self._gap
 
     def _text(self, text: str | None) -> None:
         text = clean(text or "")  # character references may name anything
@@ -167,17 +219,47 @@ class _Page:
                 self._gap = " "
 
     def _append(self, text: str) -> None:
-        if self._gap and self._parts and not (self._gap == " " and self._parts[-1].endswith((" ", "\n"))):
-            self._parts.append(self._gap)
-            self._length += len(self._gap)
+        if between := self._between():
+            self._parts.append(between)
+            self._length += len(between)
+        if self._rows:
+            self._rows[-1].bars = 0
         self._gap = ""
+        self._is_fresh = False
+        text = raised(text) if self._raised else text
         self._parts.append(text)
         self._length += len(text)
+
+
+@dataclass(slots=True)
+class _Row:
+    """A table's row that is being read."""
+
+    begun: int
+    """In parts."""
+    cells: int = 0
+    bars: int = 0
+    """Ends of cells since the last text."""
+
+
+def _is_within(element: lxml.html.HtmlElement, most: int) -> bool:
+    """Whether an element has at most so many characters of text."""
+    length = 0
+    for text in element.itertext():
+        length += len(text)
+        if length > most:
+            return False
+    return True
+
+
+def _is_left_out(element: lxml.html.HtmlElement) -> bool:
+    return element.tag in _DROPPED or element.get("role") == "navigation" or _is_hidden(element)
 
 
 def _is_hidden(element: lxml.html.HtmlElement) -> bool:
     return (
         element.get("hidden") is not None
         or element.get("aria-hidden") == "true"
-        or _HIDDEN.search(element.get("style") or "") is not None
+        or (element.tag == "dialog" and element.get("open") is None)
+        or _HIDDEN.search(_COMMENT.sub("", element.get("style") or "")) is not None
     )

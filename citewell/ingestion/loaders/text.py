@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator
 
 from citewell.ingestion.document import Document, Heading
-from citewell.ingestion.encoding import clean, decode
+from citewell.ingestion.encoding import clean, clean_line, decode
 from citewell.ingestion.front_matter import split_front_matter
 
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
-_ATX = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*?))?[ \t]*$")
+_ATX = re.compile(r" {0,3}(#{1,6})(?:[ \t](.*))?$")
 _SETEXT = re.compile(r" {0,3}(=+|-+)[ \t]*$")
 _TRAILER = re.compile(r"[ \t]+#+$|[ \t]*\{[^{}]*\}$")
 _LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
@@ -69,6 +69,7 @@ def _headings(text: str) -> Iterator[Heading]:
 
 
 def _plain(heading: str) -> str:
+    heading = clean_line(heading)
     while (shorter := _TRAILER.sub("", heading)) != heading:
         heading = shorter
     return _MARKUP.sub("", _LINK.sub(r"\1", heading)).strip()
