@@ -1,8 +1,19 @@
 """Front door: the service."""
 
-from citewell.api.serve import main
+import typer
 
-__all__ = ["main"]
+from citewell.cli import serve
+
+app = typer.Typer(
+    add_completion=False, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]}
+)
+app.command()(serve)
+
+
+def main() -> None:
+    """Entry point of the `citewell-server` command."""
+    app()
+
 
 if __name__ == "__main__":
     main()

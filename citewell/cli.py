@@ -1,29 +1,47 @@
-"""The command line: `citewell ask "question"`."""
+"""The command line: `citewell ask "question"`.
+
+What answers is imported by the command that needs it: `--help` and a question to a running service do not wait for it.
+"""
+
+from __future__ import annotations
 
 import asyncio
 import json
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import asdict
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
-from citewell.api import serve as server
-from citewell.citations import Citation
+from citewell import __version__
 from citewell.client import AsyncClient, ServiceError
 from citewell.errors import CitewellError, ConfigurationError, InvalidFilter
-from citewell.service import Result
 from citewell.settings import Settings
-from citewell.telemetry.logs import configure_logging
-from citewell.wiring import open_service
-from graph.state import RunContext
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
 SIGNS = {"verified": "✓ verified", "partial": "~ partial", "unsupported": "✗ unsupported"}
+
+
+def _version(is_asked: bool) -> None:
+    if is_asked:
+        print(f"citewell {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def about(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Answers from your own documents, with the passage behind every sentence."""
 
 
 @app.command()
@@ -43,22 +61,23 @@ def ask(
 
 @app.command()
 def serve() -> None:
-    """Start the service."""
-    server.main()
+    """Start the service. Everything about it is a setting: CITEWELL_... in the environment or .env."""
+    from citewell.api.serve import main
+
+    main()
 
 
 async def _ask(question: str, thread: str, model: str, where: str, as_json: bool, url: str) -> int:
     out = Console(highlight=False, soft_wrap=True)
     try:
         settings = Settings.load()
-        configure_logging(settings.model_copy(update={"log_level": "WARNING"}))  # the answer is what was asked for
         options = {"chat_model": model or None, "filter": _filter(where)}
         asking = (
             _elsewhere(settings, url, question, thread, options) if url else _here(settings, question, thread, options)
         )
         async with aclosing(asking) as events:
             async for event in events:
-                if isinstance(event, Result):
+                if not isinstance(event, str):
                     _show(out, event, as_json)
                 elif not as_json:
                     out.out(event, end="")
@@ -83,18 +102,28 @@ def _filter(given: str) -> dict[str, Any] | None:
 
 async def _here(
     settings: Settings, question: str, thread: str, options: dict[str, Any]
-) -> AsyncGenerator[str | Result, None]:
-    """Ask in this process, as whoever may read the data directory: nothing is hidden from them."""
+) -> AsyncGenerator[str | dict[str, Any], None]:
+    """Ask in this process, as whoever may read the data directory: nothing is hidden from them.
+
+    Yields the answer's pieces, then the fields of `citewell.service.Result`.
+    """
+    from citewell.service import Result
+    from citewell.telemetry.logs import configure_logging
+    from citewell.wiring import open_service
+    from graph.state import RunContext
+
+    configure_logging(settings.model_copy(update={"log_level": "WARNING"}))  # the answer is what was asked for
     async with open_service(settings) as service:
         turn = service.prepare(question, thread_id=thread, context=RunContext(**options))
         async with aclosing(service.stream(turn)) as events:
             async for event in events:
-                yield event
+                yield asdict(event) if isinstance(event, Result) else event
 
 
 async def _elsewhere(
     settings: Settings, url: str, question: str, thread: str, options: dict[str, Any]
-) -> AsyncGenerator[str | Result, None]:
+) -> AsyncGenerator[str | dict[str, Any], None]:
+    """Ask the service there. Yields the same as `_here`."""
     key = settings.api_key.get_secret_value() if settings.api_key else None
     async with (
         AsyncClient(url, key=key) as client,
@@ -104,34 +133,43 @@ async def _elsewhere(
             if isinstance(event, str):
                 yield event
                 continue
-            citations = cast("list[Citation]", [asdict(citation) for citation in event.citations])
-            yield Result(
-                answer=event.text, citations=citations, thread_id=event.thread_id, usage=event.usage,
-                metadata=event.metadata,
-            )  # fmt: skip
+            whole = asdict(event)
+            yield {"answer": whole.pop("text")} | whole
 
 
-def _show(out: Console, result: Result, as_json: bool) -> None:
+def _show(out: Console, result: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
-        out.out(json.dumps(asdict(result), ensure_ascii=False, indent=2))
+        out.out(json.dumps(result, ensure_ascii=False, indent=2))
         return
     out.out("")
-    for citation in result.citations:
+    shown = set()
+    for citation in result["citations"]:
         page = f", page {citation['page']}" if citation["page"] else ""
         style = {"verified": "green", "partial": "yellow"}.get(citation["status"], "red")
-        out.print()
-        out.print(Text.assemble(
+        head = Text.assemble(
             (f"[{citation['marker']}] ", "bold"), (SIGNS[citation["status"]], style),
             f"  {citation['title']} ({citation['source']}{page}, characters {citation['start']}-{citation['end']})",
-        ))  # fmt: skip
+        )  # fmt: skip
+        if head.plain in shown:  # one passage behind several sentences
+            continue
+        shown.add(head.plain)
+        out.print()
+        out.print(head)
         out.print(Text(f"    “{citation['quote']}”", style="dim"))
-    for sentence in result.metadata.get("unmarked", []):
+    for sentence in result["metadata"].get("unmarked", []):
         out.print(Text.assemble(("\nWithout a source: ", "yellow"), f"“{sentence}”"))
     out.print()
-    by = result.metadata.get("model") or result.metadata["answerer"]
-    if why := result.metadata.get("calls", {}).get("answer", {}).get("why"):
-        by += f" ({why.replace('_', ' ')})"
-    out.print(Text(f"answered by {by} · thread {result.thread_id}", style="dim"))
+    out.print(Text(f"{_by(result['metadata'])} · thread {result['thread_id']}", style="dim"))
+
+
+def _by(metadata: Mapping[str, Any]) -> str:
+    if metadata["answerer"] == "none":
+        return "nothing in the documents supports an answer"
+    if blocked := metadata.get("blocked"):
+        return f"{'refused' if metadata['answerer'] == 'guard' else 'withheld'} by the rule “{blocked}”"
+    by = f"answered by {metadata.get('model') or metadata['answerer']}"
+    call = metadata.get("calls", {}).get("answer", {})
+    return f"{by} in place of {call['asked']} ({call['why'].replace('_', ' ')})" if call.get("why") else by
 
 
 def main() -> None:

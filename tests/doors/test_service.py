@@ -12,7 +12,10 @@ from pathlib import Path
 import httpx
 import pytest
 import redis
+from rich.console import Console
 
+from citewell import __version__
+from citewell.cli import _show
 from tests.service import LIBRARY, ROOT, Live, environment, free_port, ingest, problem, running
 
 QUESTION = "How high is the tower of the lighthouse?"
@@ -128,6 +131,58 @@ def test_the_command_line_names_the_address_that_does_not_answer(tmp_path: Path,
     assert (done.returncode, done.stdout) == (1, "")
     assert says in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["citewell-server", "--help"], 0, "CITEWELL_"),
+        (["citewell-server", "--port", "9"], 2, "No such option: --port"),
+        (["citewell", "-h"], 0, "serve"),
+        (["citewell", "--version"], 0, f"citewell {__version__}"),
+    ],
+)
+def test_a_command_that_is_asked_what_it_does_says_so_and_does_nothing(
+    tmp_path: Path, arguments: list[str], code: int, says: str
+) -> None:
+    name, *rest = arguments
+    entry = {"citewell-server": "server", "citewell": "citewell.cli"}[name]
+    told = f"import sys; sys.argv[0] = {name!r}; from {entry} import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", told, *rest], env=environment(tmp_path / "data") | {"COLUMNS": "100"}, cwd=tmp_path,
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == code
+    assert says in done.stdout + done.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_the_command_line_imports_what_answers_only_to_answer(tmp_path: Path) -> None:
+    """Asking a service that runs elsewhere, or for help, begins at once."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys, citewell.cli; print(*sys.modules)"], env=environment(tmp_path / "data"),
+        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert {"langchain_core", "langgraph", "fastapi", "onnxruntime", "numpy"}.isdisjoint(done.stdout.split())
+
+
+def test_the_command_line_shows_a_passage_once_and_who_answered(capsys: pytest.CaptureFixture[str]) -> None:
+    citation = {
+        "marker": 1, "sentence": "The tower is 42 metres high.", "quote": "Its tower is 42 metres high.", "status": "verified",
+        "score": 1.0, "source": "library/lighthouse.md", "title": "The lighthouse", "page": None, "start": 10, "end": 38,
+        "chunk_id": "1",
+    }  # fmt: skip
+    calls = {"answer": {"asked": "openai:a", "answered": "openai:b", "why": "model_unavailable", "tries": []}}
+    for citations, metadata, says in (
+        ([citation, citation], {"answerer": "model", "model": "b", "calls": calls}, "answered by b in place of openai:a (model unavailable)"),
+        ([], {"answerer": "none"}, "nothing in the documents supports an answer"),
+        ([], {"answerer": "guard", "blocked": "injection"}, "refused by the rule “injection”"),
+    ):  # fmt: skip
+        whole = {"answer": "", "citations": citations, "thread_id": "t", "usage": {}, "metadata": metadata}
+        _show(Console(highlight=False, soft_wrap=True), whole, as_json=False)
+        written = capsys.readouterr().out
+        assert f"{says} · thread t" in written
+        assert written.count("✓ verified") == min(1, len(citations))
 
 
 def test_importing_a_module_does_nothing(tmp_path: Path) -> None:
