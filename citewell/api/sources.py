@@ -3,14 +3,15 @@
 import asyncio
 import hashlib
 import os
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, BinaryIO, Self, cast
 
 import orjson
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response, UploadFile
 from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
 from sse_starlette import EventSourceResponse
@@ -30,6 +31,7 @@ from citewell.settings import Settings
 router = APIRouter(tags=["documents"])
 UPLOADS = "/uploads"
 """Reads its body in pieces and bounds it itself."""
+_IN_MEMORY_BYTES = 1 << 20
 AROUND = 600
 """Characters shown on either side of a passage."""
 _MEDIA_TYPES = {
@@ -190,11 +192,10 @@ async def upload(
         raise InvalidRequest("Send the file as the body, with Content-Type: application/octet-stream.")
     file = Upload(name, owner=identity_of(request), access=access)
     await service.limits.admit(identity_of(request).caller)
-    data = await _body(request, service.settings.max_source_bytes)
+    data = await _body(request, service.settings)
     if "text/event-stream" not in request.headers.get("accept", ""):
-        with paid_by(service.limits, file.owner.caller):
-            return JSONResponse(asdict(await ingest_upload(service.index, service.settings, file, data)))
-    return EventSourceResponse(_ingest(service, file, data))
+        return JSONResponse(asdict(await _ingest(service, file, data)))
+    return EventSourceResponse(_events(service, file, data))
 
 
 @router.delete(UPLOADS, status_code=204)
@@ -206,7 +207,17 @@ async def forget_upload(request: Request, name: str) -> Response:
     return Response(status_code=204)
 
 
-async def _ingest(service: Service, file: Upload, data: bytes) -> AsyncIterator[dict[str, str]]:
+async def _ingest(
+    service: Service, file: Upload, data: UploadFile, embedded: Callable[[int, int], None] | None = None
+) -> FileReport:
+    try:
+        with paid_by(service.limits, file.owner.caller):
+            return await ingest_upload(service.index, service.settings, file, data.file, embedded=embedded)
+    finally:
+        await data.close()
+
+
+async def _events(service: Service, file: Upload, data: UploadFile) -> AsyncIterator[dict[str, str]]:
     events: asyncio.Queue[tuple[int, int] | None] = asyncio.Queue()
     loop = asyncio.get_running_loop()
 
@@ -215,8 +226,7 @@ async def _ingest(service: Service, file: Upload, data: bytes) -> AsyncIterator[
 
     async def run() -> FileReport:
         try:
-            with paid_by(service.limits, file.owner.caller):
-                return await ingest_upload(service.index, service.settings, file, data, embedded=embedded)
+            return await _ingest(service, file, data, embedded)
         finally:
             loop.call_soon_threadsafe(events.put_nowait, None)  # behind what the other thread has said
 
@@ -238,13 +248,20 @@ def _event(name: str, body: dict[str, Any]) -> dict[str, str]:
     return {"event": name, "data": orjson.dumps(body).decode()}
 
 
-async def _body(request: Request, limit: int) -> bytes:
-    data = bytearray()
-    async for piece in request.stream():
-        data += piece
-        if len(data) > limit:
-            raise BodyTooLarge(f"The file has more than {limit:,} bytes.")
-    return bytes(data)
+async def _body(request: Request, settings: Settings) -> UploadFile:
+    """What is sent, on disk as soon as it is large: many that are sent slowly side by side must not fill the memory."""
+    held = tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES, dir=str(settings.data_dir))  # noqa: SIM115  # closed by who gets it
+    data = UploadFile(cast("BinaryIO", held), size=0)
+    try:
+        async for piece in request.stream():
+            await data.write(piece)
+            if (data.size or 0) > settings.max_source_bytes:
+                raise BodyTooLarge(f"The file has more than {settings.max_source_bytes:,} bytes.")
+        await data.seek(0)
+    except BaseException:
+        await data.close()
+        raise
+    return data
 
 
 def _index(request: Request) -> Index:

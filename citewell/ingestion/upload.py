@@ -1,4 +1,4 @@
-"""Single documents that arrive as bytes rather than as files: what a server calls."""
+"""Single documents that are sent, rather than found in a folder: what a server calls."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import tempfile
 import unicodedata
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from citewell.errors import InvalidRequest, NotAuthorized, SourceNotFound, SourceUnreadable
 from citewell.identity import LOCAL, Identity
@@ -76,11 +77,11 @@ async def ingest_upload(
     index: WritableIndex,
     settings: Settings,
     upload: Upload,
-    data: bytes,
+    data: BinaryIO,
     *,
     embedded: Callable[[int, int], None] | None = None,
 ) -> FileReport:
-    """Ingest one document from memory, under `uploads/`; the same name of the same owner replaces it.
+    """Ingest one document that is sent, under `uploads/`; the same name of the same owner replaces it.
 
     The bytes are kept in the data directory, so that a rebuild reads them again. They are kept only if they can
     be read and stored.
@@ -89,7 +90,7 @@ async def ingest_upload(
         index: Open.
         settings: Limits, chunking, data directory.
         upload: What it is called and whose it is.
-        data: The whole file.
+        data: The whole file, open at its beginning. It is read and not closed.
         embedded: Told (chunks embedded, chunks in all) as it goes, as the index does.
 
     Raises:
@@ -105,7 +106,11 @@ async def ingest_upload(
 
 
 async def _ingest(
-    index: WritableIndex, settings: Settings, upload: Upload, data: bytes, embedded: Callable[[int, int], None] | None
+    index: WritableIndex,
+    settings: Settings,
+    upload: Upload,
+    data: BinaryIO,
+    embedded: Callable[[int, int], None] | None,
 ) -> FileReport:
     uploads = _folder(settings)
     path = upload.folder(uploads) / upload.name
@@ -163,7 +168,7 @@ def safe_name(name: str) -> str:
     return base
 
 
-async def _saved(folder: Path, data: bytes) -> Path:
+async def _saved(folder: Path, data: BinaryIO) -> Path:
     """Write to a file of a fresh name. Whoever leaves meanwhile leaves none behind: a thread goes on writing."""
     saving = asyncio.ensure_future(asyncio.to_thread(_save, folder, data))
     try:
@@ -178,13 +183,13 @@ def _drop(saving: asyncio.Future[Path]) -> None:
         saving.result().unlink(missing_ok=True)
 
 
-def _save(folder: Path, data: bytes) -> Path:
+def _save(folder: Path, data: BinaryIO) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     handle, path = tempfile.mkstemp(dir=folder, prefix=".upload-")  # hidden: no ingestion ever sees it
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
-    except OSError:  # a full disk must not stay full of what did not fit
+            shutil.copyfileobj(data, file)
+    except (OSError, ValueError):  # a full disk must not stay full of what did not fit; who sent it left and closed it
         Path(path).unlink()
         raise
     return Path(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -104,8 +105,8 @@ async def test_nothing_waits_for_a_pipe_where_labels_or_patterns_should_stand(
 
 
 async def test_uploads_are_their_owners(index: MemoryIndex, settings: Settings) -> None:
-    mine = await ingest_upload(index, settings, Upload("note.txt", owner=ALICE), b"Alice's.")
-    theirs = await ingest_upload(index, settings, Upload("note.txt", owner=BOB), b"Bob's.")
+    mine = await ingest_upload(index, settings, Upload("note.txt", owner=ALICE), BytesIO(b"Alice's."))
+    theirs = await ingest_upload(index, settings, Upload("note.txt", owner=BOB), BytesIO(b"Bob's."))
     assert mine.uri != theirs.uri
     assert (mine.status, theirs.status) == ("new", "new")
     assert await labels(index) == {mine.uri: (ALICE.own_label,), theirs.uri: (BOB.own_label,)}
@@ -117,9 +118,9 @@ async def test_uploads_are_their_owners(index: MemoryIndex, settings: Settings) 
 
 
 async def test_an_upload_is_given_labels_that_its_sender_holds(index: MemoryIndex, settings: Settings) -> None:
-    uri = (await ingest_upload(index, settings, Upload("a.txt", owner=ALICE, access=["staff"]), b"One.")).uri
+    uri = (await ingest_upload(index, settings, Upload("a.txt", owner=ALICE, access=["staff"]), BytesIO(b"One."))).uri
     assert await labels(index) == {uri: ("staff",)}
-    await ingest_upload(index, settings, Upload("a.txt", owner=ALICE), b"Two.")
+    await ingest_upload(index, settings, Upload("a.txt", owner=ALICE), BytesIO(b"Two."))
     assert await labels(index) == {uri: ("staff",)}, "without a word about it, labels stay"
     await ingest(index, [], settings, rebuild=True)
     assert await labels(index) == {uri: ("staff",)}
@@ -130,9 +131,9 @@ async def test_an_upload_is_given_labels_that_its_sender_holds(index: MemoryInde
         Upload("a.txt", owner=ALICE, access=["no label!"])
     matter = b"---\naccess: [board]\n---\nMinutes."
     with pytest.raises(NotAuthorized):
-        await ingest_upload(index, settings, Upload("m.md", owner=ALICE), matter)
+        await ingest_upload(index, settings, Upload("m.md", owner=ALICE), BytesIO(matter))
     with pytest.raises(InvalidRequest):
-        await ingest_upload(index, settings, Upload("m.md", access=["staff"]), matter)
+        await ingest_upload(index, settings, Upload("m.md", access=["staff"]), BytesIO(matter))
     assert await labels(index) == {uri: ("staff",)}
     assert [path.name for path in (settings.data_dir / "uploads").rglob("*.md*")] == []
 

@@ -1,6 +1,7 @@
 import os
 import shutil
 import time
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -312,7 +313,7 @@ async def test_nothing_blocks_the_event_loop(index: MemoryIndex, settings: Setti
     with blockbuster_ctx("citewell"):
         await ingest(index, [library], settings)
         await ingest(index, [library], settings)
-        await ingest_upload(index, settings, Upload("a.txt"), b"Text.")
+        await ingest_upload(index, settings, Upload("a.txt"), BytesIO(b"Text."))
         await ingest(index, [], settings, rebuild=True)
         await remove_upload(index, settings, Upload("a.txt"))
         await forget(index, ["library"], settings)

@@ -4,7 +4,9 @@ import io
 import os
 import shutil
 import threading
+from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -17,18 +19,18 @@ from tests.ingestion.conftest import MemoryIndex
 
 
 async def test_an_upload_is_a_source_and_can_be_replaced(index: MemoryIndex, settings: Settings) -> None:
-    first = await ingest_upload(index, settings, Upload("tides.md"), b"# Tides\n\nHigh water.")
+    first = await ingest_upload(index, settings, Upload("tides.md"), BytesIO(b"# Tides\n\nHigh water."))
     assert (first.uri, first.status, first.chunks) == ("uploads/tides.md", "new", 1)
-    again = await ingest_upload(index, settings, Upload("C:\\papers\\tides.md"), b"# Tides\n\nLow water.")
+    again = await ingest_upload(index, settings, Upload("C:\\papers\\tides.md"), BytesIO(b"# Tides\n\nLow water."))
     assert (again.uri, again.status) == ("uploads/tides.md", "changed")
     assert index.held["uploads/tides.md"].text == "# Tides\n\nLow water."
     assert index.held["uploads/tides.md"].source.title == "Tides"
 
 
 async def test_an_upload_that_cannot_be_read_changes_nothing(index: MemoryIndex, settings: Settings) -> None:
-    await ingest_upload(index, settings, Upload("tides.txt"), b"High water.")
+    await ingest_upload(index, settings, Upload("tides.txt"), BytesIO(b"High water."))
     with pytest.raises(SourceUnsupported, match="empty"):
-        await ingest_upload(index, settings, Upload("tides.txt"), b"")
+        await ingest_upload(index, settings, Upload("tides.txt"), BytesIO(b""))
     assert index.held["uploads/tides.txt"].text == "High water."
     assert [path.name for path in (settings.data_dir / "uploads").iterdir()] == ["tides.txt"]
 
@@ -37,14 +39,14 @@ async def test_an_upload_that_cannot_be_stored_changes_nothing(index: MemoryInde
     uploads = settings.data_dir / "uploads"
     index.fail_at = "uploads/tides.txt"
     with pytest.raises(RuntimeError, match="the store is gone"):
-        await ingest_upload(index, settings, Upload("tides.txt", access=["staff"]), b"High water.")
+        await ingest_upload(index, settings, Upload("tides.txt", access=["staff"]), BytesIO(b"High water."))
     assert list(uploads.iterdir()) == []
     index.fail_at = None
-    await ingest_upload(index, settings, Upload("tides.txt", access=["staff"]), b"High water.")
+    await ingest_upload(index, settings, Upload("tides.txt", access=["staff"]), BytesIO(b"High water."))
     before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in uploads.iterdir()}
     index.fail_at = "uploads/tides.txt"
     with pytest.raises(RuntimeError, match="the store is gone"):
-        await ingest_upload(index, settings, Upload("tides.txt", access=["guests"]), b"Low water.")
+        await ingest_upload(index, settings, Upload("tides.txt", access=["guests"]), BytesIO(b"Low water."))
     assert {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in uploads.iterdir()} == before
     assert set(before) == {"tides.txt", "tides.txt.access"}
 
@@ -53,7 +55,7 @@ async def test_an_upload_for_which_the_earlier_one_cannot_be_kept_changes_nothin
     index: MemoryIndex, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uploads = settings.data_dir / "uploads"
-    await ingest_upload(index, settings, Upload("tides.txt", access=["staff"]), b"High water.")
+    await ingest_upload(index, settings, Upload("tides.txt", access=["staff"]), BytesIO(b"High water."))
     copy = shutil.copy2
 
     def full(source: Path, to: Path) -> None:
@@ -63,7 +65,7 @@ async def test_an_upload_for_which_the_earlier_one_cannot_be_kept_changes_nothin
 
     monkeypatch.setattr(shutil, "copy2", full)
     with pytest.raises(OSError, match="No space"):
-        await ingest_upload(index, settings, Upload("tides.txt"), b"Low water.")
+        await ingest_upload(index, settings, Upload("tides.txt"), BytesIO(b"Low water."))
     assert {path.name for path in uploads.iterdir()} == {"tides.txt", "tides.txt.access"}
     assert (uploads / "tides.txt").read_bytes() == b"High water."
 
@@ -71,7 +73,7 @@ async def test_an_upload_for_which_the_earlier_one_cannot_be_kept_changes_nothin
 async def test_uploads_survive_other_ingestions_and_rebuilds(
     index: MemoryIndex, settings: Settings, library: Path
 ) -> None:
-    await ingest_upload(index, settings, Upload("tides.txt"), b"High water.")
+    await ingest_upload(index, settings, Upload("tides.txt"), BytesIO(b"High water."))
     await ingest(index, [library], settings)
     assert "uploads/tides.txt" in index.held
     await ingest(index, [], settings, rebuild=True)
@@ -80,7 +82,7 @@ async def test_uploads_survive_other_ingestions_and_rebuilds(
 
 
 async def test_a_removed_upload_is_gone_with_its_file(index: MemoryIndex, settings: Settings) -> None:
-    await ingest_upload(index, settings, Upload("tides.txt"), b"High water.")
+    await ingest_upload(index, settings, Upload("tides.txt"), BytesIO(b"High water."))
     await remove_upload(index, settings, Upload("tides.txt"))
     assert index.held == {}
     assert list((settings.data_dir / "uploads").iterdir()) == []
@@ -123,7 +125,7 @@ async def test_an_upload_that_is_left_while_it_is_written_leaves_no_file(
     begun, go_on, written = threading.Event(), threading.Event(), threading.Event()
     save = upload_module._save
 
-    def slow(folder: Path, data: bytes) -> Path:
+    def slow(folder: Path, data: BinaryIO) -> Path:
         begun.set()
         go_on.wait(10)
         try:
@@ -132,7 +134,7 @@ async def test_an_upload_that_is_left_while_it_is_written_leaves_no_file(
             written.set()
 
     monkeypatch.setattr(upload_module, "_save", slow)
-    sending = asyncio.create_task(ingest_upload(index, settings, Upload("tides.txt"), b"High water."))
+    sending = asyncio.create_task(ingest_upload(index, settings, Upload("tides.txt"), BytesIO(b"High water.")))
     await asyncio.to_thread(begun.wait, 10)
     sending.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -144,6 +146,16 @@ async def test_an_upload_that_is_left_while_it_is_written_leaves_no_file(
             await asyncio.sleep(0.01)
 
 
+async def test_an_upload_whose_sender_closes_it_meanwhile_leaves_no_file(
+    index: MemoryIndex, settings: Settings
+) -> None:
+    gone = BytesIO(b"High water.")
+    gone.close()
+    with pytest.raises(ValueError, match="closed"):
+        await ingest_upload(index, settings, Upload("tides.txt"), gone)
+    assert list((settings.data_dir / "uploads").iterdir()) == []
+
+
 async def test_an_upload_that_does_not_fit_on_the_disk_leaves_no_file(
     index: MemoryIndex, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,5 +165,5 @@ async def test_an_upload_that_does_not_fit_on_the_disk_leaves_no_file(
 
     monkeypatch.setattr(os, "fdopen", lambda handle, _: Full(handle, "wb"))
     with pytest.raises(OSError, match="No space"):
-        await ingest_upload(index, settings, Upload("tides.txt"), b"High water.")
+        await ingest_upload(index, settings, Upload("tides.txt"), BytesIO(b"High water."))
     assert list((settings.data_dir / "uploads").iterdir()) == []

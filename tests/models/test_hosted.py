@@ -9,6 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +158,9 @@ async def test_no_request_is_made_that_the_day_has_no_room_for(filled: Path, hos
             await service.ask(service.prepare(TOWER, context=context("ann")))
         assert REQUESTS[hosted["OPENAI_BASE_URL"]] == before
         with paid_by(service.limits, "ann"), pytest.raises(BudgetExceeded):
-            await ingest_upload(service.index, service.settings, Upload("new.txt"), b"The new harbour opens in May.")
+            await ingest_upload(
+                service.index, service.settings, Upload("new.txt"), BytesIO(b"The new harbour opens in May.")
+            )
         assert all("new.txt" not in source.uri for source in await service.index.sources())
         assert not list(filled.glob("uploads/**/new.txt"))
 
