@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import shutil
+import signal
+import sqlite3
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import redis
 
 from citewell.errors import CheckpointError, ConfigurationError, ThreadNotFound, TornThread
 from citewell.settings import Settings
 from citewell.threads import RedisSaver, open_threads
+from tests.models.paced_server import Paced
 from tests.redis_servers import Cluster, Guarded, Server, server, wait_for
+from tests.service import running
 from tests.threads.talk import ask, config, contents, talk
 
 
@@ -92,6 +101,62 @@ async def test_a_restart_in_mid_conversation_is_waited_for(own_redis: Server) ->
         await asyncio.to_thread(own_redis.start)
         await talking
         assert contents((await app.aget_state(config("t"))).values) == spoken(30)
+
+
+@pytest.mark.parametrize("fault", ["killed", "hung", "locked"])
+async def test_a_store_out_of_reach_for_longer_than_a_lease_ends_the_turn_as_cut_off(
+    own_redis: Server, tmp_path: Path, fault: str
+) -> None:
+    """Not as replaced: nobody knows who holds the thread."""
+    url = None if fault == "locked" else own_redis.url
+    async with open_threads(Settings(data_dir=tmp_path, redis_url=url), lease_s=1) as threads:
+        async with threads.turn("t", "queue") as held:
+            await asyncio.sleep(1.5)
+            assert not held.lost.is_set(), "a store that answers keeps the thread"
+            began = time.monotonic()
+            with out_of_reach(own_redis, tmp_path, fault):
+                await asyncio.wait_for(held.lost.wait(), 20)
+            assert time.monotonic() - began > 0.6, "not before the lease is over"
+            assert (held.is_cut_off, held.stopped) == (True, False)
+        if fault == "killed":
+            own_redis.start()
+        async with threads.turn("t", "queue") as held, threads.turn("t", "replace"):
+            await asyncio.wait_for(held.lost.wait(), 5)
+            assert not held.is_cut_off
+
+
+@contextlib.contextmanager
+def out_of_reach(server: Server, data_dir: Path, fault: str) -> Iterator[None]:
+    if fault == "locked":
+        with contextlib.closing(sqlite3.connect(data_dir / "threads.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            yield
+    elif fault == "hung":
+        assert server.process is not None
+        server.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            server.process.send_signal(signal.SIGCONT)
+    else:
+        server.kill()
+        yield
+
+
+def test_a_turn_whose_store_is_out_of_reach_says_so_and_not_that_it_was_replaced(
+    own_redis: Server, paced: Paced, indexed: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(indexed, tmp_path / "data")
+    body = {"message": "How high is the tower of the lighthouse?", "conversation_id": "t"}
+    with running(tmp_path / "data", CITEWELL_REDIS_URL=own_redis.url, **paced.model(100)) as live:
+        before = paced.calls()["started"]
+        with ThreadPoolExecutor(1) as asking:
+            answer = asking.submit(httpx.post, f"{live.url}/chat", json=body, timeout=60)
+            wait_for(lambda: paced.calls()["started"] > before, "the model to be asked")
+            own_redis.kill()
+            said = answer.result()
+        assert (said.status_code, said.json()["code"]) == (503, "checkpoint_error")
+        assert "could not be reached" in said.json()["detail"]
 
 
 async def test_no_service_starts_on_a_server_that_is_not_there(own_redis: Server, tmp_path: Any) -> None:
