@@ -22,7 +22,7 @@ from sse_starlette import EventSourceResponse
 from typing_extensions import TypedDict
 
 from citewell.api.problems import to_problem
-from citewell.api.turns import identity_of, run_context
+from citewell.api.turns import identity_of, options, run_context
 from citewell.citations import Citation
 from citewell.errors import InvalidRequest
 from citewell.service import Result, Service, Turn
@@ -319,6 +319,7 @@ async def _json(request: Request) -> dict[str, Any]:
         for key in chosen or ():
             if key not in CONFIGURABLE and not key.startswith(_FOREIGN):
                 raise InvalidRequest(f"config.configurable has no {key!a}. It has: {', '.join(CONFIGURABLE)}.")
+        options(chosen or {})  # before LangServe makes numbers of words, and one of true
         if chosen:  # null is as good as absent, here as at the other doors
             config["configurable"] = {key: value for key, value in chosen.items() if value is not None}
     return body

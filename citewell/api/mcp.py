@@ -43,6 +43,7 @@ class Ask(BaseModel):
     question: str = Field(description="A question in plain words.")
     thread_id: str | None = Field(None, description="Conversation to go on with; null starts one.")
     filter: dict[str, Any] | None = Field(None, description="Only these documents, as {'type': 'pdf'}.")
+    trace: bool = Field(False, description="Whether metadata.trace says why these passages.")
 
 
 class Search(BaseModel):
@@ -60,6 +61,9 @@ class Answered(BaseModel):
         description="The passage behind each [n], and whether it supports the sentence."
     )
     thread_id: str = Field(description="Give it back to go on with the conversation.")
+    metadata: dict[str, Any] = Field(
+        description="Who answered and how sure it is, whether it was cut or refused, usage."
+    )
 
 
 class Passages(BaseModel):
@@ -97,16 +101,20 @@ class Door:
         turn = self._service.prepare(
             call.question,
             thread_id=call.thread_id,
-            context=run_context({"filter": call.filter}, identity_of(_request(context))),
+            context=run_context({"filter": call.filter, "trace": call.trace}, identity_of(_request(context))),
         )
         result = await self._service.ask(turn)
-        answered = Answered(answer=result.answer, citations=result.citations, thread_id=result.thread_id)
+        answered = Answered(
+            answer=result.answer, citations=result.citations, thread_id=result.thread_id,
+            metadata=result.metadata | {"usage": result.usage},
+        )  # fmt: skip
         sources = [
             f"[{citation['marker']}] {citation['status']}: “{citation['quote']}” ({citation['title']}, {citation['source']}"
             + (f", page {citation['page']})" if citation["page"] else ")")
             for citation in result.citations
         ]
-        return _result("\n".join([result.answer, "", *sources]).strip(), answered)
+        cut = ["(The answer was cut: it had reached its longest length.)"] if result.metadata.get("truncated") else []
+        return _result("\n".join([result.answer, *cut, "", *sources]).strip(), answered)
 
     async def _search(self, context: Context, call: Search) -> types.CallToolResult:
         chosen = run_context({"filter": call.filter, "top_k": call.limit}, identity_of(_request(context)))

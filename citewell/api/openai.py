@@ -16,7 +16,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.routing import APIRoute
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
 
 from citewell.api.events import event_id, parse_event_id
 from citewell.api.problems import Problem, to_problem
@@ -77,7 +77,7 @@ class CompletionRequest(BaseModel):
     )
     stream: StrictBool | None = False
     stream_options: StreamOptions | None = None
-    temperature: float | None = Field(None, ge=0, le=2)
+    temperature: StrictFloat | None = Field(None, ge=0, le=2)
     max_tokens: StrictInt | None = Field(None, ge=1, le=32_000)
     max_completion_tokens: StrictInt | None = Field(None, ge=1, le=32_000)
     user: StrictStr | None = Field(None, description="Names the conversation when `messages` holds no answers.")
@@ -186,7 +186,7 @@ def _turn(request: Request, body: CompletionRequest) -> Turn:
         for message in earlier
         if message.role in ("user", "assistant")
     ]
-    thread_id = unquote(request.headers.get("x-thread-id", "")) or body.thread_id
+    thread_id = _named(request.headers.get("x-thread-id", "")) or body.thread_id
     if not thread_id and not history:
         thread_id = body.user
     chosen = body.model_dump(include={"temperature", "top_k", "filter", "trace"})
@@ -199,6 +199,14 @@ def _turn(request: Request, body: CompletionRequest) -> Turn:
         policy=body.thread_policy,
         history=None if thread_id else history,
     )
+
+
+def _named(header: str) -> str:
+    """The conversation that the header X-Thread-Id names; empty for none."""
+    try:
+        return unquote(header, errors="strict")
+    except UnicodeDecodeError:
+        raise InvalidRequest("X-Thread-Id is no percent-encoded UTF-8.") from None
 
 
 class _Reply:

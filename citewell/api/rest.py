@@ -25,7 +25,7 @@ class ChatRequest(BaseModel):
     conversation_id: StrictStr | None = None
     include_sources: StrictBool = False
     chat_model: StrictStr | None = Field(None, description="`extractive` or one of the models offered.")
-    temperature: StrictFloat | StrictInt | None = Field(None, ge=0, le=2)
+    temperature: StrictFloat | None = Field(None, ge=0, le=2)
     max_tokens: StrictInt | None = Field(None, ge=1, le=32_000)
     top_k: StrictInt | None = Field(None, ge=1, le=50)
     filter: dict[str, Any] | None = Field(None, description="Metadata filter, see docs/filters.md.")

@@ -26,8 +26,8 @@ async def identity_now(connection: HTTPConnection) -> Identity:
     return await again()
 
 
-def run_context(chosen: Mapping[str, Any], identity: Identity) -> RunContext:
-    """Read the per-call options; absent, null and empty mean "as the settings say".
+def options(chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """The per-call options among what was chosen; absent, null and empty ones are None: "as the settings say".
 
     Raises:
         InvalidRequest: An option has the wrong type; the message names it.
@@ -41,13 +41,17 @@ def run_context(chosen: Mapping[str, Any], identity: Identity) -> RunContext:
             raise InvalidRequest(f"{name} must be {' or '.join(kind.__name__ for kind in kinds)}.")
         return value
 
-    return RunContext(
-        chat_model=pick("chat_model", str),
-        temperature=pick("temperature", int, float),
-        max_tokens=pick("max_tokens", int),
-        top_k=pick("top_k", int),
-        filter=pick("filter", dict),
-        trace=bool(pick("trace", bool)),
-        caller=identity.caller,
-        access=None if identity.readable is None else tuple(sorted(identity.readable)),
-    )
+    return {
+        "chat_model": pick("chat_model", str),
+        "temperature": pick("temperature", int, float),
+        "max_tokens": pick("max_tokens", int),
+        "top_k": pick("top_k", int),
+        "filter": pick("filter", dict),
+        "trace": bool(pick("trace", bool)),
+    }
+
+
+def run_context(chosen: Mapping[str, Any], identity: Identity) -> RunContext:
+    """What a caller chose, and who it is. Raises InvalidRequest as `options` does."""
+    access = None if identity.readable is None else tuple(sorted(identity.readable))
+    return RunContext(**options(chosen), caller=identity.caller, access=access)

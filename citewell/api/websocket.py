@@ -46,7 +46,7 @@ async def chat(socket: WebSocket) -> None:
     if service.runs.is_closed:
         await socket.close(TRY_AGAIN, Draining.title)
         return
-    inbox: asyncio.Queue[str] = asyncio.Queue(WAITING)
+    inbox: asyncio.Queue[str | bytes] = asyncio.Queue(WAITING)
     reader = asyncio.create_task(_read(socket, inbox))
     writer = asyncio.create_task(_answer(socket, service, inbox))
     try:
@@ -60,15 +60,15 @@ async def chat(socket: WebSocket) -> None:
             raise exc
 
 
-async def _read(socket: WebSocket, inbox: asyncio.Queue[str]) -> None:
+async def _read(socket: WebSocket, inbox: asyncio.Queue[str | bytes]) -> None:
     while True:
         message = await socket.receive()
         if message["type"] == "websocket.disconnect":
             return
-        await inbox.put(message.get("text") or (message.get("bytes") or b"").decode(errors="replace"))
+        await inbox.put(message.get("text") or message.get("bytes") or "")
 
 
-async def _answer(socket: WebSocket, service: Service, inbox: asyncio.Queue[str]) -> None:
+async def _answer(socket: WebSocket, service: Service, inbox: asyncio.Queue[str | bytes]) -> None:
     own_thread: str | None = None
     while True:
         text = await inbox.get()
@@ -109,7 +109,7 @@ async def _send(socket: WebSocket, frame: dict[str, Any]) -> None:
         await socket.send_text(json.dumps(frame, ensure_ascii=False))
 
 
-def _object(text: str) -> dict[str, Any]:
+def _object(text: str | bytes) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):

@@ -8,6 +8,7 @@ import pytest
 from mcp.client import Client
 from mcp.shared.exceptions import MCPError
 
+from tests.models.told_server import told_server
 from tests.service import Live, running
 
 TOWER = "How high is the tower of the lighthouse?"
@@ -38,6 +39,20 @@ async def test_ask_answers_with_checked_citations_and_remembers(url: str) -> Non
         )
         assert "1871" in more.structured_content["answer"]
         assert "verified" in more.content[0].text
+
+
+async def test_ask_says_who_answered_why_and_whether_the_answer_was_cut(indexed: Path) -> None:
+    async with told_server() as told:
+        told.finish_reason = "length"
+        model = {"CITEWELL_CHAT_MODEL": "openai:told", "OPENAI_BASE_URL": told.base_url, "OPENAI_API_KEY": "none"}
+        with running(indexed, CITEWELL_MCP="on", **model) as live:
+            async with Client(f"{live.url}/mcp") as client:
+                reply = await client.call_tool("ask", {"question": TOWER, "trace": True})
+    metadata = reply.structured_content["metadata"]
+    assert (metadata["answerer"], metadata["model"], metadata["truncated"]) == ("model", "told", True)
+    assert metadata["trace"]["candidates"]
+    assert metadata["usage"]["total_tokens"]
+    assert "The answer was cut" in reply.content[0].text
 
 
 async def test_search_finds_passages_within_a_filter(url: str) -> None:

@@ -148,7 +148,8 @@ def test_content_may_come_in_parts_and_tuning_is_let_by(client: openai.OpenAI) -
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"extra_body": {"colour": "red"}}, "colour"), ({"temperature": 3}, "temperature"),
-        ({"extra_body": {"top_k": 0}}, "top_k"),
+        ({"extra_body": {"top_k": 0}}, "top_k"), ({"extra_body": {"temperature": "0.5"}}, "temperature"),
+        ({"extra_headers": {"X-Thread-Id": "%FF"}}, "X-Thread-Id"),
     ],
 )  # fmt: skip
 def test_what_would_change_the_meaning_is_refused_by_name(

@@ -68,7 +68,10 @@ async def by_post(live: Live, question: str, thread: str) -> dict[str, Any]:
     async with httpx.AsyncClient(base_url=live.url, timeout=60) as client:
         body = {"message": question, "conversation_id": thread, "include_sources": True}
         reply = (await client.post("/chat", json=body)).raise_for_status().json()
-    return {"answer": reply["response"], "citations": reply["sources"], "thread_id": reply["conversation_id"]}
+    return {
+        "answer": reply["response"], "citations": reply["sources"], "thread_id": reply["conversation_id"],
+        "metadata": reply["metadata"],
+    }  # fmt: skip
 
 
 async def by_websocket(live: Live, question: str, thread: str) -> dict[str, Any]:
@@ -80,7 +83,13 @@ async def by_websocket(live: Live, question: str, thread: str) -> dict[str, Any]
             if message["done"]:
                 break
             tokens.append(message["token"])
-    return {"answer": "".join(tokens), "citations": message["sources"], "thread_id": message["conversation_id"]}
+    return _of_frame("".join(tokens), message)
+
+
+def _of_frame(answer: str, last: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "answer": answer, "citations": last["sources"], "thread_id": last["conversation_id"], "metadata": last["metadata"],
+    }  # fmt: skip
 
 
 async def by_sse(live: Live, question: str, thread: str) -> dict[str, Any]:
@@ -89,7 +98,7 @@ async def by_sse(live: Live, question: str, thread: str) -> dict[str, Any]:
         reply = await client.post("/chat", json={"message": question, "conversation_id": thread}, headers=headers)
     frames = [json.loads(line.removeprefix("data: ")) for line in reply.text.splitlines() if line.startswith("data: ")]
     answer = "".join(frame["token"] for frame in frames)
-    return {"answer": answer, "citations": frames[-1]["sources"], "thread_id": frames[-1]["conversation_id"]}
+    return _of_frame(answer, frames[-1])
 
 
 async def by_openai(live: Live, question: str, thread: str) -> dict[str, Any]:
@@ -128,6 +137,11 @@ DOORS = [
 ]  # fmt: skip
 
 
+def told(answer: dict[str, Any]) -> dict[str, Any]:
+    """The metadata without what some doors give beside it, and without times."""
+    return {name: value for name, value in answer["metadata"].items() if name not in ("usage", "stages_ms")}
+
+
 @pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name__.removeprefix("by_"))
 async def test_every_door_gives_the_same_cited_answer_and_remembers(live: Live, door: Any) -> None:
     thread = f"contract {door.__name__}"
@@ -139,6 +153,7 @@ async def test_every_door_gives_the_same_cited_answer_and_remembers(live: Live, 
     reference = await by_invoke(live, QUESTION, f"reference {door.__name__}")
     assert first["answer"] == reference["answer"]
     assert first["citations"] == reference["citations"]
+    assert told(first) == told(reference)
     assert all(citation["status"] == "verified" for citation in first["citations"] + second["citations"])
 
 

@@ -49,7 +49,8 @@ async def test_messages_sent_ahead_are_answered_in_order(live: Live) -> None:
         ("{", "invalid_request"), ("[]", "invalid_request"), ("{}", "invalid_request"),
         ('{"message": ""}', "invalid_request"), ('{"message": "\\ud800"}', "invalid_request"),
         ('{"message": "hi", "colour": 1}', "invalid_request"), (json.dumps({"message": "y" * 5001}), "message_too_long"),
-        (b"\xff\xfe", "invalid_request"), ('{"message": "hi", "chat_model": "openai:x"}', "unknown_model"),
+        (b"\xff\xfe", "invalid_request"), (b'{"message": "tower \xff"}', "invalid_request"),
+        ('{"message": "hi", "chat_model": "openai:x"}', "unknown_model"),
     ],
 )  # fmt: skip
 async def test_a_bad_frame_gets_an_error_frame_and_the_socket_lives_on(live: Live, raw: str | bytes, code: str) -> None:
