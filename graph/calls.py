@@ -36,6 +36,8 @@ SAY_WHY: Final = ("anthropic:", "ollama:")
 all do; `citewell.models.deltas` looks after their streams."""
 PAUSE_S: Final = 0.5
 """Before the second try; twice as long before each further one ..."""
+_WITH_WORDS: Final = ("", "stop", "end_turn", "tool_calls", "tool_use", "function_call")
+"""Ends that come after words; no tool was offered. An answer that was cut, or held back, may have none."""
 LONGEST_PAUSE_S: Final = 8.0
 """... but never longer, and who asks for more is not tried again. Both as the OpenAI SDK has them."""
 
@@ -123,7 +125,9 @@ class Call:
     note: tracing.Note
 
     def used(self, usage: UsageMetadata) -> None:
-        """Pay for what it used."""
+        """Pay for what it used, as its provider says; who says what cannot be has said nothing."""
+        if not _is_possible(usage) or not usage["input_tokens"]:  # no prompt of ours has no tokens
+            return
         self.reservation.settle(usage)
         self.note({"gen_ai.usage.input_tokens": usage["input_tokens"], "gen_ai.usage.output_tokens": usage["output_tokens"]})  # fmt: skip
 
@@ -178,6 +182,8 @@ class Calls:
             has_spoken, ended = False, ""
             async with aclosing(call.model.astream(list(messages))) as pieces:  # type: ignore[type-var]  # it is a generator
                 async for piece in pieces:
+                    if not _is_possible(piece.usage_metadata):
+                        piece.usage_metadata = None
                     if piece.usage_metadata:
                         usage = add_usage(usage, piece.usage_metadata)
                     ended = finish_reason(piece.response_metadata) or ended
@@ -191,7 +197,7 @@ class Calls:
                 call.used(usage)
             if not ended and call.reservation.model.startswith(SAY_WHY):
                 raise ModelUnavailable("The chat model's answer ended before it was whole.")
-            if not has_spoken and ended in ("", "stop", "end_turn"):
+            if not has_spoken and ended in _WITH_WORDS:
                 raise ModelError("The chat model gave an empty answer.")
             for each in silent:
                 yield each
@@ -257,6 +263,10 @@ class Calls:
                 metrics.MODEL_CALLS.labels(called, outcome).inc()
                 if outcome == "answered" and (why := order.why):
                     metrics.MODEL_CHANGES.labels(called, why).inc()
+
+
+def _is_possible(usage: UsageMetadata | None) -> bool:
+    return usage is None or min(usage["input_tokens"], usage["output_tokens"]) >= 0
 
 
 def finish_reason(response: Mapping[str, Any]) -> str:

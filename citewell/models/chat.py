@@ -159,11 +159,13 @@ class ChatModels:
         import httpx2
         import openai
 
+        from citewell.models.deltas import bound
+
         if self._openai_http is None:
             # On aiohttp, whose parser is in C and gives all that has arrived at once: 60 tokens cost half as much.
-            hooks = {"request": [tracing.pass_on]} if self._settings.otlp_endpoint else {}
+            told = [tracing.pass_on] if self._settings.otlp_endpoint else []
             self._openai_http = openai.DefaultAioHttpClient(
-                timeout=self._settings.model_timeout_s, event_hooks=hooks,
+                timeout=self._settings.model_timeout_s, event_hooks={"request": told, "response": [bound]},
                 limits=httpx2.Limits(max_connections=_CONNECTIONS, keepalive_expiry=_IDLE_S),
             )  # fmt: skip
         return self._openai_http

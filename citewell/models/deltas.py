@@ -14,16 +14,14 @@ import contextlib
 import re
 import time
 from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 
+import httpx2
 import orjson
 from openai import APIConnectionError, APIError, APIResponseValidationError, AsyncOpenAI, AsyncStream
 from openai.resources.chat import AsyncCompletions
 
 from citewell.joining import JoiningQueue
-
-if TYPE_CHECKING:
-    import httpx2
 
 Delta = dict[str, Any]
 """One `chat.completion.chunk` as it came."""
@@ -38,6 +36,10 @@ _AT_ONCE_S: Final = 0.0005
 """Deltas with less time between them have come in one read of the socket."""
 _REST_S: Final = 0.25
 """Longest that a stream which said that it is done is read on, in seconds, so that its connection can be used again."""
+MOST_EVENT_BYTES: Final = 1_000_000
+"""Longest event that is read. All that has come of one is looked through at every piece, in the event loop."""
+MOST_BYTES: Final = 64_000_000
+"""Longest body that is read, in bytes: 32,000 tokens with their probabilities have half of it."""
 _EVENT_END = re.compile(rb"\n\n|\r\n\r\n|\r\r")
 
 
@@ -82,7 +84,7 @@ async def deltas_of(response: httpx2.Response) -> AsyncGenerator[Delta, None]:
     Raises:
         openai.APIError: The server says in the stream that something went wrong.
         openai.APIConnectionError: It ends in the middle of an answer, or without any.
-        openai.APIResponseValidationError: What it sends is not JSON.
+        openai.APIResponseValidationError: What it sends is not JSON, or an event without an end.
         httpx2.RequestError: The connection was lost, or silent for too long.
     """
     rest, has_begun, is_whole = b"", False, False
@@ -102,10 +104,37 @@ async def deltas_of(response: httpx2.Response) -> AsyncGenerator[Delta, None]:
                         delta, has_begun = _delta(data, response), True
                         is_whole = is_whole or any(choice.get("finish_reason") for choice in delta.get("choices") or ())
                         yield delta
+                if len(rest) > MOST_EVENT_BYTES:
+                    raise APIResponseValidationError(
+                        response, None, message=f"The stream holds an event of more than {MOST_EVENT_BYTES:,} bytes."
+                    )
         if not is_whole:  # a server or a proxy ended in good order, or what came is no stream at all
             raise APIConnectionError(message="The stream ended before the answer did.", request=response.request)
     finally:
         await response.aclose()  # whoever leaves ends the model's work at once, and pays for no more of it
+
+
+class _Bounded(httpx2.AsyncByteStream):
+    """A body that ends in an error where it would not end at all."""
+
+    def __init__(self, body: httpx2.AsyncByteStream) -> None:
+        self._body = body
+
+    async def __aiter__(self) -> AsyncGenerator[bytes, None]:
+        read = 0
+        async for piece in self._body:
+            if (read := read + len(piece)) > MOST_BYTES:
+                raise httpx2.ReadError(f"The answer has more than {MOST_BYTES:,} bytes.")
+            yield piece
+
+    async def aclose(self) -> None:
+        await self._body.aclose()
+
+
+async def bound(response: httpx2.Response) -> None:
+    """Read no more than `MOST_BYTES` of a response; a hook of a client. Whole answers and refusals are read to their end."""
+    assert isinstance(response.stream, httpx2.AsyncByteStream)
+    response.stream = _Bounded(response.stream)
 
 
 def _delta(data: bytes, response: httpx2.Response) -> Delta:
@@ -117,6 +146,11 @@ def _delta(data: bytes, response: httpx2.Response) -> Delta:
         raise APIResponseValidationError(
             response, None, message="The stream holds something that is not a JSON object."
         )
+    choices = delta.get("choices") or []
+    if not isinstance(choices, list) or not all(
+        isinstance(choice, dict) and isinstance(choice.get("delta") or {}, dict) for choice in choices
+    ):
+        raise APIResponseValidationError(response, None, message="The stream holds choices that are none.")
     if error := delta.get("error"):
         message = error.get("message") if isinstance(error, dict) else None
         raise APIError(str(message or "An error occurred during streaming"), response.request, body=error)

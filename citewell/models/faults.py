@@ -7,6 +7,7 @@ class that stands in a table decides.
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -94,13 +95,13 @@ OTHERS: Mapping[str, Fault] = {
     "builtins.TimeoutError": ModelTimeout,
     "builtins.ConnectionError": ModelUnavailable,
 }
-_FAULTS: Mapping[str, Fault] = {**OPENAI, **ANTHROPIC, **OTHERS}
 AIOHTTP: Mapping[str, Fault] = {
     "aiohttp.ServerTimeoutError": ModelTimeout,
     "aiohttp.ClientError": ModelUnavailable,
 }
 """What OpenAI's requests travel on. Its exceptions are looked for among the causes: the transport in between takes a refused
-connection, and one that broke, for a timeout."""
+connection, and one that broke, for a timeout, and lets some by as they are."""
+_FAULTS: Mapping[str, Fault] = {**OPENAI, **ANTHROPIC, **OTHERS, **AIOHTTP}
 _NEVER_REACHED = {
     "aiohttp.ClientConnectorError", "aiohttp.ConnectionTimeoutError",
     "httpx.ConnectError", "httpx.ConnectTimeout", "httpx.PoolTimeout",
@@ -119,6 +120,8 @@ _BY_STATUS: Mapping[int, tuple[Fault, str]] = {
     504: (ModelTimeout, ""),
 }
 
+_LIBRARY = re.compile(r"(?:langchain\w*|openai|anthropic|ollama|httpx2?|pydantic|json)(?:\.|\Z)")
+"""Modules that read answers."""
 _OVERFLOW = re.compile(
     r"context_length_exceeded|exceed_context_size|maximum context length|context (window|size|length)|prompt is too long"
     r"|input tokens exceed",
@@ -136,7 +139,7 @@ def map_model_errors() -> Iterator[None]:
         RateLimited: With `retry_after_s` as the provider gave it.
         ModelTimeout, ModelUnavailable: May work another time.
         ModelRefused: The key, the model's name or the request is at fault.
-        ModelError: Anything else a provider's library raises on purpose.
+        ModelError: Anything else a provider's library raises, on purpose or because the answer is none that it can read.
     """
     try:
         yield
@@ -151,7 +154,7 @@ def translate(exc: Exception) -> CitewellError | None:
     """The error to show for a client library's exception; None when it is no such exception."""
     if isinstance(exc, CitewellError):
         return None
-    fault = _fault(exc, _FAULTS)
+    fault = _fault(exc, _FAULTS) or (ModelError if _is_stumble(exc) else None)
     if fault is None:
         return None
     fault = next((found for cause in _causes(exc) if (found := _fault(cause, AIOHTTP))), fault)
@@ -218,6 +221,14 @@ def _status(error: CitewellError) -> int | None:
 
 def _fault(exc: BaseException, table: Mapping[str, Fault]) -> Fault | None:
     return next((table[name] for name in map(_name, type(exc).__mro__) if name in table), None)
+
+
+def _is_stumble(exc: BaseException) -> bool:
+    """Whether a library fell over an answer that is none, as `"choices": null`, and says so in an error of Python's own."""
+    if not isinstance(exc, ValueError | TypeError | LookupError | AttributeError):
+        return False
+    *_, raised = traceback.walk_tb(exc.__traceback__)
+    return _LIBRARY.match(raised[0].f_globals.get("__name__", "")) is not None
 
 
 def _causes(exc: BaseException) -> Iterator[BaseException]:

@@ -139,7 +139,9 @@ async def test_what_a_second_try_would_not_mend_goes_to_the_other_model_at_once(
     assert (call["answered"], call["attempts"]) == (OTHER, 2)
 
 
-@pytest.mark.parametrize(("deed", "code"), [("page", "model_unavailable"), ("hollow", "model_error")])
+@pytest.mark.parametrize(
+    ("deed", "code"), [("page", "model_unavailable"), ("hollow", "model_error"), ("null", "model_error")]
+)
 async def test_what_is_no_answer_is_a_failure_and_the_other_model_answers(
     opened: Open, told: ToldServer, deed: Any, code: str
 ) -> None:
@@ -147,6 +149,36 @@ async def test_what_is_no_answer_is_a_failure_and_the_other_model_answers(
     async with opened(fallback_models=(OTHER,), model_retries=0) as asker:
         text, call = await asker.ask()
     assert (text, call["answered"], call["failures"]) == (ANSWER, OTHER, [{"model": DEAR, "code": code}])
+
+
+@pytest.mark.parametrize("deed", ["page", "null"])
+async def test_what_is_no_answer_to_a_smaller_call_is_a_failure_too(opened: Open, told: ToldServer, deed: Any) -> None:
+    told.always["dear"] = deed
+    async with opened(fallback_models=(OTHER,), model_retries=0) as asker:
+        order = asker.calls.order(RunContext())
+        given = ExpandInput(question=QUESTION, count=1)
+        assert await asker.calls.text(RunContext(), order, PROMPT, given) == ANSWER
+    assert (order.answered, order.why) == (OTHER, "model_error")
+
+
+async def test_an_end_for_a_tool_that_nobody_offered_is_no_answer(opened: Open, told: ToldServer) -> None:
+    told.deeds["dear"], told.finish_reason = ["hollow"], "tool_calls"
+    async with opened(model_retries=0) as asker:
+        with pytest.raises(ModelError, match="empty answer"):
+            await asker.ask()
+
+
+@pytest.mark.parametrize("used", [(-100, -10), (100, -10), (0, 0)])
+async def test_who_says_what_cannot_be_used_is_paid_in_full(
+    opened: Open, told: ToldServer, used: tuple[int, int]
+) -> None:
+    told.used = used
+    async with opened(budget_usd_per_day=1.0) as asker:
+        context = RunContext()
+        order = asker.calls.order(context)
+        said = [piece.usage_metadata async for piece in asker.calls.stream(context, order, [HumanMessage(QUESTION)])]
+        assert await asker.spent_usd() == pytest.approx((len(QUESTION) * 10 + 500 * 30) / 1e6)
+    assert all(min(usage["input_tokens"], usage["output_tokens"]) >= 0 for usage in said if usage)
 
 
 async def test_a_hollow_answer_is_paid_for(opened: Open, told: ToldServer) -> None:

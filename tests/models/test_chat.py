@@ -6,6 +6,7 @@ import inspect
 from contextlib import aclosing
 from pathlib import Path
 
+import aiohttp
 import anthropic
 import httpx
 import ollama
@@ -253,6 +254,7 @@ def test_every_public_exception_of_the_anthropic_sdk_is_decided_by_the_table() -
         (httpx.ReadTimeout("slow"), ModelTimeout),
         (httpx.ConnectError("refused"), ModelUnavailable),
         (TimeoutError(), ModelTimeout),
+        (aiohttp.ServerDisconnectedError(), ModelUnavailable),
         (ConnectionResetError(), ModelUnavailable),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",

@@ -12,8 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from citewell.errors import ModelUnavailable
 from citewell.joining import JoiningQueue
+from citewell.models.chat import map_model_errors, open_chat_models
 from citewell.models.deltas import LONGEST_HOLD_S, Delta, Lateness, Pace, deltas_of, joined
+from citewell.settings import Settings
 
 
 def delta(content: str | None = None, finish: str | None = None, **more: object) -> Delta:
@@ -221,8 +224,54 @@ async def test_one_that_ends_in_good_order_before_the_answer_does_is_no_answer(b
         (b'{"error": "no"}', "An error occurred"),
         (b"<html>", "not a JSON object"),
         (b"[1]", "not a JSON object"),
+        (b'{"choices": [null]}', "choices that are none"),
+        (b'{"choices": {"delta": {}}}', "choices that are none"),
+        (b'{"choices": [{"delta": "a"}]}', "choices that are none"),
     ],
 )
 async def test_a_stream_that_goes_wrong_says_so(data: bytes, fault: str) -> None:
     with pytest.raises(openai.APIError, match=fault):
         await received(b"data: " + data + b"\n\n")
+
+
+async def test_an_event_without_an_end_is_not_read_on() -> None:
+    read = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal read
+        yield b"data: "
+        while True:
+            read += 16_384
+            yield b"a" * 16_384
+
+    request = httpx2.Request("POST", "http://127.0.0.1/v1/chat/completions")
+    with pytest.raises(openai.APIResponseValidationError, match="1,000,000 bytes"):
+        _ = [one async for one in deltas_of(httpx2.Response(200, content=endless(), request=request))]
+    assert read < 1_100_000
+
+
+@pytest.mark.parametrize("status", [200, 500])
+async def test_a_body_without_an_end_is_not_read_on(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("citewell.models.deltas.MOST_BYTES", 1_000_000)
+    sent = 0
+
+    async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 {status} Told\r\ncontent-type: application/json\r\n\r\n[".encode())
+        try:
+            while True:
+                sent += 10_000
+                writer.write(b" " * 10_000)
+                await writer.drain()
+        except ConnectionError:
+            writer.close()
+
+    server = await asyncio.start_server(endless, "127.0.0.1", 0)
+    async with server, asyncio.timeout(30):
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        settings = Settings(_env_file=None, chat_model="openai:m", openai_base_url=url)  # type: ignore[call-arg]
+        async with open_chat_models(settings) as models:
+            with pytest.raises(ModelUnavailable), map_model_errors():
+                await models.get().ainvoke("How high is the tower?")
+    assert sent < 50_000_000

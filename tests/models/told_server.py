@@ -13,7 +13,7 @@ from typing import Any
 
 Deed = int | str
 """A status to refuse with; `silent`: takes the request and says nothing; `cut`: breaks off after the first word;
-`hollow`: is done without a word; `page`: shows a page for people; `answer`."""
+`hollow`: is done without a word; `page`: shows a page for people; `null`: has no choices in its answer; `answer`."""
 ANSWER = "The tower is 42 metres high [1]."
 USED = (100, 10)
 """Tokens read and written, as it says with each answer."""
@@ -38,6 +38,8 @@ class ToldServer:
     prompts: list[str] = field(default_factory=list)
     """The messages of each request for an answer, as JSON."""
     finish_reason: str = "stop"
+    used: tuple[int, int] = USED
+    """What it says it used."""
     harmful: dict[str, str] = field(default_factory=dict)
     """Word -> category that moderation finds a text with it guilty of."""
     moderated: list[str] = field(default_factory=list)
@@ -68,6 +70,8 @@ class ToldServer:
                 self.left += 1
             elif deed == "page":
                 _whole(writer, "<html>Sign in</html>")
+            elif deed == "null":
+                self._null(writer, is_streamed=bool(body.get("stream")))
             elif is_moderation:
                 self._judge(writer, body)
             else:
@@ -88,6 +92,13 @@ class ToldServer:
         lines += [f"{name}: {value}" for name, value in self.headers.items()]
         writer.write("\r\n".join([*lines, "connection: close", "", ""]).encode() + body)
 
+    def _null(self, writer: asyncio.StreamWriter, *, is_streamed: bool) -> None:
+        if not is_streamed:
+            _whole(writer, {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": None})
+            return
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n")
+        writer.write(b'data: {"choices": [null]}\n\ndata: [DONE]\n\n')
+
     def _judge(self, writer: asyncio.StreamWriter, body: dict[str, Any]) -> None:
         names = {category for word, category in self.harmful.items() if word in body["input"]}
         every = sorted({"harassment", "self-harm/intent", "violence", *self.harmful.values()})
@@ -100,7 +111,9 @@ class ToldServer:
         _whole(writer, whole if self.verdict is None else self.verdict)
 
     def _say(self, writer: asyncio.StreamWriter, body: dict[str, Any], answer: str, *, is_cut: bool) -> None:
-        usage = dict(zip(("prompt_tokens", "completion_tokens"), USED, strict=True)) | {"total_tokens": sum(USED)}
+        usage = dict(zip(("prompt_tokens", "completion_tokens"), self.used, strict=True)) | {
+            "total_tokens": sum(self.used)
+        }
         if not body.get("stream"):
             message = {"role": "assistant", "content": answer}
             choice = {"index": 0, "message": message, "finish_reason": self.finish_reason}
