@@ -1,6 +1,8 @@
 """Start the service: read the settings, say where it listens, run until told to stop."""
 
+import asyncio
 import gc
+import resource
 import signal
 import socket
 import sys
@@ -35,10 +37,25 @@ MOST_HEAD_BYTES = 65_536
 """Longest head of a request, its address and headers together. Whoever sends it has not been asked for a key yet."""
 
 
+BRINGS_WITHIN_S = 30.0
+"""Time for a head, and between two parts of a body, in seconds. Who connects and says nothing holds one of the files that the
+process may have open, and strangers can do that too."""
+
+
 class Bounded(HttpToolsProtocol):
-    """httptools joins a header that goes on and on, for as long as it does, in the event loop."""
+    """httptools joins a header that goes on and on, for as long as it does, in the event loop; and uvicorn waits for ever
+    for a request that has not come yet, or not whole."""
 
     _unread = 0
+    _overdue: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._wait_no_more()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         self._unread += len(data)
@@ -46,17 +63,43 @@ class Bounded(HttpToolsProtocol):
         if self._unread > MOST_HEAD_BYTES and not self.transport.is_closing():
             self.send_400_response("The request's head is too long.")
 
+    def handle_websocket_upgrade(self) -> None:
+        self._wait_no_more()
+        super().handle_websocket_upgrade()
+
+    def on_message_begin(self) -> None:
+        if self._overdue is None:
+            self._wait()
+        super().on_message_begin()
+
     def on_headers_complete(self) -> None:
         self._unread = 0
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         self._unread = 0
+        self._wait()
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._unread = 0
+        self._wait_no_more()
         super().on_message_complete()
+
+    def _wait(self) -> None:
+        self._wait_no_more()
+        self._overdue = self.loop.call_later(BRINGS_WITHIN_S, self._give_up)
+
+    def _wait_no_more(self) -> None:
+        if self._overdue is not None:
+            self._overdue.cancel()
+            self._overdue = None
+
+    def _give_up(self) -> None:
+        if self.flow.read_paused:  # what was sent has not been looked at yet
+            self._wait()
+        else:
+            self.transport.close()
 
 
 class Process:
@@ -109,6 +152,7 @@ def main() -> None:
         configure_logging(settings)
         first = app()
         bound = _bound(settings)
+        _open_as_many_files_as_may_be()
     except ConfigurationError as exc:
         print(f"citewell: {exc.detail}", file=sys.stderr)
         raise SystemExit(2) from None
@@ -155,6 +199,13 @@ def _bound(settings: Settings) -> socket.socket:
         ) from exc
     bound.set_inheritable(True)  # by the workers
     return bound
+
+
+def _open_as_many_files_as_may_be() -> None:
+    """Each connection is one, and what many systems begin with, 1,024, are few. Workers inherit it."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # a system may allow less than it says
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _address(settings: Settings, port: int) -> str:

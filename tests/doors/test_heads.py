@@ -1,13 +1,23 @@
 """The head of a request is read before anybody knows whose it is."""
 
+import asyncio
+import resource
 import socket
+import subprocess
+import sys
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import httpx
 import pytest
+import uvicorn
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
 
-from citewell.api.serve import MOST_HEAD_BYTES
-from tests.service import Live
+from citewell.api.serve import MOST_HEAD_BYTES, Bounded
+from tests.service import ROOT, Live
 
 START = b"GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\nx-long: "
 
@@ -33,3 +43,55 @@ def test_one_of_ordinary_length_and_a_body_of_any_length_are_read(live: Live) ->
         for _ in range(3):  # on one connection
             reply = client.post("/chat", json={"message": "x", "padding": "a" * 500_000})
             assert (reply.status_code, "padding" in reply.text) == (422, True)
+
+
+async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+    await PlainTextResponse(await Request(scope, receive).body())(scope, receive, send)
+
+
+@asynccontextmanager
+async def served() -> AsyncIterator[int]:
+    """An application over the service's protocol, at a port."""
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        server = uvicorn.Server(uvicorn.Config(echo, http=Bounded, lifespan="off", log_config=None))
+        serving = asyncio.create_task(server.serve(sockets=[bound]))
+        try:
+            yield bound.getsockname()[1]
+        finally:
+            server.should_exit = True
+            await serving
+
+
+POST = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\n"
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET / HT", POST, POST + b"ab", POST + b"abcd" + POST + b"a"])
+async def test_who_brings_no_whole_request_is_not_waited_for(begun: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("citewell.api.serve.BRINGS_WITHIN_S", 0.2)
+    async with served() as port, asyncio.timeout(4):  # uvicorn gives up on an idle connection after five seconds
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(begun)
+        said = await reader.read()
+        writer.close()
+    assert said.count(b"HTTP/1.1 200") == begun.startswith(POST + b"abcd")
+
+
+async def test_who_brings_it_slowly_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("citewell.api.serve.BRINGS_WITHIN_S", 0.4)
+    async with served() as port, asyncio.timeout(10):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for _ in range(2):  # on one connection
+            writer.write(POST)
+            for letter in b"slow":
+                await asyncio.sleep(0.2)
+                writer.write(bytes([letter]))
+            assert (await reader.readuntil(b"slow")).startswith(b"HTTP/1.1 200")
+        writer.close()
+
+
+def test_as_many_files_may_be_open_as_the_system_allows() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    code = "from citewell.api.serve import _open_as_many_files_as_may_be as more; more(); import resource; print(*resource.getrlimit(resource.RLIMIT_NOFILE))"
+    few = ["sh", "-c", f"ulimit -Sn 256; exec {sys.executable} -c '{code}'"]
+    done = subprocess.run(few, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == [str(hard), str(hard)], done.stderr
