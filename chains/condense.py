@@ -54,6 +54,10 @@ _GOES_ON = re.compile(
     r"anything)\b",
     re.IGNORECASE,
 )
+_STANDS_FOR = re.compile(
+    r"\b(?:its|he|him|his|she|her|hers|they|them|their|theirs|these|those|he's|she's|they're)\b", re.IGNORECASE
+)
+"""Not "it" and "that", which may stand for nothing said before: "is it allowed to smoke?"."""
 _EMPTY = frozenset(
     """a an the and or but if then than so of to in on at by for with from as into about over under between out up down off
     is are was were be been being am do does did done doing have has had having can could will would shall should may might
@@ -99,6 +103,12 @@ def condense_rule(question: str, history: Sequence[BaseMessage]) -> str:
     chosen = set(sorted(weights, key=lambda stem: -weights[stem])[:CONTEXT_WORDS])
     words = [word for stem, word in spelling.items() if stem in chosen]
     return f"{question} ({' '.join(words)})" if words else question
+
+
+def refers(question: str) -> bool:
+    """Whether a question cannot be about something else than the conversation: a word in it stands for somebody or something
+    that it does not name, as in "when may they open again?". English."""
+    return _STANDS_FOR.search(question) is not None
 
 
 def _stands_alone(question: str) -> bool:

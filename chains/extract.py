@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator, Sequence
+from itertools import zip_longest
 from typing import cast
 
 import numpy as np
@@ -13,6 +14,7 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_core.runnables import Runnable, RunnableGenerator
 
 from chains.candidates import Candidate, begins, candidates, ends
+from chains.compound import Single, singles
 from chains.judge import probabilities
 from chains.prompts import AnswerInput
 from chains.reading import FEATURES, features, in_context, overlap, repeats
@@ -77,14 +79,27 @@ def select(question: str, chunks: Sequence[ScoredChunk], embedder: Embedder, *, 
         typed: The question without the words that a rule added to it. The chunks were found with these, so they lie about the
             topic already; to answer a sentence must fit what is asked now, or the answer before is given once more.
     """
-    found = [one for one in candidates(chunks) if not repeats(typed, one.text)]
+    asked = singles(question, typed)
+    found = [one for one in candidates(chunks) if not any(repeats(single.typed, one.text) for single in asked)]
     if not found:
         return []
-    rows = features(typed, found, chunks, embedder)
+    answers = [_answering(single, found, chunks, embedder) for single in asked]
+    # The best sentence for each comes before the second best for any.
+    best = dict.fromkeys(i for place in zip_longest(*answers) for i in place if i is not None)
+    kept = set(list(best)[: max(MOST_SENTENCES, len(asked))])
+    in_order = dict.fromkeys(i for answer in answers for i in answer if i in kept)
+    return list(_under_columns([found[i] for i in in_order], chunks))
+
+
+def _answering(
+    asked: Single, found: list[Candidate], chunks: Sequence[ScoredChunk], embedder: Embedder
+) -> list[np.intp]:
+    """Which of the candidates answer one thing that is asked, best first."""
+    rows = features(asked.typed, found, chunks, embedder)
     probable = probabilities(rows)
     shares = rows[:, FEATURES.index("overlap")]
-    if typed != question:
-        topic = read(question)
+    if asked.typed != asked.question:
+        topic = read(asked.question)
         shares = np.array([overlap(topic, read(in_context(one))) for one in found])
     related = (shares > 0) | (rows[:, FEATURES.index("cosine")] >= NEAR)
     order = sorted(np.flatnonzero(related), key=lambda i: -probable[i])
@@ -101,7 +116,7 @@ def select(question: str, chunks: Sequence[ScoredChunk], embedder: Embedder, *, 
                 first[found[i].number] = i
         spread = sorted(first.values(), key=order.index)
         kept = [*spread, *(i for i in kept if i not in spread)][:MOST_SENTENCES]
-    return list(_under_columns([found[i] for i in kept], chunks))
+    return kept
 
 
 def _under_columns(quoted: Sequence[Candidate], chunks: Sequence[ScoredChunk]) -> Iterator[Candidate]:

@@ -31,6 +31,8 @@ from typing import Any
 from langchain_core.runnables import Runnable
 
 from chains.answer import answer_chain
+from chains.compound import interleaved, singles
+from chains.condense import refers
 from chains.evidence import Evidence
 from chains.extract import extractive_answerer
 from chains.prompts import AnswerInput
@@ -142,9 +144,19 @@ class Turn:
         began = time.perf_counter()
         where: dict[str, object] | None = {"title": {"$ne": without}} if without else None
         looked = []
-        for question in filter(None, (asked.standalone, asked.text)):
-            found = await self._index.search(question, candidates=self._settings.candidates, where=where)
-            kept = await self._index.rerank(question, found, top_k=self._settings.top_k)
+        wordings = [asked.standalone or asked.text]
+        if asked.standalone and not refers(asked.text):
+            wordings.append(asked.text)
+        for question in wordings:
+            rankings = [
+                await self._index.rerank(
+                    single.question,
+                    await self._index.search(single.question, candidates=self._settings.candidates, where=where),
+                    top_k=self._settings.top_k,
+                )
+                for single in singles(question, asked.text)
+            ]
+            kept = interleaved(rankings, self._settings.top_k)
             looked.append((self._evidence.confidence(question, kept), question, kept))
         confidence, question, kept = max(looked, key=lambda one: one[0])
         text, citations, shown = "", list[Citation](), list[ScoredChunk]()

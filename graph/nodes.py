@@ -19,7 +19,8 @@ from langgraph.graph import END
 from langgraph.runtime import Runtime
 
 from chains import condense, expand, small_talk, summarize
-from chains.condense import CondenseInput, condense_rule
+from chains.compound import interleaved, singles
+from chains.condense import CondenseInput, condense_rule, refers
 from chains.expand import ExpandInput, wordings
 from chains.extract import not_in_documents
 from chains.prompts import PROMPT_VERSION, AnswerInput, answer_messages, own_words
@@ -36,13 +37,14 @@ from citewell.questions import check_question
 from citewell.repair import MarkerRepair
 from citewell.retrieval import Trace, filters
 from citewell.retrieval.neighbours import join
+from citewell.retrieval.trace import joined
 from citewell.review import review_reasons
 from citewell.telemetry import tracing
 from graph.calls import Calls, Order, finish_reason
 from graph.events import at_end, emit
 from graph.parts import Parts
 from graph.recall import Recall
-from graph.state import Hits, RunContext, State
+from graph.state import Found, Hits, RunContext, State
 
 
 class Nodes:
@@ -105,7 +107,7 @@ class Nodes:
                 written, update["condense_call"] = await self._written(context, condense.PROMPT, given)
                 if written is not None:
                     return update | {"standalone": written.strip() or asked.text}
-            # The rule cannot tell a follow-up from a short question about something else.
+            # The rule cannot always tell a follow-up from a short question about something else.
             return update if standalone == asked.text else update | {"typed": asked.text}
 
     async def recall(self, state: State, runtime: Runtime[RunContext]) -> dict[str, Any]:
@@ -153,28 +155,35 @@ class Nodes:
             )
 
         with _stage(runtime, "retrieve"), paid_by(self._parts.limits, context.caller):
+            typed = state.get("typed", question)
+            wordings = [question] if typed == question or refers(typed) else [question, typed]
             hits = []
-            for wording in filter(None, (question, state.get("typed"))):
-                trace = Trace() if context.trace else None
-                hits.append(Hits(wording, await search(wording, self._settings.candidates, trace), trace))
-            candidates = hits[0].candidates
-            known = {scored.chunk.id for scored in candidates}
+            for wording in wordings:
+                found = []
+                for single in singles(wording, typed):
+                    trace = Trace() if context.trace else None
+                    candidates = await search(single.question, self._settings.candidates, trace)
+                    found.append(Found(single.question, candidates, trace))
+                hits.append(Hits(wording, found))
+            # How well further candidates answer is judged by the question as it was asked.
+            further = []
             said = await self._reworded(context, question)
             for wording in said.get("wordings", ()):
-                further = await search(wording, self._settings.candidates // 2)
-                # Another wording brings candidates; how well they answer is judged by the question as it was asked.
-                candidates += [ScoredChunk(chunk=one.chunk, score=0.0) for one in further if one.chunk.id not in known]
-                known |= {one.chunk.id for one in further}
+                further += await search(wording, self._settings.candidates // 2)
             # What the last answer cited stays in the running, so that "and the second one?" finds it.
-            cited = [id_ for id_ in state.get("cited", ()) if id_ not in known] if len(_talk(state)) > 1 else []
+            cited = state.get("cited", ()) if len(_talk(state)) > 1 else ()
             if cited:
                 tree = filters.parse(context.filter)
-                candidates += [
+                further += [
                     ScoredChunk(chunk=chunk, score=0.0)
                     for chunk in await self._parts.retriever.chunks(cited)
                     if (access is None or not access.isdisjoint(chunk.access))
                     and (tree is None or filters.holds(tree, chunk))
                 ]
+            for one in hits[0].singles:
+                known = {scored.chunk.id for scored in one.candidates}
+                new = {scored.chunk.id: scored.chunk for scored in further if scored.chunk.id not in known}
+                one.candidates.extend(ScoredChunk(chunk=chunk, score=0.0) for chunk in new.values())
         return {"standalone": question, "hits": hits, **said}
 
     async def _reworded(self, context: RunContext, question: str) -> dict[str, Any]:
@@ -190,22 +199,28 @@ class Nodes:
         """Order the candidates by late interaction (or a cross-encoder) and let the guards see what is kept."""
         top_k = _context(runtime).top_k or self._settings.top_k
         with _stage(runtime, "rerank"):
-            looked = [
-                (one, await self._parts.retriever.rerank(one.question, one.candidates, top_k=top_k, trace=one.trace))
-                for one in state["hits"]
-            ]
+            looked = []
+            for one in state["hits"]:
+                rankings = [
+                    await self._parts.retriever.rerank(
+                        single.question, single.candidates, top_k=top_k, trace=single.trace
+                    )
+                    for single in one.singles
+                ]
+                looked.append((one, interleaved(rankings, top_k)))
             if len(looked) > 1:  # a follow-up, or about something else: the documents tell
                 looked.sort(key=lambda one: -self._parts.evidence.confidence(one[0].question, one[1]))
             hits, ranked = looked[0]
             kept, quarantined = await self._parts.guards.screen_chunks(ranked)
+        found = {scored.chunk.id for single in hits.singles for scored in single.candidates}
         metadata: dict[str, Any] = {
-            "retrieved": len(hits.candidates), "kept": len(kept), "quarantined": len(quarantined),
+            "retrieved": len(found), "kept": len(kept), "quarantined": len(quarantined),
             "index": self._parts.retriever.generation, "cached": False,
         } | _withheld(state)  # fmt: skip
         if said := state.get("wordings"):
             metadata["wordings"] = said
-        if hits.trace is not None:
-            metadata["trace"] = hits.trace.as_dict() | {
+        if traces := [single.trace for single in hits.singles if single.trace is not None]:
+            metadata["trace"] = joined(traces, [scored.chunk.id for scored in ranked]).as_dict() | {
                 "quarantined": [{"id": scored.chunk.id, "rule": verdict.rule} for scored, verdict in quarantined]
             }
         return {"standalone": hits.question, "sources": kept, "metadata": metadata}

@@ -31,14 +31,24 @@ class Answer(TypedDict, total=False):
 
 
 @dataclass(frozen=True, slots=True)
-class Hits:
-    """What was found for a question."""
+class Found:
+    """What was found for one thing that is asked."""
 
     question: str
+    """As it was searched for."""
     candidates: list[ScoredChunk]
     """Best first."""
     trace: Trace | None
     """How that came about, for callers who ask."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """What was found for a question."""
+
+    question: str
+    singles: list[Found]
+    """One for each thing that it asks, in that order."""
 
 
 class State(TypedDict, total=False):

@@ -50,6 +50,28 @@ class Trace:
         return {"stages_ms": self.stages, "candidates": self.candidates, "dropped": self.dropped}
 
 
+def joined(traces: Sequence[Trace], kept: Sequence[str]) -> Trace:
+    """One trace of the searches for all that a question asks: times added up, each chunk once.
+
+    Args:
+        traces: One for each thing asked; a single one is returned as it is.
+        kept: Ids of the chunks that were kept of them all, best first.
+    """
+    if len(traces) == 1:
+        return traces[0]
+    whole = Trace(dropped=[row for trace in traces for row in trace.dropped])
+    rows: dict[object, dict[str, object]] = {}
+    for trace in traces:
+        for name, spent in trace.stages.items():
+            whole.stages[name] = round(whole.stages.get(name, 0.0) + spent, 3)
+        for row in trace.candidates:
+            if row["id"] not in rows or row["dropped"] is None:
+                rows[row["id"]] = row
+    whole.candidates = [rows.pop(id_) for id_ in kept]
+    whole.candidates += [row | {"dropped": row["dropped"] or "below top_k"} for row in rows.values()]
+    return whole
+
+
 def _row(one: ScoredChunk, dropped: str | None) -> dict[str, object]:
     evidence: Mapping[str, float] = one.evidence
     return {

@@ -87,6 +87,27 @@ async def test_a_follow_up_is_found_by_its_topic_and_answered_by_what_it_asks(se
     assert after.answer == "Admission costs 9 euros for adults and 4 euros for children under 14. [1]"
 
 
+async def test_what_stands_for_something_said_before_is_not_asked_alone(service: Service) -> None:
+    await ask(service, "Who designed the lighthouse?", "t")
+    after = await ask(service, "How many holidays do they have?", "t")
+    assert after.metadata["standalone_question"] == "How many holidays do they have? (designed lighthouse)"
+
+
+async def test_a_question_that_asks_three_things_is_looked_up_three_times(service: Service) -> None:
+    question = (
+        "How many days of holiday has an employee, and what does a return ticket of the ferry cost, "
+        "and when was the tower of the lighthouse first lit?"
+    )
+    three = await ask(service, question, "t", trace=True)
+    assert [word for word in ("28 days", "12 euros", "14 March 1871") if word not in three.answer] == []
+    candidates = three.metadata["trace"]["candidates"]
+    assert len({one["id"] for one in candidates}) == len(candidates) == three.metadata["retrieved"]
+    kept = [one["source"] for one in candidates if one["dropped"] is None]
+    assert len(kept) == three.metadata["kept"]
+    assert [one["source"] for one in candidates[: len(kept)]] == kept
+    assert len(set(kept[:3])) == 3
+
+
 async def test_thanks_and_greetings_are_told_what_the_service_does(service: Service) -> None:
     assert (await ask(service, "Hello!", "t")).answer == REPLY
     await ask(service, "How high is the tower of the lighthouse?", "t")
