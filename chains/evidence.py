@@ -24,10 +24,13 @@ from citewell.models.embedder import Embedder
 from citewell.sentences import sentence_spans
 from citewell.terms import Statement, read
 
-SIGNS = ("maxsim", "dense", "overlap", "overlap_union", "overlap_sentence", "missing", "cue", "terms", "title")
-"""No BM25 scores: they grow with the number of documents, so a line fitted on many would be wrong for few."""
-WORDS_ONLY = SIGNS[2:]
+SIGNS = ("maxsim", "stretch", "missing")
+"""No BM25 scores: they grow with the number of documents, so a line fitted on many would be wrong for few. No cosine of the
+chunk either: it falls with all that stands in the chunk besides and with the question's brevity, so a line fitted on the
+long questions of test collections refused one in five short ones that a small collection answers."""
+WORDS_ONLY = ("overlap", "overlap_union", "overlap_sentence", "missing", "cue", "terms", "title")
 """What is left where vectors are another model's, whose scale nobody measured, or where there is no late interaction."""
+ALL_SIGNS = tuple(dict.fromkeys((*SIGNS, *WORDS_ONLY)))
 _MOST_CHUNKS = 5
 
 
@@ -92,7 +95,7 @@ class Evidence:
 
 
 def signs(question: str, chunks: Sequence[ScoredChunk]) -> dict[str, float]:
-    """What speaks for and against, by name (`SIGNS`); each about 0..1."""
+    """What speaks for and against, by name (`ALL_SIGNS`); each about 0..1."""
     chunks = chunks[:_MOST_CHUNKS]
     asked = read(question)
     kind = wanted(question)
@@ -115,7 +118,7 @@ def signs(question: str, chunks: Sequence[ScoredChunk]) -> dict[str, float]:
                 best_sentence, best_cue = share, cue(kind, new, scored.chunk.text[start:end])
     return {
         "maxsim": max(scored.evidence.get("maxsim", 0.0) for scored in chunks),
-        "dense": max(scored.evidence.get("dense", 0.0) for scored in chunks),
+        "stretch": max(scored.evidence.get("stretch", 0.0) for scored in chunks),
         "overlap": shares[fullest],
         "overlap_union": overlap(asked, Statement(tuple(t for s in (*texts, *titles) for t in s.terms), ())),
         "overlap_sentence": best_sentence,

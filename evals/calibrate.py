@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chains import evidence
-from chains.evidence import SIGNS, WORDS_ONLY, signs
+from chains.evidence import ALL_SIGNS, SIGNS, WORDS_ONLY, signs
 from citewell.models import open_embedder
 from citewell.retrieval import open_index
 from citewell.settings import Settings
@@ -87,7 +87,7 @@ async def gather(name: str, data: Path, sample: int, seed: int, folder: Path) ->
                 where: dict[str, object] | None = {"title": {"$ne": article}} if kind == "absent" else None
                 kept = await index.rerank(question, await index.search(question, where=where), top_k=settings.top_k)
                 values = signs(question, kept)
-                cases.append(Case(name, kind, f"{name} {article}", tuple(values[sign] for sign in SIGNS)))
+                cases.append(Case(name, kind, f"{name} {article}", tuple(values[sign] for sign in ALL_SIGNS)))
     embedder.close()
     return cases
 
@@ -187,7 +187,7 @@ def main() -> None:
     report: dict[str, Any] = {}
     threshold = 0.0
     for name, names in (("full", SIGNS), ("words", WORDS_ONLY)):
-        columns = [SIGNS.index(sign) for sign in names]
+        columns = [ALL_SIGNS.index(sign) for sign in names]
         honest = cross_validated(cases, columns)
         weights, bias = fit(rows[:, columns], right, weigh(cases))
         if name == "full":

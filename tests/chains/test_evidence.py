@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from chains.evidence import SIGNS, Evidence, signs
+from chains.evidence import ALL_SIGNS, Evidence, signs
 from citewell.documents import ScoredChunk, Source
 from citewell.ingestion.document import Document
 from citewell.ingestion.split import split
@@ -56,6 +56,33 @@ async def test_what_is_there_is_told_from_what_is_not(index: Index) -> None:
     assert not any(map(evidence.is_supported, no)), no
 
 
+VISITORS = (
+    "It is usually five degrees colder on the fell than in the village, and the domes are open to the wind. Bring a warm "
+    "coat, gloves and flat shoes. Torches must show red light; the shop lends them for a deposit of £5. Photography is "
+    "welcome without flash. Dogs may come into the grounds and the café, but not into the domes."
+)
+
+
+@pytest.mark.parametrize(
+    ("question", "supported"),
+    [
+        ("Can I bring my dog?", True),
+        ("What colour must torches be?", True),
+        ("Is there a lift?", False),
+        ("What does it cost to get in?", False),
+    ],
+)
+async def test_a_short_question_is_judged_by_the_sentence_that_answers_not_by_all_that_stands_beside_it(
+    index: Index, question: str, supported: bool
+) -> None:
+    document = Document(text=VISITORS, type="txt", title="What to bring")
+    source = Source(uri="visitors", title=document.title, type="txt", sha256="", size_bytes=len(VISITORS))
+    async with index.writing():
+        await index.replace_source(source, VISITORS, split(document, "visitors", chunk_size=500, chunk_overlap=50))
+    evidence = Evidence(MiniLM(threads=1))
+    assert evidence.is_supported(evidence.confidence(question, await found(index, question))) is supported
+
+
 async def test_confidence_is_a_probability_and_none_without_chunks(index: Index) -> None:
     evidence = Evidence(MiniLM(threads=1))
     assert evidence.confidence("Anything?", []) == 0
@@ -65,7 +92,7 @@ async def test_confidence_is_a_probability_and_none_without_chunks(index: Index)
 
 async def test_every_sign_is_given_and_finite(index: Index) -> None:
     values = signs("How long does bread keep?", await found(index, "How long does bread keep?"))
-    assert set(values) == set(SIGNS)
+    assert set(values) == set(ALL_SIGNS)
     assert all(abs(value) < 100 for value in values.values())
 
 
