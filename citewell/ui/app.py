@@ -152,7 +152,8 @@ def _about(turn: Turn) -> str:
         reasons = ", ".join(reason.replace("_", " ") for reason in metadata["review_reasons"])
         parts.append(f"marked for review: {reasons}")
     if stages := metadata.get("stages_ms"):
-        parts.append(f"{sum(stages.values()) / 1000:.1f} s")
+        took_ms = sum(stages.values())
+        parts.append(f"{took_ms / 1000:.1f} s" if took_ms >= 1000 else f"{took_ms:.0f} ms")
     return " · ".join(parts)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 
 from citewell.client import Ingested, Progress, ServiceError
-from citewell.ui.state import LISTED, State
+from citewell.ui.state import State
 from citewell.ui.words import explain
 
 AS_SET = "As the service is set"
@@ -22,9 +22,9 @@ def show(state: State) -> dict[str, Any]:
         state.open("")
         st.rerun()
     try:
-        _conversations(state)
         options = _settings(state)
         _upload(state)
+        _conversations(state)  # last: the list grows
     except ServiceError as fault:
         st.error(explain(fault), icon=":material/error:")
         return {}
@@ -32,12 +32,11 @@ def show(state: State) -> dict[str, Any]:
 
 
 def _conversations(state: State) -> None:
-    if state.threads is None:
-        state.threads = state.client.threads(limit=LISTED).threads
+    threads = state.list_threads() if state.threads is None else state.threads
     st.markdown("### Conversations")
-    if not state.threads:
+    if not threads:
         st.caption("None yet. Ask something.")
-    for thread in state.threads:
+    for thread in threads:
         is_open = thread.thread_id == state.thread_id
         label = _short(thread.title or thread.thread_id)
         icon = ":material/chat_bubble:" if is_open else ":material/chat_bubble_outline:"
@@ -49,6 +48,9 @@ def _conversations(state: State) -> None:
             st.rerun()
         if is_open:
             _actions(state, thread.title)
+    if state.older_threads and st.button("Show older conversations", icon=":material/expand_more:", width="stretch"):
+        state.list_threads(before=state.older_threads)
+        st.rerun()
     if state.statistics is not None:
         counts = state.statistics
         st.caption(f"{_count(counts.user, 'question')} and {_count(counts.assistant, 'answer')} in this conversation.")

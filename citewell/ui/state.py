@@ -12,7 +12,7 @@ from citewell.client import Answer, Citation, Client, Message, Passage, Rating, 
 
 _OPENED = "citewell"
 LISTED = 30
-"""Conversations in the side bar."""
+"""Conversations in the side bar, until older ones are asked for."""
 
 
 @dataclass
@@ -48,6 +48,8 @@ class State:
     """Give it to `Client.history` for the turns before these; None at the beginning."""
     statistics: Statistics | None = None
     threads: list[Thread] | None = None
+    older_threads: str | None = None
+    """Give it to `list_threads` for the ones before these; None where there are none."""
     models: list[str] | None = None
     sources: list[Source] | None = None
     again: str = ""
@@ -74,6 +76,13 @@ class State:
                 turn.rating, turn.is_rated_fully = rated.rating, bool(rated.reason)
         self.turns = turns + self.turns
         self.older, self.statistics = page.before, page.statistics
+
+    def list_threads(self, before: str | None = None) -> list[Thread]:
+        """Read the conversations used last, or add a page of older ones. Returns all that are listed then."""
+        page = self.client.threads(limit=LISTED, before=before)
+        self.threads = (self.threads or [] if before else []) + page.threads
+        self.older_threads = page.before
+        return self.threads
 
     def begin(self, question: str, options: dict[str, Any]) -> Turn:
         """Enter a turn; it counts as stopped until it is whole. A new conversation gets its name here, so that it goes

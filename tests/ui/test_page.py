@@ -15,11 +15,13 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from reportlab.lib.pagesizes import A5
 from reportlab.pdfgen.canvas import Canvas
 
-from citewell.client import Client
+from citewell.client import Citation, Client
+from citewell.ui.answers import answer_html, question_html
 from tests.models.paced_server import Paced
 from tests.service import LIBRARY, ROOT, Live, environment, free_port, ingest, running
 
 pytest.importorskip("streamlit")
+LISTED = 30
 HORN = "In which year was the fog horn of the Skerrow lighthouse added?"
 TOWER = "How high is the tower of the lighthouse?"
 
@@ -142,6 +144,7 @@ def test_an_answer_shows_the_passage_behind_each_sentence(chat: Chat, page: Page
     expect(answer.locator("mark").first).to_contain_text("42 metres")
     expect(answer.locator(".cw-passage").first).to_contain_text("Agnes Tolland")
     expect(answer.locator(".cw-status").first).to_have_text("✓ Verified")
+    expect(page.get_by_text(re.compile(r"Answered by extractive .* [1-9]\d* ms$"))).to_be_visible()
     page.screenshot(path=pictures / "ui-answer.png")
     page.get_by_text("Why this answer").click()
     page.get_by_role("button", name="Search again to see why").click()
@@ -151,6 +154,56 @@ def test_an_answer_shows_the_passage_behind_each_sentence(chat: Chat, page: Page
     expect(why).to_contain_text("rerank")
     why.scroll_into_view_if_needed()
     page.screenshot(path=pictures / "ui-why.png")
+
+
+def drawn(page: Page, answer: str) -> None:
+    """An answer as the page draws it, with a verified source behind every marker."""
+    citations = [
+        Citation(
+            marker=1, sentence="", quote="42 metres", status="verified", score=1.0, source="a.md", title="A", page=None,
+            start=0, end=9, chunk_id="c",
+        )
+        for _ in range(answer.count("[1]"))
+    ]  # fmt: skip
+    style = (ROOT / "citewell/ui/style.css").read_text()
+    page.set_content(f"<style>{style}</style>{question_html('كم؟')}{answer_html(answer, citations)}")
+
+
+def test_a_mark_does_not_end_the_line_it_stands_in(page: Page) -> None:
+    drawn(page, "It is high. [1] It is old. [1] It is grey. [1]")
+    marks = page.locator("summary")
+    expect(marks).to_have_count(3)
+    assert len({round(marks.nth(number).bounding_box()["y"]) for number in range(3)}) == 1  # type: ignore[index]
+    marks.nth(1).click()
+    expect(page.locator("mark").nth(1)).to_be_visible()
+    expect(page.locator("mark").nth(0)).to_be_hidden()
+
+
+def test_each_paragraph_runs_as_its_own_letters_do(page: Page) -> None:
+    drawn(page, "يستغرق الفرن الكبير 45 دقيقة. [1]\n\nThe oven takes 45 minutes. [1]")
+    middle = "element => { const range = document.createRange(); range.selectNodeContents(element); const box = range.getBoundingClientRect(); return (box.left + box.right) / 2 / innerWidth; }"
+    where = [page.locator(name).evaluate(middle) for name in (".cw-question", ".cw-p >> nth=0", ".cw-p >> nth=1")]
+    assert [place > 0.5 for place in where] == [True, True, False]
+
+
+def test_what_can_be_chosen_and_added_stands_above_a_list_that_grows(chat: Chat, page: Page) -> None:
+    with Client(chat.service.url) as client:
+        for number in range(LISTED + 2):
+            client.ask("hello", thread_id=f"grown {number}")
+            client.rename(f"grown {number}", f"Grown number {number}")
+        page.goto(chat.url)
+        newest = page.get_by_role("button", name=f"Grown number {LISTED + 1}", exact=True)
+        expect(newest).to_be_visible()
+        places = [page.get_by_text(name).bounding_box() for name in ("Model and retrieval", "Add a document")]
+        places.append(newest.bounding_box())
+        heights = [place["y"] for place in places if place is not None]
+        assert heights == sorted(heights)
+        assert len(heights) == 3
+        expect(page.get_by_role("button", name="Grown number 0", exact=True)).to_have_count(0)
+        page.get_by_role("button", name="Show older conversations").click()
+        expect(page.get_by_role("button", name="Grown number 0", exact=True)).to_be_visible()
+        for number in range(LISTED + 2):
+            client.delete(f"grown {number}")
 
 
 def test_a_pdf_opens_at_the_page_on_a_narrow_dark_screen(chat: Chat, browser: Browser, pictures: Path) -> None:
