@@ -199,7 +199,9 @@ class Settings(BaseSettings):
         0, ge=0, le=1_000_000, description="Dollars of chat models a caller may spend in a day (UTC); 0 sets no limit."
     )
     budget_model: str | None = Field(
-        None, description="A cheaper model that is used when the chosen one no longer fits the day's budget."
+        None,
+        description="A cheaper model that is used when the chosen one no longer fits what is left of the day; `extractive` "
+        "quotes then.",
     )
     prices: dict[str, tuple[float, float]] = Field(
         {},
@@ -338,6 +340,8 @@ class Settings(BaseSettings):
                 f"workers is {self.workers}, but the embedded Chroma belongs to one process: set CITEWELL_VECTOR_STORE "
                 "to a Chroma server (chroma+http://host:port), Pinecone or Weaviate, or CITEWELL_WORKERS to 1"
             )
+        if self.simple_model == "extractive":
+            raise ValueError("CITEWELL_SIMPLE_MODEL must be a provider:model; extractive is no model to ask")
         if self.moderation != "off" and not re.fullmatch(r"openai:\S+", self.moderation):
             raise ValueError("CITEWELL_MODERATION must be off or openai:MODEL, as openai:omni-moderation-latest")
         self._check_store()

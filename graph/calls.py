@@ -19,7 +19,15 @@ from langchain_core.messages.ai import UsageMetadata, add_usage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 
-from citewell.errors import CircuitOpen, CitewellError, ModelError, ModelRefused, ModelTimeout, ModelUnavailable
+from citewell.errors import (
+    BudgetExceeded,
+    CircuitOpen,
+    CitewellError,
+    ModelError,
+    ModelRefused,
+    ModelTimeout,
+    ModelUnavailable,
+)
 from citewell.limits import WARN_AT, Reservation
 from citewell.models.chat import EXTRACTIVE, map_model_errors
 from citewell.models.faults import asked_pause_s, is_free, is_models
@@ -51,13 +59,17 @@ class Order:
         asked: The model that the caller or the settings chose, `provider:model`.
         others: Those that stand in for it, in this order; `extractive` among them lets a rule do so after all others.
         cheaper: To be asked first, for the question is simple.
+        quotes_unpaid: A rule stands in too where the day's budget holds no call.
     """
 
-    def __init__(self, asked: str, others: Sequence[str], *, cheaper: str | None = None) -> None:
+    def __init__(
+        self, asked: str, others: Sequence[str], *, cheaper: str | None = None, quotes_unpaid: bool = False
+    ) -> None:
         models = dict.fromkeys([*([cheaper] if cheaper else []), asked, *others])
         self.models = [name for name in models if name != EXTRACTIVE]
         self._cheaper = cheaper
         self._may_quote = EXTRACTIVE in others
+        self._quotes_unpaid = quotes_unpaid
         self._asked = asked
         self._answered: str | None = None
         self._is_budgets = False
@@ -85,13 +97,14 @@ class Order:
         """Note that what needs no model stands in for them all.
 
         Raises:
-            CitewellError: `exc`, where the settings do not name `extractive`, or no model is to blame.
+            CitewellError: `exc`, where the settings do not name `extractive` for it.
         """
-        if not self._may_quote or not is_models(exc):
+        is_unpaid = self._quotes_unpaid and isinstance(exc, BudgetExceeded)
+        if not is_unpaid and not (self._may_quote and is_models(exc)):
             raise exc
         log.warning("model.replaced", model=self._asked, by=EXTRACTIVE, code=exc.code)
-        self._answered, self._is_budgets = EXTRACTIVE, False
-        metrics.MODEL_CHANGES.labels(EXTRACTIVE, exc.code).inc()
+        self._answered, self._is_budgets = EXTRACTIVE, is_unpaid
+        metrics.MODEL_CHANGES.labels(EXTRACTIVE, self.why).inc()
 
     @property
     def answered(self) -> str:
@@ -149,7 +162,10 @@ class Calls:
         asked = self.name(context)
         assert asked is not None
         cheaper = self._settings.simple_model if is_simple and context.chat_model is None else None
-        return Order(asked, self._settings.fallback_models, cheaper=cheaper)
+        return Order(
+            asked, self._settings.fallback_models, cheaper=cheaper,
+            quotes_unpaid=self._settings.budget_model == EXTRACTIVE,
+        )  # fmt: skip
 
     async def text(
         self, context: RunContext, order: Order, prompt: ChatPromptTemplate, given: Mapping[str, Any]

@@ -78,7 +78,8 @@ class Limits:
         self._per_minute = settings.requests_per_minute
         self._max_tokens = settings.tokens_per_day
         self._max_cost = round(settings.budget_usd_per_day * NANO)
-        self._cheaper = settings.budget_model
+        # What quotes the documents makes no call that could be paid for: who asks stands back to it.
+        self._cheaper = None if settings.budget_model == "extractive" else settings.budget_model
         self._closing: set[asyncio.Task[None]] = set()
         self._warned: tuple[int, set[str]] = (0, set())
         """The day, and the callers of whom it was said that their budget is nearly spent."""

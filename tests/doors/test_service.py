@@ -54,6 +54,7 @@ def test_conversations_live_in_redis_when_it_is_set(start: Callable[..., Live], 
         ("CITEWELL_CHAT_MODEL", "openai:gpt-5-mini", "OPENAI_API_KEY"),
         ("CITEWELL_EMBEDDING_MODEL", "no-such-model", "CITEWELL_EMBEDDING_MODEL"),
         ("CITEWELL_REDIS_URL", "mysql://x", "redis"),
+        ("CITEWELL_SIMPLE_MODEL", "extractive", "CITEWELL_SIMPLE_MODEL"),
     ],
 )
 def test_a_setting_that_cannot_be_stops_the_start_with_a_sentence(tmp_path: Path, setting: str, value: str, says: str) -> None:  # fmt: skip

@@ -379,6 +379,24 @@ async def test_a_cheaper_model_that_only_the_budget_chooses_can_be_called(opened
     assert told.calls == ["other"]
 
 
+@pytest.mark.parametrize("limit", [{"budget_usd_per_day": 0.000001}, {"tokens_per_day": 10}])
+async def test_a_day_that_is_used_up_is_no_end_where_the_settings_let_quotes_stand_in(
+    told: ToldServer, indexed: Path, limit: dict[str, Any]
+) -> None:
+    settings = made(told, data_dir=indexed, budget_model="extractive", **limit)
+    async with open_service(settings) as service:
+        first = await service.ask(service.prepare(QUESTION))
+        second = await service.ask(service.prepare("And when was it first lit?", thread_id=first.thread_id))
+    assert "42 metres" in first.answer
+    assert "14 March 1871" in second.answer
+    for result in (first, second):
+        assert result.metadata["answerer"] == "extractive"
+        for call in result.metadata["calls"].values():
+            assert (call["answered"], call["why"], call["attempts"]) == ("extractive", "budget", 0)
+    assert "condense" in second.metadata["calls"]
+    assert told.calls == []
+
+
 async def test_a_turn_says_what_became_of_its_calls(told: ToldServer, indexed: Path) -> None:
     told.always = {"dear": 503, "other": 429}
     settings = made(told, data_dir=indexed, fallback_models=(OTHER, "extractive"), model_retries=0)
