@@ -35,6 +35,8 @@ class Manifest:
     """URI to the labels that stood beside or above the file then; without an entry, none did."""
     refusals: dict[str, tuple[int, int, str]] = field(default_factory=dict)
     """URI to (size in bytes, mtime in ns, reason) of files that will never do as they are."""
+    on_disk: bytes = b""
+    """What the file holds."""
 
     @classmethod
     def read(cls, data_dir: Path) -> Manifest:
@@ -45,7 +47,8 @@ class Manifest:
         """
         path = data_dir / "ingestion.json"
         try:
-            stored = orjson.loads(path.read_bytes())
+            body = path.read_bytes()
+            stored = orjson.loads(body)
         except FileNotFoundError:
             return cls(path=path)
         except (OSError, orjson.JSONDecodeError) as exc:
@@ -58,11 +61,11 @@ class Manifest:
             digests={uri: (size, mtime, digest) for uri, (size, mtime, digest) in stored["digests"].items()},
             access={uri: tuple(labels) for uri, labels in stored.get("access", {}).items()},
             refusals={uri: (size, mtime, reason) for uri, (size, mtime, reason) in stored["refusals"].items()},
+            on_disk=body,
         )
 
     def write(self) -> None:
-        """Replace the file in one step. Blocking."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        """Replace the file in one step, unless it holds the same. Blocking."""
         body = orjson.dumps(
             {
                 "version": _VERSION,
@@ -72,6 +75,9 @@ class Manifest:
                 "refusals": self.refusals,
             }
         )
+        if body == self.on_disk:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=".ingestion-")
         try:
             with os.fdopen(handle, "wb") as file:
@@ -82,6 +88,7 @@ class Manifest:
         except BaseException:
             os.unlink(temporary)
             raise
+        self.on_disk = body
 
     def digest_of(self, file: FoundFile) -> str | None:
         """The digest taken when the file had this size, time and labels; None where it must be looked at."""

@@ -162,13 +162,15 @@ class Catalog:
             )
 
     def begin_cleaning(self) -> list[int]:
-        """Say that the stores are about to be emptied of leftovers; returns their keys.
+        """Say that the stores are about to be emptied of leftovers, where there are any; returns their keys.
 
         A reader whose snapshot is older may miss what is emptied, and can tell by `Snapshot.cleanings`.
         """
         with self._transaction() as connection:
-            connection.execute("UPDATE meta SET value = value + 1 WHERE name = 'cleanings'")
-            return Snapshot(connection).leftovers()
+            leftovers = Snapshot(connection).leftovers()
+            if leftovers:
+                connection.execute("UPDATE meta SET value = value + 1 WHERE name = 'cleanings'")
+            return leftovers
 
     def forget(self, keys: Sequence[int]) -> None:
         """Take keys off the record: the stores hold nothing under them any more."""

@@ -56,6 +56,21 @@ def test_where_nothing_has_changed_nothing_heavy_is_loaded(tmp_path: Path, libra
     assert loaded == ["['chromadb', 'langchain_core', 'numpy', 'onnxruntime', 'tokenizers']", "[]"]
 
 
+def test_where_nothing_has_changed_nothing_is_written(tmp_path: Path, library: Path) -> None:
+    for file in library.rglob("*"):
+        os.utime(file, (1e9, 1e9))  # what changed a moment ago is looked at once more
+    data = tmp_path / "data"
+
+    def files() -> dict[Path, tuple[int, int]]:
+        found = (file for file in data.rglob("*") if file.is_file() and file.name != "writer.lock")
+        return {file: (file.stat().st_ino, file.stat().st_mtime_ns) for file in found}
+
+    assert run(data, "library").exit_code == 0
+    before = files()
+    assert json.loads(run(data, "library", "--json").stdout)["unchanged"] == 3
+    assert files() == before
+
+
 def test_the_table_names_every_file_and_a_second_run_nothing(tmp_path: Path, library: Path) -> None:
     (library / "empty.txt").write_text("")
     done = run(tmp_path / "data", "library")
