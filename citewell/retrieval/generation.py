@@ -196,10 +196,10 @@ class Generation:
         keys = [entry.key for entry in entries]
         if chunks:
             self.tokens.write(start, embedded.tokens)
-            self.store.add(keys, embedded.vectors, chunks)
             around = [text for each in new for text in contexts(each.text, each.chunks, each.page_starts)]
             self.keywords.add(entries, around)
             self.keywords.commit()
+            self.store.add(keys, embedded.vectors, chunks)  # last: the first time it may still be opening
         by_source: list[Replacement] = []
         for each in new:
             own, entries = entries[: len(each.chunks)], entries[len(each.chunks) :]
