@@ -189,7 +189,7 @@ def _save(folder: Path, data: BinaryIO) -> Path:
     try:
         with os.fdopen(handle, "wb") as file:
             shutil.copyfileobj(data, file)
-    except (OSError, ValueError):  # a full disk must not stay full of what did not fit; who sent it left and closed it
+    except BaseException:  # a full disk must not stay full of what did not fit
         Path(path).unlink()
         raise
     return Path(path)
