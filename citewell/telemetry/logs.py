@@ -1,12 +1,33 @@
 """Logs: one JSON object a line on standard output."""
 
+import io
 import logging
 import sys
+from typing import TextIO, cast
 
 import structlog
 
 from citewell.guards.logs import RedactText
 from citewell.settings import Settings
+from citewell.telemetry import metrics
+
+
+class _Out(io.TextIOBase):
+    """Standard output, for lines that nothing else fails with: where the disk is full, or whoever read them is gone, they are
+    lost and counted, and turns go on."""
+
+    def write(self, text: str) -> int:
+        try:
+            sys.stdout.write(text)
+        except (OSError, ValueError):  # ValueError: closed, or half of a character
+            metrics.LOG_LOST.inc()
+        return len(text)
+
+    def flush(self) -> None:
+        try:
+            sys.stdout.flush()
+        except (OSError, ValueError):
+            metrics.LOG_LOST.inc()
 
 
 def configure_logging(settings: Settings) -> None:
@@ -30,10 +51,10 @@ def configure_logging(settings: Settings) -> None:
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Out())),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stdout)
+    handler = logging.StreamHandler(_Out())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

@@ -68,6 +68,8 @@ INDEX_SOURCES = Gauge("citewell_index_sources", "Documents in the index.", multi
 INDEX_CHUNKS = Gauge("citewell_index_chunks", "Chunks in the index.", multiprocess_mode="livemostrecent")
 INDEX_BYTES = Gauge("citewell_index_bytes", "The index on disk.", multiprocess_mode="livemostrecent")
 
+LOG_LOST = Counter("citewell_log_writes_lost", "Writes of the log that failed: a full disk, a reader that is gone.")
+
 REDIS_CALL = Histogram("citewell_redis_call_seconds", "Round trips to the threads' Redis.", buckets=_FAST_S)
 REDIS_IN_USE = Gauge("citewell_redis_connections_in_use", "Connections busy with a call.", multiprocess_mode="livesum")
 REDIS_LIMIT = Gauge("citewell_redis_connections_limit", "Most that may be.", multiprocess_mode="livesum")

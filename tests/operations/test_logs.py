@@ -1,7 +1,14 @@
 """One line a turn, under the request's id, which every answer carries."""
 
 import json
+import re
+import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -9,7 +16,7 @@ import pytest
 import websockets
 
 from citewell.telemetry.turns import thread_digest
-from tests.service import Live, problem
+from tests.service import ROOT, START_WITHIN_S, STOP_WITHIN_S, Live, environment, free_port, problem
 
 QUESTION = "How high is the tower of the lighthouse?"
 
@@ -77,3 +84,39 @@ def test_an_id_that_could_break_a_log_is_not_taken_over(live: Live, given: str) 
     reply = httpx.get(f"{live.url}/healthz", headers={"x-request-id": given.encode()})
     assert reply.headers["x-request-id"] != given
     assert len(reply.headers["x-request-id"]) == 36
+
+
+@pytest.mark.parametrize("gone", ["disk", "reader"])
+def test_a_log_that_cannot_be_written_fails_no_turn(indexed: Path, tmp_path: Path, gone: str) -> None:
+    data_dir = Path(shutil.copytree(indexed, tmp_path / "data", ignore=shutil.ignore_patterns("threads.db*")))
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with Path("/dev/full").open("wb") as full:
+        process = subprocess.Popen(
+            [sys.executable, ROOT / "server.py"], env=environment(data_dir, CITEWELL_PORT=str(port)),
+            stdout=full if gone == "disk" else subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+    try:
+        if process.stdout is not None:
+            process.stdout.close()
+        deadline = time.monotonic() + START_WITHIN_S
+        while True:
+            with suppress(httpx.TransportError):
+                if httpx.get(f"{url}/readyz", timeout=5).status_code == 200:
+                    break
+            assert time.monotonic() < deadline, "not ready"
+            time.sleep(0.1)
+        body = {"message": QUESTION, "conversation_id": "t"}
+        assert "42 metres" in httpx.post(f"{url}/chat", json=body, timeout=60).raise_for_status().json()["response"]
+        events = httpx.post(f"{url}/chat", json=body, headers={"accept": "text/event-stream"}, timeout=60).text
+        assert "event: done" in events
+        lost = re.search(
+            r"^citewell_log_writes_lost_total (\S+)", httpx.get(f"{url}/metrics", timeout=60).text, re.MULTILINE
+        )
+        assert lost is not None
+        assert float(lost[1]) >= 2
+        process.terminate()
+        assert process.wait(STOP_WITHIN_S) == 0
+    finally:
+        process.kill()
+        process.wait()
