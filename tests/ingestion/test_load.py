@@ -370,6 +370,22 @@ def test_pdf_words_divided_at_a_lines_end_are_made_whole() -> None:
     assert "telescope was moved" in document.text
 
 
+def test_what_was_filled_into_a_pdf_is_read() -> None:
+    file = io.BytesIO()
+    canvas = Canvas(file)
+    for name in ("Ada Lovelace", "Grace Hopper"):
+        canvas.drawString(72, 700, "Name:")
+        canvas.acroForm.textfield(name=name, value=name, x=120, y=690, width=200, height=20)
+        canvas.acroForm.textfield(
+            name=f"{name} 2", value="secret", x=120, y=600, width=200, height=20, annotationFlags="hidden"
+        )
+        canvas.showPage()
+    canvas.save()
+    document = load(file.getvalue(), "form.pdf")
+    assert document.text == "Name:\nAda Lovelace\n\nName:\nGrace Hopper"
+    assert document.page_at(document.text.index("Grace")) == 2
+
+
 def test_pdf_that_needs_a_password_is_refused() -> None:
     locked = pdf("secret", encrypt=StandardEncryption("pass", canPrint=0))
     with pytest.raises(SourceUnsupported, match="password"):

@@ -22,6 +22,7 @@ _STAMP_CHARS = 20
 _NO_CHARACTER = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ufffd\ue000-\uf8ff]")
 _MOST_GARBLED = 0.2
 """Share of glyph numbers above which a page's font has no usable table of characters."""
+_WRITTEN = (pdfium.FPDF_ANNOT_WIDGET, pdfium.FPDF_ANNOT_FREETEXT)
 _DATE = re.compile(r"D:(\d{4})(\d\d)?(\d\d)?")
 _NO_TITLE = re.compile(r"[\d\W_]+|untitled|\(anonymous\)|unspecified|microsoft word - .*|.*\.(docx?|pdf|indd|tex|dvi|xlsx?|pptx?|qxp|rtf|pages)", re.I)  # fmt: skip
 """What programs write where a title belongs: a registry's number, a file's name, the lack of one."""
@@ -47,7 +48,7 @@ def load_pdf(data: bytes) -> Document:
         scanned = garbled = 0
         for number in range(len(pdf)):
             try:
-                page = pdf[number]
+                page = _with_fields(pdf, number)
             except pypdfium2.PdfiumError:
                 pages.append("")  # one page is damaged: the rest stays readable, and the numbering right
                 continue
@@ -66,6 +67,20 @@ def load_pdf(data: bytes) -> Document:
             if (destination := bookmark.get_dest()) is not None
         ]
         return _document(pages, outline, pdf.get_metadata_dict(), scanned + garbled)
+
+
+def _with_fields(pdf: pypdfium2.PdfDocument, number: int) -> pypdfium2.PdfPage:
+    """A page on which what was filled in, or written over it, is text like the rest; it comes after that."""
+    page = pdf[number]
+    written = False
+    for at in range(pdfium.FPDFPage_GetAnnotCount(page)):
+        annotation = pdfium.FPDFPage_GetAnnot(page, at)
+        written = written or pdfium.FPDFAnnot_GetSubtype(annotation) in _WRITTEN
+        pdfium.FPDFPage_CloseAnnot(annotation)
+    if written and pdfium.FPDFPage_Flatten(page, pdfium.FLAT_NORMALDISPLAY) == pdfium.FLATTEN_SUCCESS:
+        page.close()
+        page = pdf[number]
+    return page
 
 
 def _is_image(page: pypdfium2.PdfPage) -> bool:
