@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from collections.abc import Iterator
 
 from citewell.documents import PUBLIC, Chunk
@@ -22,6 +23,14 @@ _WORD = re.compile(r"\s+")
 # What to break at, best first, and how full the chunk must be at least: a worse break is better than a stub.
 _BREAKS = ((_PARAGRAPH, 0.5), (_SENTENCE, 0.5), (_LINE, 0.5), (_SENTENCE, 0.25), (_WORD, 0.25))
 _SPACE = re.compile(r"\s*")
+_JOINED = (
+    frozenset("\u200d\u0e33\u0eb3")
+    | frozenset(map(chr, range(0x1F3FB, 0x1F400)))
+    | frozenset(map(chr, range(0xE0020, 0xE0080)))
+)
+"""Joiners, vowels that Unicode counts as letters, colours of skin, parts of flags: they belong to what stands before them."""
+_VIRAMA = 9
+"""The combining class of the sign that joins two consonants."""
 _ROW = re.compile(r"[ \t]*\|")
 """Of a Markdown table: half of one says nothing, so none is divided that fits into a chunk."""
 
@@ -104,6 +113,7 @@ def _windows(text: str, start: int, end: int, size: int, overlap: int) -> Iterat
     end = start + len(text[start:end].rstrip())
     left = _SPACE.match(text, start, end).end()  # type: ignore[union-attr]  # \s* always matches
     floor = left  # where the window before ended: the next one must get past it
+    line = text.rfind("\n", 0, left) + 1  # where the line begins that `left` lies in: a line may be all of a file
     while left < end:
         limit = left + size
         right = end if end <= limit else _break(text, max(left, floor), left, limit)
@@ -113,9 +123,11 @@ def _windows(text: str, start: int, end: int, size: int, overlap: int) -> Iterat
         if right >= end:
             return
         floor = _SPACE.match(text, right, end).end()  # type: ignore[union-attr]
-        back = _overlap_start(text, stop, overlap, left)
+        back = _overlap_start(text, stop, overlap, left, line)
         # A wide gap (blank lines by the hundred) must not fill the next window.
-        left = back if back is not None and floor - back <= size // 2 else floor
+        after = back if back is not None and floor - back <= size // 2 else floor
+        line = _line_start(text, after, left, line)
+        left = after
 
 
 def _break(text: str, floor: int, left: int, limit: int) -> int:
@@ -127,28 +139,57 @@ def _break(text: str, floor: int, left: int, limit: int) -> int:
             if match.start() <= limit:
                 last = match.start()
         if last >= least:
-            row = _row_start(text, last)
-            if row is not None and row - 1 > floor and "\n" in text[last : row + limit - left + 1]:
+            row = _line_start(text, last, floor + 1, 0)
+            if row and _is_in_row(text, row, last) and "\n" in text[last : row + limit - left + 1]:
                 return row - 1
             return last
-    return limit
+    return _letter_start(text, limit, least)
 
 
-def _row_start(text: str, place: int) -> int | None:
-    """Where the table row begins within which `place` lies; None between rows and outside of tables."""
-    start = text.rfind("\n", 0, place) + 1
-    return start if start < place and _ROW.match(text, start) and not text.startswith("\n", place) else None
+def _line_start(text: str, place: int, since: int, line: int) -> int:
+    """Where the line begins that `place` lies in; `line` where that is the one that `since` lies in."""
+    return text.rfind("\n", since, place) + 1 or line
 
 
-def _overlap_start(text: str, stop: int, overlap: int, left: int) -> int | None:
-    """Step back from `stop` by up to `overlap` characters, then forward to the start of a word.
+def _is_in_row(text: str, line: int, place: int) -> bool:
+    """Whether `place` lies within the table row that begins at `line`: not between rows, and not outside of tables."""
+    return line < place and _ROW.match(text, line) is not None and not text.startswith("\n", place)
+
+
+def _letter_start(text: str, place: int, least: int) -> int:
+    """`place`, or the nearest one before it, down to `least`, that divides nothing a reader sees as one letter."""
+    for start in range(place, least, -1):
+        if not _joins(text, start):
+            return start
+    return place
+
+
+def _joins(text: str, place: int) -> bool:
+    """Whether the characters on both sides of a place make one letter, syllable or picture: accents and vowel signs, emoji of
+    several, flags."""
+    before, after = text[place - 1], text[place : place + 1]
+    if _is_flag_half(before) and _is_flag_half(after):
+        halves = 0
+        while halves < place and _is_flag_half(text[place - 1 - halves]):
+            halves += 1
+        return halves % 2 == 1
+    is_mark = after in _JOINED or unicodedata.category(after or " ") in {"Mn", "Mc", "Me"}
+    return is_mark or before == "\u200d" or unicodedata.combining(before) == _VIRAMA
+
+
+def _is_flag_half(letter: str) -> bool:
+    return "\U0001f1e6" <= letter <= "\U0001f1ff"
+
+
+def _overlap_start(text: str, stop: int, overlap: int, left: int, line: int) -> int | None:
+    """Step back from `stop` by up to `overlap` characters, then forward to the start of a word. `line` is that of `left`.
 
     None where the window that began at `left` has nothing to share.
     """
     back = max(stop - overlap, left + 1)
     if back >= stop:
         return None
-    if _row_start(text, back) is not None:
+    if _is_in_row(text, _line_start(text, back, left, line), back):
         row = text.find("\n", back, stop) + 1
         return _SPACE.match(text, row).end() if 0 < row < stop else None  # type: ignore[union-attr]
     if text[back - 1].isspace():
@@ -157,4 +198,4 @@ def _overlap_start(text: str, stop: int, overlap: int, left: int) -> int | None:
     if (space := _WORD.search(text, back, stop)) is not None:
         return space.end()
     # No word starts here. Scripts without spaces share the characters; a long token is not torn once more.
-    return None if text[back:stop].isascii() else back
+    return None if text[back:stop].isascii() else next((at for at in range(back, stop) if not _joins(text, at)), None)

@@ -114,11 +114,39 @@ def test_a_wide_gap_neither_stalls_nor_fills_a_chunk() -> None:
     assert [chunk.text for chunk in chunks] == ["before", "after"]
 
 
-@pytest.mark.parametrize("text", ["x" * 3_000_000, "word " * 600_000, "a.\n" * 1_000_000, "\n" * 3_000_000 + "end"])
+@pytest.mark.parametrize(
+    "text", ["x" * 3_000_000, "word " * 600_000, "| a 😀 " * 500_000, "a.\n" * 1_000_000, "\n" * 3_000_000 + "end"]
+)
 def test_three_million_characters_take_seconds_whatever_they_are(text: str) -> None:
     began = time.process_time()
     split(Document(text=text, type="txt"), "a.txt", chunk_size=500, chunk_overlap=50)
     assert time.process_time() - began < 3
+
+
+def test_a_line_that_is_all_of_a_file_takes_time_in_proportion() -> None:
+    def spent(characters: int) -> float:
+        document = Document(text="word 😀 " * (characters // 7), type="txt")
+        began = time.process_time()
+        split(document, "a.txt", chunk_size=500, chunk_overlap=50)
+        return time.process_time() - began
+
+    spent(100_000)
+    assert spent(8_000_000) < 16 * max(spent(1_000_000), 0.05)
+
+
+@pytest.mark.parametrize(
+    "letter",
+    ["e\u0323\u0301", "ที่", "กำ", "क्ष", "👨\u200d👩\u200d👧", "👍🏽", "🇩🇪", "❤\ufe0f"],
+)  # fmt: skip
+@pytest.mark.parametrize("before", ["", "x", "xy", "xyz"])
+def test_no_chunk_begins_or_ends_within_a_letter(letter: str, before: str) -> None:
+    document = Document(text=before + letter * 400, type="txt")
+    chunks = split(document, "a.txt", chunk_size=100, chunk_overlap=21)
+    assert len(chunks) > 3
+    for chunk in chunks:
+        assert chunk.start == 0 or (chunk.start - len(before)) % len(letter) == 0
+        assert (chunk.end - len(before)) % len(letter) == 0
+    assert all(first.end > second.start for first, second in pairwise(chunks)), "they share something"
 
 
 def test_chunks_further_down_a_page_know_what_stands_at_its_top() -> None:
