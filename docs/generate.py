@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from citewell.api.app import create_app
+from citewell.api.problems import OTHERS
 from citewell.errors import every_kind
 from citewell.settings import PREFIX, Settings
 from citewell.telemetry import metrics
@@ -73,9 +74,10 @@ def errors_page() -> str:
         "| code | status | | worth another try |",
         "|---|---|---|---|",
     ]
+    kinds = [(kind.code, kind.status, kind.title, kind.retryable) for kind in every_kind()]
     lines += [
-        f'| <a id="{error.code}"></a>`{error.code}` | {error.status} | {error.title} | {"yes" if error.retryable else ""} |'
-        for error in every_kind()
+        f'| <a id="{code}"></a>`{code}` | {status} | {title} | {"yes" if again else ""} |'
+        for code, status, title, again in [*kinds, *OTHERS]
     ]
     return "\n".join(lines) + "\n"
 

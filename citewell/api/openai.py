@@ -157,6 +157,8 @@ async def completions(request: Request, body: CompletionRequest) -> Response:
     """Answer the last message, streamed or whole."""
     body.check()
     service: Service = request.app.state.service
+    if body.model not in (offered := _offered(service.settings)):
+        raise UnknownModel(f"The model is not offered here. Offered are: {', '.join(offered)}.")
     base_url = str(request.base_url).rstrip("/")
     if body.stream and (last := request.headers.get("last-event-id")):
         run_id, number = parse_event_id(last)
@@ -172,6 +174,15 @@ async def completions(request: Request, body: CompletionRequest) -> Response:
     first = await anext(events)  # a fault before the first byte gets a status of its own
     stream = reply.stream(first, events, turn.run_id if turn.is_kept else "")
     return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
+
+
+@router.api_route("/{path:path}", methods=["GET", "POST", "DELETE"], include_in_schema=False)
+async def nothing_else() -> Response:
+    """A client of OpenAI's that asks for more of it is told in its own words."""
+    raise NotFound(
+        "Of OpenAI's API there are POST /v1/chat/completions, GET /v1/models and GET /v1/models/{model} here: "
+        "use chat.completions of the client."
+    )
 
 
 def _turn(request: Request, body: CompletionRequest) -> Turn:
@@ -370,5 +381,5 @@ def _error(problem: Problem) -> dict[str, Any]:
     code = {UnknownModel.code: "model_not_found", ContextOverflow.code: "context_length_exceeded"}.get(
         problem.code, problem.code
     )
-    field = problem.errors[0].field if problem.errors else None
+    field = problem.errors[0].field or None if problem.errors else None
     return {"error": {"message": problem.detail, "type": kind, "param": field, "code": code}}

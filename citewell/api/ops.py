@@ -11,7 +11,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from citewell import __version__
-from citewell.api.problems import INTERNAL
+from citewell.api.problems import OTHERS
 from citewell.errors import CitewellError, Draining, every_kind
 from citewell.service import Service
 from citewell.telemetry import metrics as dials
@@ -39,7 +39,7 @@ def _page() -> str:
 async def errors() -> HTMLResponse:
     """What a problem's `type` leads to."""
     kinds = [(kind.code, kind.status, kind.title, kind.retryable) for kind in every_kind()]
-    kinds.append(("internal", 500, INTERNAL, False))
+    kinds += OTHERS
     rows = "".join(
         f'<tr id="{code}"><td><code>{code}</code></td><td>{status}</td><td>{title}</td><td>{"yes" if again else ""}</td></tr>'
         for code, status, title, again in kinds

@@ -19,6 +19,12 @@ from citewell.telemetry import arrival
 MEDIA_TYPE = "application/problem+json"
 INTERNAL = "Something went wrong inside the service"
 """What is said of faults that are none of ours."""
+OTHERS = (
+    ("http_404", 404, "There is nothing at this address", False),
+    ("http_405", 405, "This address does not take this method", False),
+    ("internal", 500, INTERNAL, False),
+)
+"""Code, status, title and whether another try is worth it, of the problems that are no `CitewellError`."""
 log = structlog.get_logger()
 
 
@@ -73,6 +79,13 @@ def to_problem(exc: BaseException) -> Problem:
             faults = [_fault(error) for error in exc.errors()]
             detail = "; ".join(f"{fault.field}: {fault.message}" if fault.field else fault.message for fault in faults)
             return _problem("invalid_request", "The request cannot be used", 422, detail, errors=faults)
+        case HTTPException(status_code=404, detail="Not Found"):  # the router's own words
+            return _problem(
+                *_named("http_404"), detail="There is nothing at this address. /docs describes what there is."
+            )
+        case HTTPException(status_code=405):
+            allowed = (exc.headers or {}).get("Allow", "another method")
+            return _problem(*_named("http_405"), detail=f"This address takes {allowed}. /docs describes how.")
         case HTTPException():
             detail = exc.detail if isinstance(exc.detail, str) else "The request cannot be used."
             return _problem(f"http_{exc.status_code}", "The request was refused", exc.status_code, detail)
@@ -87,10 +100,23 @@ def _problem(code: str, title: str, status: int, detail: str, retryable: bool = 
     )  # fmt: skip
 
 
+def _named(code: str) -> tuple[str, str, int]:
+    """An entry of `OTHERS`, as `_problem` takes it."""
+    status, title = next((status, title) for name, status, title, _ in OTHERS if name == code)
+    return code, title, status
+
+
 def _fault(error: Any) -> Fault:
     # The value itself is left out: it may be private, huge, or no valid text.
     if not isinstance(error, dict):
         return Fault(field="", message=str(error))
+    match error:
+        case {"type": "json_invalid", "loc": ("body", int(place))}:
+            return Fault(field="", message=f"The body is no valid JSON: it goes wrong at character {place}.")
+        case {"type": "model_attributes_type" | "model_type" | "dict_type", "loc": ("body",)}:
+            return Fault(field="", message="Send a JSON object as the body, with Content-Type: application/json.")
+        case {"type": "model_type", "loc": ()}:
+            return Fault(field="", message="The input must be a JSON object with the fields that its schema names.")
     where = ".".join(str(part) for part in error.get("loc", ()) if part not in ("body", "root"))
     return Fault(field=where, message=error.get("msg", "cannot be used").removeprefix("Value error, "))
 

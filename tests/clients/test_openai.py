@@ -164,6 +164,14 @@ def test_errors_have_the_shape_and_status_that_clients_know(client: openai.OpenA
     with pytest.raises(openai.NotFoundError) as missing:
         client.chat.completions.create(model="gpt-4", messages=user(TOWER))
     assert missing.value.code == "model_not_found"
+    assert "Offered are: citewell, extractive." in missing.value.message
+    for ask in (
+        lambda: client.responses.create(model="citewell", input=TOWER),
+        lambda: client.models.delete("citewell"),
+    ):
+        with pytest.raises(openai.NotFoundError, match="chat/completions") as elsewhere:
+            ask()
+        assert elsewhere.value.code == "not_found"
     with pytest.raises(openai.APIStatusError) as long:
         client.chat.completions.create(model="citewell", messages=user("x" * 5001), stream=True)
     assert (long.value.status_code, long.value.code) == (413, "message_too_long")

@@ -112,7 +112,7 @@ def test_schemas_name_what_goes_in_and_what_comes_out(live: Live) -> None:
         ({"input": {"question": "nul \x00 inside"}}, "U+0000"),
         ({"input": {}}, "question"),
         ({"input": {"question": "fine", "colour": "red"}}, "colour"),
-        ({"input": None}, "dictionary"),
+        ({"input": None}, "JSON object"),
         ({"input": TOWER, "config": {"configurable": {"top_k": 0}}}, "top_k"),
         ({"input": TOWER, "config": {"configurable": {"top_k": "many"}}}, "top_k"),
         ({"input": TOWER, "config": {"configurable": {"top_k": 2.0}}}, "top_k"),

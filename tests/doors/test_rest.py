@@ -79,6 +79,35 @@ def test_bad_input_gets_a_problem_that_names_the_fault(client: httpx.Client, bod
     assert named in problem(client.post("/chat", json=body), "invalid_request", 422)["detail"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "body", "says"),
+    [
+        (
+            "application/x-www-form-urlencoded",
+            '{"message": "x"}',
+            "with Content-Type: application/json",
+        ),  # as curl sends it
+        ("application/json", '["x"]', "Send a JSON object as the body"),
+        ("application/json", '{"message": "x"', "no valid JSON: it goes wrong at character 15"),
+        ("application/json", "", "Field required"),
+    ],
+)
+def test_a_body_that_is_no_object_is_told_what_to_be(client: httpx.Client, kind: str, body: str, says: str) -> None:
+    reply = client.post("/chat", content=body, headers={"content-type": kind})
+    assert says in problem(reply, "invalid_request", 422)["detail"]  # type: ignore[operator]
+
+
+def test_an_address_where_nothing_is_leads_to_those_where_something_is(client: httpx.Client) -> None:
+    nowhere = problem(client.get("/rag"), "http_404", 404)
+    assert "/docs" in str(nowhere["detail"])
+    wrong = client.get("/chat")
+    assert "takes POST" in str(problem(wrong, "http_405", 405)["detail"])
+    assert wrong.headers["allow"] == "POST"
+    page = client.get("/docs/errors").text
+    for refused in (nowhere, wrong.json()):
+        assert f'id="{refused["type"].rpartition("#")[2]}"' in page
+
+
 def test_a_request_id_comes_back(client: httpx.Client) -> None:
     reply = client.post("/chat", json={})
     assert reply.headers["x-request-id"] == reply.json()["request_id"]
