@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, NotRequired
 
 from typing_extensions import TypedDict
 
@@ -39,6 +39,8 @@ class Citation(TypedDict):
     start: int
     end: int
     chunk_id: str
+    also_in: NotRequired[list[str]]
+    """Other documents that hold the same passage, and that the caller may read; only where there are any."""
 
 
 MARKER = re.compile(r"[\[\u3010][ \t]*[0-9]{1,4}(?:[ \t]*[,;][ \t]*[0-9]{1,4})*[ \t]*[\]\u3011]")

@@ -134,6 +134,9 @@ async def _elsewhere(
                 yield event
                 continue
             whole = asdict(event)
+            for citation in whole["citations"]:
+                if not citation["also_in"]:  # the service names copies only where there are any
+                    del citation["also_in"]
             yield {"answer": whole.pop("text")} | whole
 
 
@@ -156,6 +159,8 @@ def _show(out: Console, result: Mapping[str, Any], as_json: bool) -> None:
         out.print()
         out.print(head)
         out.print(Text(f"    “{citation['quote']}”", style="dim"))
+        if also := citation.get("also_in"):
+            out.print(Text(f"    also in {', '.join(also)}", style="dim"))
     for sentence in result["metadata"].get("unmarked", []):
         out.print(Text.assemble(("\nWithout a source: ", "yellow"), f"“{sentence}”"))
     out.print()

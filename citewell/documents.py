@@ -54,7 +54,8 @@ class Chunk:
     tags: tuple[str, ...] = ()
     access: tuple[str, ...] = (PUBLIC,)
     also_in: tuple[str, ...] = ()
-    """Other sources that hold the same text; set by retrieval when it shows duplicates once."""
+    """Other sources that hold the same text; set by retrieval when it shows duplicates once. Of a chunk grown by its
+    neighbours, they hold what it was before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,7 +27,7 @@ from chains.prompts import PROMPT_VERSION, AnswerInput, answer_messages, own_wor
 from chains.simple import is_simple
 from chains.small_talk import is_small_talk
 from chains.summarize import summarize_rule, summary_input, to_fold
-from citewell.citations import requoted, unmarked, verify
+from citewell.citations import Citation, requoted, unmarked, verify
 from citewell.documents import ScoredChunk
 from citewell.errors import CitewellError, SourceNotFound
 from citewell.guards.verdict import UNDECIDED, Verdict
@@ -337,6 +337,7 @@ class Nodes:
         with _stage(runtime, "verify"):
             shown = state["sources"][: self._settings.top_n] if state["metadata"].get("supported") else []
             citations = verify(state["answer"], shown)
+            await self._name_copies(citations, shown)
             for number, citation in enumerate(citations):
                 quote = await self._parts.guards.keepable(citation["quote"])
                 if quote != citation["quote"]:
@@ -414,6 +415,16 @@ class Nodes:
         screen = self._parts.guards.answer_screen(is_moderated=True)
         answer = screen.feed(not_in_documents(sources)) + await screen.finish()
         return not_in_documents(()) if screen.is_blocked else answer, screen.verdict.rule
+
+    async def _name_copies(self, citations: Sequence[Citation], shown: Sequence[ScoredChunk]) -> None:
+        """Add to each citation the other documents that hold its passage."""
+        copies = {one.chunk.id: list(one.chunk.also_in) for one in shown if one.chunk.also_in}
+        # As they lie in the index: what a chunk has been grown by may stand in one of the documents alone.
+        found = {chunk.id: chunk for chunk in await self._parts.retriever.chunks(list(copies))} if copies else {}
+        for citation in citations:
+            chunk = found.get(citation["chunk_id"])
+            if chunk and citation["quote"] and chunk.start <= citation["start"] and citation["end"] <= chunk.end:
+                citation["also_in"] = copies[chunk.id]
 
     async def _widened(self, kept: Sequence[ScoredChunk]) -> list[ScoredChunk]:
         """The chunks with those around them, as far as the guards let these through and the settings leave room."""

@@ -110,7 +110,9 @@ class Door:
         )  # fmt: skip
         sources = [
             f"[{citation['marker']}] {citation['status']}: “{citation['quote']}” ({citation['title']}, {citation['source']}"
-            + (f", page {citation['page']})" if citation["page"] else ")")
+            + (f", page {citation['page']}" if citation["page"] else "")
+            + "".join(f"; also in {uri}" for uri in citation.get("also_in", ()))
+            + ")"
             for citation in result.citations
         ]
         cut = ["(The answer was cut: it had reached its longest length.)"] if result.metadata.get("truncated") else []

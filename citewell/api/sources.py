@@ -85,6 +85,7 @@ class SearchHit(BaseModel):
     end: int
     score: float
     evidence: dict[str, float] = Field(description="Raw figures of each stage, and ranks from 1.")
+    also_in: list[str] = Field([], description="Other documents that hold the same passage.")
 
     @classmethod
     def of(cls, one: ScoredChunk) -> Self:
@@ -92,6 +93,7 @@ class SearchHit(BaseModel):
         return cls(
             chunk_id=chunk.id, source=chunk.source, title=chunk.title, text=chunk.text, page=chunk.page,
             start=chunk.start, end=chunk.end, score=one.score, evidence=dict(one.evidence),
+            also_in=list(chunk.also_in),
         )  # fmt: skip
 
 

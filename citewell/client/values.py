@@ -53,6 +53,8 @@ class Citation(Value):
     start: int
     end: int
     chunk_id: str
+    also_in: list[str] = field(default_factory=list)
+    """Other documents that hold the same passage."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +158,8 @@ class Hit(Value):
     end: int
     score: float
     evidence: dict[str, float]
+    also_in: list[str] = field(default_factory=list)
+    """Other documents that hold the same passage."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,4 +51,4 @@ def _joined(chunk: Chunk, piece: Chunk, apart: Callable[[str, int], bool]) -> Ch
     text = first.text + last.text[first.end - last.start :]
     if not apart(text, len(first.text)):
         return None
-    return replace(chunk, text=text, start=first.start, end=first.start + len(text), page=first.page, also_in=())
+    return replace(chunk, text=text, start=first.start, end=first.start + len(text), page=first.page)

@@ -115,8 +115,12 @@ def _cite(
         f" · {html.escape(title)}{page}</div>"
         f'<div class="cw-small">{MEANING[status]}</div>{_passage(citation, passage)}'
         f'<div class="cw-small">{html.escape(citation.source)}, characters {citation.start:,} to {citation.end:,}'
-        f"{_link(citation, passage, file_url)}</div></div></details>"
+        f"{_link(citation, passage, file_url)}{_copies(citation)}</div></div></details>"
     )
+
+
+def _copies(citation: Citation) -> str:
+    return f" · also in {html.escape(', '.join(citation.also_in))}" if citation.also_in else ""
 
 
 def _passage(citation: Citation, passage: Passage | None) -> str:

@@ -34,6 +34,11 @@ def test_a_mark_without_a_citation_stays_text() -> None:
     assert "[7]" in html
 
 
+def test_other_documents_with_the_same_passage_are_named() -> None:
+    assert "also in b.md, c.md" in answer_html("One [1].", [citation(1, "a", also_in=["b.md", "c.md"])])
+    assert "also in" not in answer_html("One [1].", [citation(1, "a")])
+
+
 def test_a_citation_whose_marker_was_corrected_still_opens() -> None:
     assert quotes(answer_html("One [3].", [citation(1, "a")])) == ["a"]
 
@@ -47,7 +52,7 @@ def test_a_citation_whose_marker_was_corrected_still_opens() -> None:
     ],
 )  # fmt: skip
 def test_nothing_in_an_answer_or_a_document_runs_or_loads(hostile: str) -> None:
-    source = citation(1, hostile, title=hostile, source=hostile)
+    source = citation(1, hostile, title=hostile, source=hostile, also_in=[hostile])
     passage = Passage(
         uri=hostile, title=hostile, type="pdf", before=hostile, quote=hostile, after=hostile, page=2, has_file=True
     )
