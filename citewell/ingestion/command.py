@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import orjson
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from citewell.errors import CitewellError, ConfigurationError, IndexMismatch, SourceNotFound
+from citewell.guards.injection import open_scanner
 from citewell.ingestion.report import FileReport, Report, Status
 from citewell.ingestion.sync import forget, ingest
+from citewell.models import open_embedder
+from citewell.retrieval import open_index
 from citewell.settings import Settings
+
+if TYPE_CHECKING:
+    from citewell.ingestion.bar import Bar
 
 _STYLES: dict[Status, str] = {"new": "green", "changed": "yellow", "failed": "bold red", "removed": "magenta"}
 _MOST_ROWS = 40
@@ -37,83 +40,85 @@ def command(
 
     Only what changed is embedded; what is gone is removed. Exit code 1: a file failed; 2: bad settings or paths.
     """
-    errors = Console(stderr=True)
     if (remove or remove_all) and (paths or rebuild or dry_run or (remove and remove_all)):
-        errors.print("--remove and --remove-all stand alone: no paths, no --rebuild, no --dry-run", style="red")
+        _complain("--remove and --remove-all stand alone: no paths, no --rebuild, no --dry-run")
         raise typer.Exit(2)
     try:
         report = asyncio.run(
-            _run(
-                paths or [],
-                dry_run=dry_run,
-                rebuild=rebuild,
-                remove=remove or [],
-                remove_all=remove_all,
-                console=errors,
-            )
+            _run(paths or [], dry_run=dry_run, rebuild=rebuild, remove=remove or [], remove_all=remove_all)
         )
     except (ConfigurationError, IndexMismatch, SourceNotFound) as exc:
-        errors.print(exc.detail, style="red", markup=False, highlight=False)
+        _complain(exc.detail)
         raise typer.Exit(2) from None
     except CitewellError as exc:
-        errors.print(exc.detail, style="red", markup=False, highlight=False)
+        _complain(exc.detail)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
-        errors.print("Stopped. What is done is done; the next run goes on from here.", style="yellow")
+        _complain("Stopped. What is done is done; the next run goes on from here.", colour="yellow")
         raise typer.Exit(130) from None
     if as_json:
         sys.stdout.buffer.write(orjson.dumps(report.as_dict(), option=orjson.OPT_INDENT_2) + b"\n")
     else:
-        print_report(report, Console())
+        print_report(report)
     raise typer.Exit(report.exit_code)
 
 
-async def _run(
-    paths: list[Path], *, dry_run: bool, rebuild: bool, remove: list[str], remove_all: bool, console: Console
-) -> Report:
-    # Late, because --help and a mistyped path should not wait for the embedding engine.
-    from citewell.guards.injection import open_scanner
-    from citewell.models import open_embedder
-    from citewell.retrieval import open_index
-
+async def _run(paths: list[Path], *, dry_run: bool, rebuild: bool, remove: list[str], remove_all: bool) -> Report:
     settings = Settings.load()
     for path in paths:
         if not path.exists():
             raise ConfigurationError(f"{path} does not exist")
     embedder = await asyncio.to_thread(open_embedder, settings)
-    scanner = await asyncio.to_thread(open_scanner, settings, embedder)
-    async with open_index(settings, embedder, guard=scanner) as index:
+    async with open_index(settings, embedder, guard=open_scanner(settings, embedder)) as index:
         if remove or remove_all:
             return await forget(index, None if remove_all else remove, settings)
-        watch: _Bar | _Lines = _Bar(console) if console.is_terminal else _Lines(console)
-        with watch:
+        with _watch() as watch:
             return await ingest(index, paths, settings, dry_run=dry_run, rebuild=rebuild, progress=watch)
 
 
-def print_report(report: Report, console: Console) -> None:
+def _complain(text: str, colour: str = "red") -> None:
+    typer.secho(text, fg=colour, err=True)
+
+
+def _watch() -> Bar | _Lines:
+    if not sys.stderr.isatty():
+        return _Lines()
+    # Late, here and where a table is printed: to load Rich is a tenth of a run that finds nothing changed.
+    from citewell.ingestion.bar import Bar
+
+    return Bar()
+
+
+def print_report(report: Report) -> None:
     """Print the table: every file when they are few, else the failed ones, and the sums."""
     touched = [file for file in report.files if file.status not in ("unchanged", "skipped")]
     shown = touched if len(touched) <= _MOST_ROWS else [file for file in touched if file.status == "failed"]
+    if rows := [*shown, *_folded_skips(report)]:
+        _print_table(rows)
+    counts = ", ".join(
+        f"{count:,} {status}" for status, count in report.counts().items() if count or status != "skipped"
+    )
+    would = " (dry run: nothing was written)" if report.dry_run else ""
+    typer.echo(f"{counts}; {report.chunks:,} chunks in {report.elapsed_s:.1f} s{would}")
+
+
+def _print_table(rows: list[FileReport]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("file", overflow="fold")
     table.add_column("status")
     table.add_column("chunks", justify="right")
     table.add_column("reason", overflow="fold")
-    for file in [*shown, *_folded_skips(report)]:
+    for file in rows:
         chunks = f"{file.chunks:,}" if file.chunks else ""
         table.add_row(
             _escape(file.uri), f"[{_STYLES.get(file.status, 'dim')}]{file.status}[/]", chunks, _escape(file.reason)
         )
-    if table.row_count:
-        console.print(table)
-        console.print()
-    counts = ", ".join(
-        f"{count:,} {status}" for status, count in report.counts().items() if count or status != "skipped"
-    )
-    would = " (dry run: nothing was written)" if report.dry_run else ""
-    console.print(
-        f"{counts}; {report.chunks:,} chunks in {report.elapsed_s:.1f} s{would}", highlight=False, soft_wrap=True
-    )
+    console = Console()
+    console.print(table)
+    console.print()
 
 
 def _folded_skips(report: Report) -> list[FileReport]:
@@ -132,43 +137,8 @@ def _escape(text: str) -> str:
     return text.replace("[", r"\[")
 
 
-class _Bar:
-    """On a terminal: a bar."""
-
-    def __init__(self, console: Console) -> None:
-        self._bar = Progress(
-            SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
-            TextColumn("{task.fields[chunks]:,} chunks"), TimeElapsedColumn(), console=console, transient=True,
-        )  # fmt: skip
-        self._task: TaskID | None = None
-        self._chunks = 0
-
-    def __enter__(self) -> _Bar:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def started(self, total: int) -> None:
-        self._task = self._bar.add_task("reading", total=total, chunks=0)
-
-    def embedded(self, chunks: int, total: int) -> None:
-        if self._task is not None:
-            self._bar.update(self._task, chunks=self._chunks + chunks)
-
-    def finished(self, file: FileReport) -> None:
-        self._chunks += file.chunks
-        if self._task is not None:
-            name = file.uri if len(file.uri) <= 40 else f"...{file.uri[-37:]}"
-            self._bar.update(self._task, advance=1, description=name, chunks=self._chunks)
-
-
 class _Lines:
     """Elsewhere (a log, a pipe): a line for each file that is not as it was."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
 
     def __enter__(self) -> _Lines:
         return self
@@ -177,7 +147,7 @@ class _Lines:
         return None
 
     def started(self, total: int) -> None:
-        self._console.print(f"{total:,} files", highlight=False)
+        typer.echo(f"{total:,} files", err=True)
 
     def embedded(self, chunks: int, total: int) -> None:
         """Not worth a line."""
@@ -186,6 +156,4 @@ class _Lines:
         if file.status != "unchanged":
             chunks = f" {file.chunks:,} chunks" if file.chunks else ""
             reason = f" ({file.reason})" if file.reason else ""
-            self._console.print(
-                f"{file.status:>8} {file.uri}{chunks}{reason}", markup=False, highlight=False, soft_wrap=True
-            )
+            typer.echo(f"{file.status:>8} {file.uri}{chunks}{reason}", err=True)

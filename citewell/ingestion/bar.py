@@ -1,0 +1,40 @@
+"""The bar that shows on a terminal how far an ingestion is."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+from citewell.ingestion.report import FileReport
+
+
+class Bar:
+    """On standard error, as long as the block lasts."""
+
+    def __init__(self) -> None:
+        self._bar = Progress(
+            SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
+            TextColumn("{task.fields[chunks]:,} chunks"), TimeElapsedColumn(), console=Console(stderr=True), transient=True,
+        )  # fmt: skip
+        self._task: TaskID | None = None
+        self._chunks = 0
+
+    def __enter__(self) -> Bar:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def started(self, total: int) -> None:
+        self._task = self._bar.add_task("reading", total=total, chunks=0)
+
+    def embedded(self, chunks: int, total: int) -> None:
+        if self._task is not None:
+            self._bar.update(self._task, chunks=self._chunks + chunks)
+
+    def finished(self, file: FileReport) -> None:
+        self._chunks += file.chunks
+        if self._task is not None:
+            name = file.uri if len(file.uri) <= 40 else f"...{file.uri[-37:]}"
+            self._bar.update(self._task, advance=1, description=name, chunks=self._chunks)
