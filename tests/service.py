@@ -49,7 +49,7 @@ def environment(data_dir: Path, **settings: str) -> dict[str, str]:
     )
 
 
-def ingest(data_dir: Path, *paths: Path, **settings: str) -> None:
+def ingest(data_dir: Path, *paths: Path | str, **settings: str) -> None:
     done = subprocess.run(
         [sys.executable, str(ROOT / "ingest.py"), *map(str, paths)],
         env=environment(data_dir, **settings), cwd=data_dir.parent, capture_output=True, text=True, timeout=120,

@@ -11,7 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from citewell.documents import Chunk, ScoredChunk, Source
+from citewell.errors import StoreError
 from citewell.models import Vectors
 from citewell.retrieval.catalog import Catalog, Replacement
 from citewell.retrieval.context import contexts
@@ -63,6 +66,7 @@ class Generation:
         self.tokens = TokenFile(folder / "tokens.bin")
         self._open = partial(_open_store, folder, settings, dimension)
         self._store: VectorStore | None = None
+        self._any = np.eye(1, dimension, dtype=np.float32)[0]
         self._opening = threading.Lock()
         with self.catalog.reading() as snapshot:
             self._seen = snapshot.revision()
@@ -150,6 +154,27 @@ class Generation:
                 ended = time.monotonic()
                 self._next_refresh = ended + (ended - began) / REFRESH_SHARE
                 self._store_seen = revision
+
+    def check_store(self) -> None:
+        """See whether the vector store can be reached and has what it was given. Raises what a search would."""
+        self.store.ping()
+        self.expect_vectors()
+
+    def expect_vectors(self) -> None:
+        """See that the vector store is not empty where the catalog is not: a server that lost its files, or is another one, finds
+        nothing, and that would look like documents that hold no answer.
+
+        Raises:
+            StoreError: It is.
+        """
+        if not self.store.is_prompt or self.store.search(self._any, 1):
+            return
+        with self.catalog.glance() as now:
+            if now.counts()[1] and self._store_seen == now.revision():
+                raise StoreError(
+                    "The vector store holds nothing of this index: it is another one, or has lost it. Set "
+                    "CITEWELL_VECTOR_STORE to the one that was ingested into, or ingest with --rebuild."
+                )
 
     def token_vectors(self, ids: Sequence[str]) -> dict[str, Packed]:
         """Packed token vectors by chunk id; a chunk that is gone, or has none, is left out."""

@@ -223,9 +223,9 @@ class Index:
             return await self._current.read(read)
 
     async def ping(self) -> None:
-        """Raise what a search would, where the vector store cannot be opened or reached."""
+        """Raise what a search would, where the vector store cannot be opened or reached, or has lost what it held."""
         async with self._deadline():
-            await self._current.read(lambda generation: generation.store.ping())
+            await self._current.read(lambda generation: generation.check_store())
 
     async def stats(self) -> dict[str, object]:
         """`sources`, `chunks`, `bytes` on disk, `generation`, `fingerprint`. Everything that a search needs is open then."""

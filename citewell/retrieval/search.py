@@ -56,6 +56,8 @@ class Search:
                 entries, cleaned = self._timed("catalog", self._look_up, snapshot, keys)
                 if cleaned and attempt < _ATTEMPTS:
                     continue
+                if not dense:
+                    self._generation.expect_vectors()
                 known = {
                     key: entry for key, entry in entries.items()
                     if (where is None or holds(where, entry.chunk))

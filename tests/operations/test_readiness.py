@@ -4,8 +4,14 @@ import shutil
 import time
 from pathlib import Path
 
+import chromadb
 import httpx
+import pytest
 
+from citewell.errors import StoreError
+from citewell.settings import Settings
+from citewell.wiring import open_service
+from graph.state import RunContext
 from tests.chroma_server import chroma_process
 from tests.redis_servers import Server
 from tests.service import LIBRARY, Live, ingest, running
@@ -37,6 +43,37 @@ def test_a_vector_store_that_dies_takes_the_service_out(tmp_path: Path) -> None:
             becomes(live, 503, "index", "store_unavailable")
             asked = httpx.post(f"{live.url}/chat", json={"message": "How high is the tower?"}, timeout=60)
             assert (asked.status_code, asked.json()["code"]) == (503, "store_unavailable")
+
+
+def lose_all(url: str) -> None:
+    """What a server without its volume is like."""
+    client = chromadb.HttpClient("127.0.0.1", int(url.rpartition(":")[2]))
+    for collection in client.list_collections():
+        client.delete_collection(collection.name)
+
+
+async def test_a_vector_store_that_lost_what_it_held_is_not_taken_for_documents_without_an_answer(
+    tmp_path: Path,
+) -> None:
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    with chroma_process(tmp_path / "server") as (url, _):
+        store = f"chroma+{url}"
+        ingest(data_dir, LIBRARY, CITEWELL_VECTOR_STORE=store)
+        with running(data_dir, CITEWELL_VECTOR_STORE=store) as live:
+            becomes(live, 200, "index")
+            lose_all(url)
+            becomes(live, 503, "index", "store_error")
+        settings = Settings(_env_file=None, data_dir=data_dir, vector_store=store)
+        async with open_service(settings) as service:  # which makes the collection anew, with nothing in it
+            for access in (None, ("public",)):
+                with pytest.raises(StoreError, match="holds nothing of this index"):
+                    await service.ask(service.prepare("How high is the tower?", context=RunContext(access=access)))
+            with pytest.raises(StoreError, match="ingest with --rebuild"):
+                await service.checks()["index"]()
+        ingest(data_dir, "--rebuild", LIBRARY, CITEWELL_VECTOR_STORE=store)
+        async with open_service(settings) as service:
+            assert "42 metres" in (await service.ask(service.prepare("How high is the tower?"))).answer
 
 
 def test_a_redis_that_dies_takes_the_service_out_until_it_is_back(

@@ -21,6 +21,9 @@ class VectorStore(Protocol):
     Every method raises only `StoreError` and its kind. An adapter holds one namespace, which it makes if absent.
     """
 
+    is_prompt: bool
+    """Whether a search finds what was added a moment before."""
+
     def add(self, keys: Sequence[int], vectors: Vectors, chunks: Sequence[Chunk]) -> None:
         """Insert or overwrite. `vectors`: float32[n, dimension], rows of length 1. Any number."""
 

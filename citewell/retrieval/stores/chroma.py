@@ -121,6 +121,8 @@ class _Connection:
 class ChromaStore:
     """One collection of a Chroma."""
 
+    is_prompt = True
+
     def __init__(self, connect: Callable[[], _Connection], namespace: str, *, lock: Path | None) -> None:
         """Args:
         connect: Makes a connection.

@@ -50,6 +50,8 @@ _OPERATORS: dict[Operator, str] = {
 class PineconeStore:
     """One namespace of a Pinecone index, which is made (serverless, cosine) where there is none."""
 
+    is_prompt = False
+
     def __init__(self, place: str, namespace: str, *, api_key: str, dimension: int) -> None:
         """`place` is INDEX or INDEX@CONTROL-PLANE-URL, either with ?cloud=CLOUD&region=REGION.
 

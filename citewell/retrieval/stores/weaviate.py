@@ -53,6 +53,8 @@ _KEYS = uuid.UUID("6f0d1d2e-0c5e-5b0a-9d3b-6b1f5c2a7e11")
 class WeaviateStore:
     """One collection of a Weaviate."""
 
+    is_prompt = True
+
     def __init__(self, url: str, namespace: str, *, api_key: str | None, timeout_s: float) -> None:
         """`url` is http(s)://host:port, with `?grpc=PORT` where gRPC is not on 50051."""
         address = urlsplit(url)
