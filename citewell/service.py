@@ -33,7 +33,7 @@ from citewell.threads import Policy, ThreadInfo, Threads, milestones_only
 from citewell.threads.journal import new_run_id
 from graph.events import Event, at_end, listener
 from graph.parts import Guards
-from graph.state import RunContext
+from graph.state import RunContext, check_context
 
 __all__ = ["Found", "Result", "Service", "Transcript", "Turn"]
 
@@ -124,9 +124,7 @@ class Service:
             raise InvalidRequest("The thread policy must be queue, reject or replace.")
         if context.chat_model is not None and context.chat_model not in self.settings.offered_models:
             raise not_offered(self.settings)
-        _within("temperature", context.temperature, 0, 2)
-        _within("max_tokens", context.max_tokens, 1, 32_000)
-        _within("top_k", context.top_k, 1, 50)
+        check_context(context)
         if context.filter:
             filters.parse(context.filter)
         thread_id = given or str(uuid4())
@@ -369,8 +367,3 @@ def _stored(caller: str, thread_id: str) -> str:
 
 def _as_given(info: ThreadInfo) -> ThreadInfo:
     return replace(info, thread_id=given_id(info.thread_id))
-
-
-def _within(name: str, value: float | None, low: float, high: float) -> None:
-    if value is not None and not low <= value <= high:
-        raise InvalidRequest(f"{name} must be between {low:g} and {high:g}.")

@@ -44,7 +44,7 @@ from graph.calls import Calls, Order, finish_reason
 from graph.events import at_end, emit
 from graph.parts import Parts
 from graph.recall import Recall
-from graph.state import Found, Hits, RunContext, State
+from graph.state import Found, Hits, RunContext, State, check_context
 
 
 class Nodes:
@@ -59,7 +59,8 @@ class Nodes:
     async def screen(self, state: State, runtime: Runtime[RunContext]) -> dict[str, Any]:
         """Check the question, let the guards judge it, and put it into the transcript."""
         with _stage(runtime, "screen"):
-            question = check_question(state["question"], limit=self._settings.max_question_chars)
+            check_context(_context(runtime))
+            question = check_question(state.get("question"), limit=self._settings.max_question_chars)
             verdict = await self._parts.guards.screen(question)
             earlier: list[BaseMessage] = []
             if verdict.allowed and self._calls.name(_context(runtime)):  # without a model nobody reads them

@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 
 from citewell.citations import Citation
 from citewell.documents import ScoredChunk
+from citewell.errors import InvalidRequest
 from citewell.retrieval import Trace
 
 
@@ -114,3 +115,19 @@ class RunContext:
     caller: str = "local"
     trace: bool = False
     """Whether the answer's metadata holds why these chunks."""
+
+
+def check_context(context: RunContext) -> None:
+    """Check the numbers that a caller chose. Every door does, and the graph again.
+
+    Raises:
+        InvalidRequest: One is no number, or out of bounds; the message names it.
+    """
+    for name, kind, low, high in (("temperature", float, 0, 2), ("max_tokens", int, 1, 32_000), ("top_k", int, 1, 50)):
+        value = getattr(context, name)
+        if value is None:
+            continue
+        if not isinstance(value, (int, kind)) or isinstance(value, bool):
+            raise InvalidRequest(f"{name} must be {'an integer' if kind is int else 'a number'}.")
+        if not low <= value <= high:
+            raise InvalidRequest(f"{name} must be between {low:,} and {high:,}.")

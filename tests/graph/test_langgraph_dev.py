@@ -76,3 +76,15 @@ async def test_a_thread_a_streamed_run_its_state_and_its_history(studio: str) ->
     assert "14 March 1871" in state["values"]["messages"][-1]["content"]
     history = await client.threads.get_history(thread["thread_id"], limit=50)
     assert len(history) > 8
+
+
+@pytest.mark.parametrize(
+    ("given", "context"), [({}, {}), *(({"question": "Why?"}, {"top_k": k}) for k in (-1, 0, "2", True))]
+)
+async def test_what_no_door_takes_is_not_taken_here(
+    studio: str, given: dict[str, object], context: dict[str, object]
+) -> None:
+    client = get_client(url=studio)
+    thread = await client.threads.create()
+    with pytest.raises(Exception, match="InvalidRequest"):
+        await client.runs.wait(thread["thread_id"], "citewell", input=given, context=context)
