@@ -22,6 +22,8 @@ _LINE = re.compile(r"[^\s][^\r\n]*[^\s]")
 _NUMBERED_HEADING = re.compile(r"\d+(?:\.\d+)*[.)]?[ \t]+[^\W\d_a-z][^\r\n.!?:\d]{0,55}\r?\n[ \t]*(?=[^\W\d_a-z])")
 """A short numbered line right above what begins with a capital, in plain text; not an item of a list, which another or the
 rest of it follows."""
+_LEAD_IN = re.compile(r"(\*\*|__)(?=\S)[^\r\n]{1,100}?(?<=\S)\1(?=[ \t]*(?:\r?\n)?[ \t]*\S)")
+"""A sentence in bold with more of its paragraph after it, as a heading within the line: what it says, the next ones are about."""
 _ASKS = re.compile(r"[?\uff1f\u061f][\"'\u2019\u201d\u00bb)\]*_ ]*$")
 
 
@@ -39,8 +41,8 @@ class Candidate(NamedTuple):
     cells: tuple[str, ...] = ()
     """Of a table's row, as a reader sees them."""
     context: str = ""
-    """What says what it is about and stands elsewhere: the names of a row's columns, the question that the document puts
-    before it. It is scored with that, and quoted without."""
+    """What says what it is about and stands elsewhere: the names of a row's columns, the question or the words in bold that the
+    document puts before it. It is scored with that, and quoted without."""
     columns: Candidate | None = None
     """The row that names them, to be quoted before the first of a table."""
 
@@ -56,7 +58,7 @@ def candidates(chunks: Sequence[ScoredChunk]) -> list[Candidate]:
 
 def _of_chunk(number: int, text: str) -> Iterator[Candidate]:
     columns: Candidate | None = None
-    question = ""
+    above = ""
     in_table = False
     for span in _pieces(text):
         raw = text[span.start : span.end]
@@ -68,12 +70,13 @@ def _of_chunk(number: int, text: str) -> Iterator[Candidate]:
         if _TABLE_RULE.match(text, span.end) or (is_row and not in_table and _names_columns(raw)):
             columns = Candidate(number, span, shown, True, cells)
         elif asks(raw):
-            question = shown
+            above = shown
         elif _SHORTEST <= len(shown) <= _LONGEST and any(map(str.isalnum, shown)) and (is_row or not _is_title(raw)):
             whole = begins(shown) and ends(shown)
-            context = columns.text if columns else question if whole and not is_row else ""
+            context = columns.text if columns else above if whole and not is_row else ""
             yield Candidate(number, span, shown, whole, cells, context, columns)
-            question = ""
+            lead_in = _LEAD_IN.match(text, span.start)
+            above = shown if lead_in and lead_in.end() == span.end else ""
         in_table = is_row
 
 
@@ -85,7 +88,9 @@ def _pieces(text: str) -> Iterator[Span]:
                 continue
             sentence = Span(heading.end(), sentence.end)
         lines = [Span(*match.span()) for match in _LINE.finditer(text, sentence.start, sentence.end)]
-        is_table = len(lines) > 1 and all(_CELLS in text[line.start : line.end] for line in lines)
+        is_table = text.startswith("|", sentence.start) or (
+            len(lines) > 1 and all(_CELLS in text[line.start : line.end] for line in lines)
+        )
         yield from lines if is_table else clauses(text, sentence)
 
 

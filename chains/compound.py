@@ -10,16 +10,13 @@ from typing import NamedTuple
 from langchain_core.messages import HumanMessage
 
 from chains.condense import condense_rule
+from chains.reading import ASKS_YES_OR_NO
 from citewell.documents import ScoredChunk
 from citewell.terms import read
 
 _ASKS = r"(?:(?:at|by|for|from|in|of|on|since|to|until|with)\s+)?(?:who|whom|whose|what|which|when|where|why|how)\b"
 _NEXT = re.compile(rf"(?:[,;]?\s+(?:and|or|but)\s+|[?;]\s+(?:(?:and|or|but)\s+)?)(?={_ASKS})", re.IGNORECASE)
-_INTERROGATIVE = re.compile(
-    rf"(?:^|\s){_ASKS}"
-    r"|^\W*(?:am|are|can|could|did|do|does|had|has|have|is|may|must|shall|should|was|were|will|would)\b",
-    re.IGNORECASE,
-)
+_INTERROGATIVE = re.compile(rf"(?:^|\s){_ASKS}", re.IGNORECASE)
 
 
 class Single(NamedTuple):
@@ -41,7 +38,7 @@ def singles(question: str, typed: str) -> list[Single]:
         typed: The question without the words that a rule added at its end; the same where none did.
     """
     asked = _NEXT.split(typed)
-    if not all(_INTERROGATIVE.search(part) and read(part).terms for part in asked):
+    if not all((_INTERROGATIVE.search(part) or ASKS_YES_OR_NO.match(part)) and read(part).terms for part in asked):
         asked = [typed]
     if len(asked) == 1:
         return [Single(question, typed)]

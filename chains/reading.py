@@ -47,18 +47,21 @@ _QUOTED_QUESTION = re.compile(
 _SAME_QUESTION = 0.5
 """Share of the words that tell what is asked."""
 _INTERROGATIVE = re.compile(r"\b(?:who|whom|whose|what|which|when|where|why|how)\b", re.I)
+ASKS_YES_OR_NO = re.compile(
+    r"\W*(?:am|are|can|could|did|do|does|had|has|have|is|may|must|shall|should|was|were|will|would)\b", re.I
+)
 
 
 def repeats(question: str, text: str) -> bool:
     """Whether a text holds the question word for word or says no more than it does, which answers no "who", "what" or "how".
 
-    English questions only; and one without such a word, which is answered by yes or no, may be answered in its own words. Nor
-    does it answer to quote a question that is much the same, as examples of code do.
+    English only; and what asks for yes or no may be answered in its own words. Nor does it answer to quote a question that is
+    much the same, as examples of code do.
     """
     asks = read(question)
     if any(overlap(asks, read(quoted)) >= _SAME_QUESTION for quoted in _QUOTED_QUESTION.findall(text)):
         return True
-    if not _INTERROGATIVE.search(question):
+    if not _INTERROGATIVE.search(question) and (question.rstrip().endswith("?") or ASKS_YES_OR_NO.match(question)):
         return False
     if _in_words(question) in _in_words(text):
         return True

@@ -287,6 +287,40 @@ async def test_what_says_no_more_than_the_question_answers_only_yes_or_no(embedd
     ).text  # fmt: skip
 
 
+FAULTS = (
+    "## Faults\n\n**The coffee is too weak.** Choose a finer grind, one step at a time and only while the grinder runs.\n\n"
+    "**The lamp blinks orange.** The grounds container is full or not in place.\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("said", "holds"),
+    [("My coffee is too weak", "Choose a finer grind"), ("The orange lamp is blinking", "container is full")],
+)
+async def test_who_says_what_is_wrong_is_not_told_so_again(embedder: MiniLM, said: str, holds: str) -> None:
+    answer = (await extractive_answerer(embedder).ainvoke(asked(said, FAULTS, BREAD))).text
+    assert holds in answer.split("[1]")[0]
+    assert "coffee is too weak" not in answer
+    assert "lamp blinks" not in answer
+
+
+async def test_a_statement_in_bold_may_be_quoted(embedder: MiniLM) -> None:
+    rules = "**Smoking is forbidden in the whole house.** Who does so pays a fine of 50 euros."
+    answer = (await extractive_answerer(embedder).ainvoke(asked("Where is smoking forbidden?", rules, BREAD))).text
+    assert "Smoking is forbidden in the whole house. [1]" in answer
+
+
+def test_a_long_row_of_a_table_stays_whole() -> None:
+    table = (
+        "| not done | why | instead |\n|---|---|---|\n"
+        "| Fine-tuning of models | it needs data, a machine for it and an evaluation of its own, and all of this for each of the "
+        "models, so that it is seldom what is missing: look at retrieval first | train with other tools, which are made for it, "
+        "and name the folder in the setting; the index is then built anew by itself at the next start |"
+    )
+    chunk = Chunk(id="c", source="s.md", title="", text=table, start=0, end=len(table), index=0)
+    assert [one.text[:21] for one in candidates([ScoredChunk(chunk=chunk, score=1)])] == ["Fine-tuning of models"]
+
+
 async def test_a_name_said_once_more_than_in_the_question_may_be_the_answer(embedder: MiniLM) -> None:
     text = "Mercury is the working fluid in the mercury vapor turbine."
     answer = await extractive_answerer(embedder).ainvoke(
