@@ -1,0 +1,125 @@
+"""Short questions as people ask them, to two small collections: how many are answered, and how many rightly refused?
+
+    python -m evals.everyday [--details DETAILS.jsonl] [--json]
+
+`everyday.jsonl` asks the samples in `examples/` and the made-up documents in `evals/handbook/` (a firm's handbook, house
+rules, a library's page, a machine's instructions). `holds` lists what the answer must hold, each in one of several wordings;
+empty where the documents do not say it. Of several questions in `asked` the last follows on the others. Each goes the way
+a turn goes, without a key. Written by hand, few, and known to who chose the signs of the confidence: they show what kind of
+question fails, not how many of yours will.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import tempfile
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from langchain_core.messages import HumanMessage
+
+from chains.condense import condense_rule
+from chains.evidence import Evidence
+from chains.extract import extractive_answerer
+from citewell.citations import strip
+from citewell.ingestion.sync import ingest
+from citewell.models import open_embedder
+from citewell.models.embedder import Embedder
+from citewell.retrieval import open_index
+from citewell.settings import Settings
+from evals.answers import Asked, Turn
+from evals.packs import read_jsonl
+
+_HERE = Path(__file__).parent
+FOLDERS = {"examples": _HERE.parent / "examples", "handbook": _HERE / "handbook"}
+
+
+def holds(answer: str, parts: Sequence[Sequence[str]]) -> bool:
+    """Whether an answer holds every part, in one of its wordings."""
+    plain = " ".join(answer.replace("\u00b7", " ").split())
+    return all(any(wording in plain for wording in wordings) for wordings in parts)
+
+
+def kind(row: dict[str, Any]) -> str:
+    if not row["holds"]:
+        return "not there"
+    if len(row["asked"]) > 1:
+        return "follow-up"
+    return "two things" if len(row["holds"]) > 1 else "one thing"
+
+
+async def answered(folder: str, rows: Sequence[dict[str, Any]], embedder: Embedder) -> list[dict[str, Any]]:
+    """Each row with its `kind`, the `answer`, its `confidence`, and whether it was `refused` and is `right`."""
+    evidence = Evidence(embedder)
+    found = []
+    with tempfile.TemporaryDirectory() as data_dir:
+        settings = Settings.load(data_dir=Path(data_dir), retrieval_timeout_s=120, neighbour_chars=0)
+        async with open_index(settings, embedder) as index:
+            await ingest(index, [FOLDERS[folder]], settings)
+            turn = Turn(index, evidence, extractive_answerer(embedder), settings)
+            for row in rows:
+                *before, typed = row["asked"]
+                standalone = condense_rule(typed, [HumanMessage(text) for text in before])
+                asked = Asked(
+                    id="", text=typed, standalone="" if standalone == typed else standalone,
+                    answerable=bool(row["holds"]), golds=[], sources=frozenset(),
+                )  # fmt: skip
+                outcome = await turn(asked)
+                refused = not (evidence.is_supported(outcome.confidence) and outcome.citations)
+                right = refused if not row["holds"] else not refused and holds(strip(outcome.answer), row["holds"])
+                found.append(
+                    row | {
+                        "kind": kind(row), "confidence": round(outcome.confidence, 3), "refused": refused, "right": right,
+                        "answer": outcome.answer,
+                    }
+                )  # fmt: skip
+    return found
+
+
+async def run() -> list[dict[str, Any]]:
+    asked: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in read_jsonl(_HERE / "everyday.jsonl"):
+        asked[row["folder"]].append(row)
+    embedder = open_embedder(Settings.load())
+    try:
+        return [row for folder, rows in asked.items() for row in await answered(folder, rows, embedder)]
+    finally:
+        embedder.close()
+
+
+def figures(found: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """By kind of question: how many, and the shares right and refused."""
+    result = {}
+    for name in dict.fromkeys(row["kind"] for row in found):
+        some = [row for row in found if row["kind"] == name]
+        result[name] = {
+            "questions": len(some),
+            "right": round(fmean(row["right"] for row in some), 3),
+            "refused": round(fmean(row["refused"] for row in some), 3),
+        }
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--details", type=Path, help="write every answer into this JSON lines file")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    args = parser.parse_args()
+    found = asyncio.run(run())
+    if args.details:
+        args.details.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found), encoding="utf-8")
+    counted = figures(found)
+    if args.json:
+        print(json.dumps(counted, indent=2))
+        return
+    for name, shares in counted.items():
+        print(f"{name:12}" + "  ".join(f"{key} {value}" for key, value in shares.items()))
+
+
+if __name__ == "__main__":
+    main()
