@@ -1,6 +1,8 @@
 """What operators and browsers look at: the front page, liveness, readiness, metrics."""
 
 import asyncio
+import base64
+import hashlib
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -26,13 +28,25 @@ _PAGE = Path(__file__).with_name("page.html")
 async def front(request: Request) -> Response:
     """A page for browsers, a status for programs."""
     if "text/html" in request.headers.get("accept", ""):
-        return HTMLResponse(_page())
+        page, policy = _page()
+        return HTMLResponse(page, headers={"content-security-policy": policy})
     return JSONResponse({"status": "ok", "service": "citewell", "version": __version__, "docs": "/docs"})
 
 
 @cache
-def _page() -> str:
-    return _PAGE.read_text(encoding="utf-8")
+def _page() -> tuple[str, str]:
+    """The page, and what a browser may do for it: run its own script, call this service, and nothing else, whatever an answer or
+    a title may have smuggled in; nor is it shown within another page."""
+    text = _PAGE.read_text(encoding="utf-8")
+    own = {tag: _digest(text.partition(f"<{tag}>")[2].partition(f"</{tag}>")[0]) for tag in ("script", "style")}
+    return text, (
+        f"default-src 'none'; script-src '{own['script']}'; style-src '{own['style']}'; connect-src 'self'; img-src data:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+
+
+def _digest(code: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()}"
 
 
 @router.get("/docs/errors", include_in_schema=False)

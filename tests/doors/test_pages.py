@@ -51,6 +51,31 @@ def test_the_front_page_shows_its_conversation_again_after_a_reload(live: Live, 
     expect(page.locator(".question")).to_have_count(0)
 
 
+def test_the_front_page_runs_and_fetches_nothing_but_its_own(live: Live, page: Page) -> None:
+    page.goto(live.url)
+    page.evaluate("""() => {
+        window.refused = [];
+        document.addEventListener("securitypolicyviolation", event => window.refused.push(event.blockedURI));
+        for (const text of ["document.title = 'run'", ""]) {
+            const script = document.createElement("script");
+            if (text) script.textContent = text; else script.src = "http://127.0.0.1:9/a.js";
+            document.body.append(script);
+        }
+        const image = document.createElement("img");
+        image.src = "http://127.0.0.1:9/beacon.png";
+        image.setAttribute("onerror", "document.title = 'run'");
+        document.body.append(image);
+    }""")
+    page.wait_for_function("window.refused.length >= 3")
+    assert {"inline", "http://127.0.0.1:9/a.js", "http://127.0.0.1:9/beacon.png"} <= set(
+        page.evaluate("window.refused")
+    )
+    assert page.title() != "run"
+    page.set_content(f'<iframe src="{live.url}"></iframe>')
+    page.wait_for_timeout(300)
+    assert page.frame_locator("iframe").get_by_label("Question").count() == 0
+
+
 @pytest.fixture
 def told() -> Iterator[ToldServer]:
     """In a thread of its own: the browser's tests are not asynchronous."""
