@@ -306,7 +306,7 @@ class Service:
                     return await self._drive(self._stateless, {"messages": list(turn.history)}, turn, config, {}, hear)
                 async with self.threads.turn(turn.stored_id, turn.policy, turn.run_id) as held:
                     title = await self._guards.keepable(turn.question)
-                    await self.threads.record(turn.stored_id, turn.context.caller, title)
+                    await self.threads.record(turn.stored_id, turn.context.caller, title, ticket=held.ticket)
                     running = asyncio.create_task(self._drive(self.graph, {}, turn, config, held.config, hear))
                     lost = asyncio.create_task(held.lost.wait())
                     try:

@@ -73,9 +73,16 @@ class Threads:
         """What runs said, for other processes to read; None where threads are not shared through Redis."""
         return self._place.journal
 
-    async def record(self, thread_id: str, owner: str, title: str) -> None:
-        """Enter a thread in its owner's list, or move it to the top. The first title that is not empty stays."""
-        await self._place.record(thread_id, owner, " ".join(title.split())[:200])
+    async def record(self, thread_id: str, owner: str, title: str, *, ticket: str = "") -> None:
+        """Enter a thread in its owner's list, or move it to the top. The first title that is not empty stays.
+
+        Args:
+            ticket: Of the run that does it; empty: none does.
+
+        Raises:
+            RunReplaced, ThreadNotFound: The run does not hold the thread any more.
+        """
+        await self._place.record(thread_id, owner, " ".join(title.split())[:200], ticket)
 
     async def rename(self, thread_id: str, title: str) -> bool:
         """Give a thread another title, which stays. False: no such thread."""

@@ -40,8 +40,9 @@ class Place(Leases, Protocol):
     def journal(self) -> Journal | None:
         """Where runs write down what they say, if it is shared between processes."""
 
-    async def record(self, thread_id: str, owner: str, title: str) -> None:
-        """Enter a thread in its owner's list, or move it to the top; an existing title stays."""
+    async def record(self, thread_id: str, owner: str, title: str, ticket: str = "") -> None:
+        """Enter a thread in its owner's list, or move it to the top; an existing title stays. With a ticket, only while that
+        holds the thread; else it raises as a write of the run does."""
 
     async def rename(self, thread_id: str, title: str) -> bool:
         """Give a thread another title. False: no such thread."""

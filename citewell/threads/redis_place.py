@@ -18,7 +18,7 @@ from langgraph.checkpoint.base import CheckpointTuple
 from citewell.threads.index import ThreadInfo
 from citewell.threads.journal import Journal
 from citewell.threads.milestones import Milestones
-from citewell.threads.redis_saver import RedisSaver, fresh_generation
+from citewell.threads.redis_saver import RedisSaver, check_held, fresh_generation
 from citewell.threads.turns import Policy, Standing
 
 SAMPLES = 1000
@@ -70,9 +70,10 @@ class RedisPlace:
 
     # --- the index ----------------------------------------------------------------------------
 
-    async def record(self, thread_id: str, owner: str, title: str) -> None:
-        updated, ttl_ms = await self._run("record", thread_id, self._saver.ttl_ms, owner, title, fresh_generation())
-        await self._enter(owner, thread_id, updated, ttl_ms)
+    async def record(self, thread_id: str, owner: str, title: str, ticket: str = "") -> None:
+        reply = await self._run("record", thread_id, self._saver.ttl_ms, owner, title, fresh_generation(), ticket)
+        check_held(reply[0])
+        await self._enter(owner, thread_id, *reply)
 
     async def _enter(self, owner: str, thread_id: str, updated: bytes | int, ttl_ms: int) -> None:
         await self._connection.run("enter", self._owner_key(owner), _text(thread_id), updated, ttl_ms)

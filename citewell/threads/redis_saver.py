@@ -266,10 +266,7 @@ class RedisSaver(BlockingSaver):
                 out.sent(reply[1], reply[2])
                 self._transcripts.put(key, out.transcript)
                 return
-            if reply[0] == b"stale":
-                raise RunReplaced
-            if reply[0] == b"gone":
-                raise ThreadNotFound("This conversation was deleted, or expired, while it was being answered.")
+            check_held(reply[0])
             self._transcripts.drop(key)  # "again": what this process knows of the thread is out of date
         raise TornThread("This conversation changes faster than it can be written.")
 
@@ -418,6 +415,14 @@ class RedisSaver(BlockingSaver):
 def anchor(transcript: Transcript) -> tuple[int, bytes]:
     """How many messages are known, and the digest of the last: a server that lost some of them has another there."""
     return len(transcript.messages), transcript.digests[-1] if transcript.digests else b""
+
+
+def check_held(status: bytes) -> None:
+    """Raise what the scripts that write say of a ticket that does not hold the thread: RunReplaced, ThreadNotFound."""
+    if status == b"stale":
+        raise RunReplaced
+    if status == b"gone":
+        raise ThreadNotFound("This conversation was deleted, or expired, while it was being answered.")
 
 
 def fresh_generation() -> bytes:

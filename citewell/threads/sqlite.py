@@ -84,18 +84,8 @@ class SqliteSaver(AsyncSqliteSaver):
             yield
 
     async def _check_turn(self, db: aiosqlite.Connection, config: RunnableConfig | None) -> None:
-        ticket = config["configurable"].get(LEASE_KEY) if config else None
-        if config is None or ticket is None:
-            return
-        held = list(
-            await db.execute_fetchall(
-                "SELECT ticket FROM runs WHERE thread_id = ?", (str(config["configurable"]["thread_id"]),)
-            )
-        )
-        if not held:
-            raise ThreadNotFound("This conversation was deleted, or expired, while it was being answered.")
-        if held[0][0] != ticket:
-            raise RunReplaced
+        if config and (ticket := config["configurable"].get(LEASE_KEY)) is not None:
+            await _check_held(db, str(config["configurable"]["thread_id"]), ticket)
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         if await self._expired(str(config["configurable"]["thread_id"])):
@@ -398,9 +388,11 @@ class SqlitePlace:
             (time.time(), self._ttl_s, thread_id),
         )
 
-    async def record(self, thread_id: str, owner: str, title: str) -> None:
+    async def record(self, thread_id: str, owner: str, title: str, ticket: str = "") -> None:
         now = _now()
         async with self._connection.writing() as db:
+            if ticket:
+                await _check_held(db, thread_id, ticket)
             await self._keep(db, thread_id, now)
             await db.execute(
                 "UPDATE threads SET owner = ?, updated = ?, title = CASE title WHEN '' THEN ? ELSE title END WHERE thread_id = ?",
@@ -478,6 +470,15 @@ class SqlitePlace:
 
     async def ping(self) -> None:
         await self._connection.rows("SELECT 1")
+
+
+async def _check_held(db: aiosqlite.Connection, thread_id: str, ticket: str) -> None:
+    """Raise RunReplaced or ThreadNotFound where the ticket does not hold the thread."""
+    held = list(await db.execute_fetchall("SELECT ticket FROM runs WHERE thread_id = ?", (thread_id,)))
+    if not held:
+        raise ThreadNotFound("This conversation was deleted, or expired, while it was being answered.")
+    if held[0][0] != ticket:
+        raise RunReplaced
 
 
 def _now() -> float:

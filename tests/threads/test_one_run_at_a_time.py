@@ -183,6 +183,18 @@ async def test_deleting_a_thread_stops_the_run_that_holds_it(threads: Threads) -
     assert not await threads.delete("t")
 
 
+async def test_a_run_that_wakes_up_late_enters_no_thread_that_is_not_its_own(threads: Threads) -> None:
+    async with threads.turn("t") as held:
+        await threads.delete("t")
+        with pytest.raises(ThreadNotFound):
+            await threads.record("t", "me", "How high is the tower?", ticket=held.ticket)
+        async with threads.turn("t", "replace"):
+            with pytest.raises(RunReplaced):
+                await threads.record("t", "me", "How high is the tower?", ticket=held.ticket)
+    assert await threads.info("t") is None
+    assert await threads.list("me") == []
+
+
 async def test_a_killed_worker_leaves_its_question_and_frees_its_thread(
     kept_in: dict[str, Any], redis_url: str
 ) -> None:

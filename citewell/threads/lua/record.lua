@@ -1,4 +1,9 @@
--- ARGV: ttl, owner, title, fresh generation. Returns {updated in ms, time to live left in ms (-1: none)}.
+-- ARGV: ttl, owner, title, fresh generation, ticket (empty: whoever holds it). Returns {updated in ms, time to live left in ms
+-- (-1: none)}, or {'gone'} or {'stale'} where the ticket does not hold the thread.
+if ARGV[5] ~= '' then
+  local holder = redis.call('HGET', key, 'f')
+  if holder ~= ARGV[5] then return {holder and 'stale' or 'gone'} end
+end
 local t = string.format('%d', now())
 generation(ARGV[4])
 redis.call('HSET', key, 'o', ARGV[2], 'u', t)
