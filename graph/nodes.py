@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager, suppress
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any, Final, cast
 from uuid import uuid4
 
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
@@ -45,6 +45,9 @@ from graph.events import at_end, emit
 from graph.parts import Parts
 from graph.recall import Recall
 from graph.state import Found, Hits, RunContext, State, check_context
+
+LONG_ANSWER: Final = 4000
+"""Characters of an answer that is checked off the event loop: ten milliseconds' work. A shorter one is not worth a thread."""
 
 
 class Nodes:
@@ -337,7 +340,12 @@ class Nodes:
         """Match each cited sentence to the text of the chunk it cites, and close the turn."""
         with _stage(runtime, "verify"):
             shown = state["sources"][: self._settings.top_n] if state["metadata"].get("supported") else []
-            citations = verify(state["answer"], shown)
+            if (
+                len(state["answer"]) > LONG_ANSWER
+            ):  # each sentence takes its time, and nobody else's turn waits for them all
+                citations = await asyncio.to_thread(verify, state["answer"], shown)
+            else:
+                citations = verify(state["answer"], shown)
             await self._name_copies(citations, shown)
             for number, citation in enumerate(citations):
                 quote = await self._parts.guards.keepable(citation["quote"])

@@ -1,18 +1,22 @@
 """The graph in this process: its steps, its outcomes, and what it must never do."""
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from blockbuster import blockbuster_ctx
+from langgraph.runtime import Runtime
 
 from chains.small_talk import REPLY
 from citewell.guards.injection import InjectionScanner
 from citewell.service import Result, Service
 from citewell.settings import Settings
-from citewell.wiring import open_service
+from citewell.wiring import open_parts, open_service
 from graph.build import build_graph
+from graph.nodes import Nodes
 from graph.state import RunContext
 from tests.models.told_server import told_server
 
@@ -44,6 +48,23 @@ async def test_nothing_blocks_the_event_loop(service: Service) -> None:
         second = await ask(service, "And when was it first lit?", "watched")
     assert "42 metres" in first.answer
     assert "14 March 1871" in second.answer
+
+
+async def test_nobody_waits_while_a_long_answer_is_checked(settings: Settings) -> None:
+    async with open_parts(settings) as (parts, index):
+        found = await index.search("How high is the tower of the lighthouse?", candidates=3)
+        words = "tower light keeper stone sea metres ferry lamp rope oil".split()
+        said = [f"The {' '.join(words[i % 10 :] + words[: i % 10])} is {i} metres [{i % 3 + 1}]." for i in range(2000)]
+        state: Any = {"answer": " ".join(said), "sources": found, "metadata": {"supported": True}, "usage": {}}
+        checking = asyncio.create_task(Nodes(parts).verify(state, Runtime(context=RunContext())))
+        began = last = time.perf_counter()
+        longest = 0.0
+        while not checking.done():
+            await asyncio.sleep(0.001)
+            now = time.perf_counter()
+            longest, last = max(longest, now - last), now
+        assert len((await checking)["citations"]) == len(said)
+        assert longest < (last - began) / 3
 
 
 async def test_a_first_question_skips_condensing_and_a_follow_up_does_not(service: Service) -> None:
