@@ -22,6 +22,8 @@ LEAK_WORDS: Final = 12
 HOLD_WORDS: Final = 4
 """From so many words on a stream waits for the run to break off or to become a leak."""
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+"""Characters that show nothing; a terminal takes orders by them. Questions and documents hold none either."""
 _WORDS = re.compile(r"\w+|\W+")
 _SPECIAL = re.compile(r"[<!\]`~\r]")
 _RUN = re.compile(r"`+|~+")
@@ -343,6 +345,7 @@ class AnswerScreen:
     def _pass(self, piece: str, *, last: bool) -> str:
         if self.is_blocked:
             return ""
+        piece = _CONTROL.sub("", piece)
         for stage in (self._leak, self._markup, self._personal):
             piece = stage.feed(piece, last=last)
         if not self.is_blocked:

@@ -53,6 +53,12 @@ def test_plain_answers_pass_unchanged(answer: str) -> None:
     assert screen.verdict.text is None
 
 
+def test_a_terminal_is_told_nothing() -> None:
+    text, screen = stream(["It is \x1b]0;own", "ed\x07\x9b31m42 metres\x00 high [1].\r\n\tSo it is."])
+    assert text == "It is ]0;owned31m42 metres high [1].\r\n\tSo it is."
+    assert screen.verdict.rule is None
+
+
 SIGNS = st.sampled_from(
     ["<", ">", "script", "<img", "![", "]", "(", "javascript:", "`", "```", "\n", " ", "a", "1", "</b>"]
 )
