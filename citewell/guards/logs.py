@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from structlog.typing import EventDict, WrappedLogger
@@ -30,10 +31,16 @@ class RedactText:
 
     Above DEBUG the values of `TEXT_KEYS` become their length, at any depth. Every other string, at every level, is
     cut and loses detected personal data. A value that is not plain data is named by its class alone.
+
+    Args:
+        detector: Of personal data.
+        secrets: What no line may hold, though a dependency repeats it in an error.
     """
 
-    def __init__(self, detector: Detector | None = None) -> None:
+    def __init__(self, detector: Detector | None = None, secrets: Iterable[str] = ()) -> None:
         self._detector = detector or Detector()
+        longest_first = sorted(filter(None, secrets), key=len, reverse=True)
+        self._secrets = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
     def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
         level = logging.getLevelNamesMapping().get(str(event.get("level", method)).upper(), logging.INFO)
@@ -46,6 +53,7 @@ class RedactText:
         if omit and key in TEXT_KEYS:
             return f"<{len(value):,} characters>" if isinstance(value, str) else f"<{type(value).__name__}>"
         if isinstance(value, str):
+            value = self._secrets.sub("[secret]", value)
             return self._detector.redact(value if key in EXCEPTION_KEYS else value[:LONGEST_VALUE])
         if isinstance(value, Mapping):
             return {str(name): self._clean(str(name), item, omit) for name, item in value.items()}

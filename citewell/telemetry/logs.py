@@ -3,13 +3,17 @@
 import io
 import logging
 import sys
-from typing import TextIO, cast
+from typing import Final, TextIO, cast
+from urllib.parse import unquote, urlsplit
 
 import structlog
+from pydantic import SecretStr
 
 from citewell.guards.logs import RedactText
 from citewell.settings import Settings
 from citewell.telemetry import metrics
+
+SHORTEST_SECRET: Final = 6
 
 
 class _Out(io.TextIOBase):
@@ -47,7 +51,11 @@ def configure_logging(settings: Settings) -> None:
         if as_text
         else structlog.processors.JSONRenderer(ensure_ascii=False)
     )
-    last: list[structlog.typing.Processor] = [structlog.processors.format_exc_info, RedactText(), render]
+    last: list[structlog.typing.Processor] = [
+        structlog.processors.format_exc_info,
+        RedactText(secrets=secrets(settings)),
+        render,
+    ]
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -63,3 +71,11 @@ def configure_logging(settings: Settings) -> None:
     )
     logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
     logging.getLogger("uvicorn").setLevel(level)
+
+
+def secrets(settings: Settings) -> set[str]:
+    """Every secret of the settings, and of a URL its password, which clients know by itself. One of a few letters, which would
+    stand in words too, guards nothing."""
+    values = {value.get_secret_value() for _, value in settings if isinstance(value, SecretStr)}
+    values |= {unquote(urlsplit(value).password or "") for value in values if "://" in value}
+    return {value for value in values if len(value) >= SHORTEST_SECRET}

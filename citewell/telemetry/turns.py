@@ -48,7 +48,9 @@ class TurnRecord:
             first = exc.__cause__  # libraries translate one another's exceptions, and lose something each time
             while first.__cause__ is not None:
                 first = first.__cause__
-            self.cause = f"{type(first).__name__}: {first}"
+            self.cause = type(first).__name__
+            if not isinstance(first, ValueError | TypeError | LookupError | AttributeError):
+                self.cause += f": {first}"  # those say what they stumbled over, which may be somebody's text
 
     @property
     def first_token_ms(self) -> int | None:

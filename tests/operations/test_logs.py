@@ -1,5 +1,6 @@
 """One line a turn, under the request's id, which every answer carries."""
 
+import asyncio
 import json
 import re
 import shutil
@@ -120,3 +121,38 @@ def test_a_log_that_cannot_be_written_fails_no_turn(indexed: Path, tmp_path: Pat
     finally:
         process.kill()
         process.wait()
+
+
+async def test_what_a_provider_repeats_of_secrets_and_text_is_not_logged(start: Callable[..., Live]) -> None:
+    key, said = "our-own-key-without-a-pattern", "The keeper's name is Tomas"
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+        asked = json.loads(await reader.readexactly(int(length.split(b":")[1])))
+        if asked["model"] == "refuses":
+            kind, text = (
+                "401 No\r\ncontent-type: application/json",
+                json.dumps({"error": {"message": f"Wrong key: {key}"}}),
+            )
+        else:
+            choice = {"index": 0, "delta": {"content": {"text": said}}}
+            kind, text = "200 OK\r\ncontent-type: text/event-stream", f"data: {json.dumps({'choices': [choice]})}\n\n"
+        writer.write(f"HTTP/1.1 {kind}\r\nconnection: close\r\ncontent-length: {len(text)}\r\n\r\n{text}".encode())
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        live = start(
+            CITEWELL_LOG_FORMAT="json", CITEWELL_MODEL_RETRIES="0", CITEWELL_CHAT_MODELS='["openai:refuses", "openai:babbles"]',
+            OPENAI_BASE_URL=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", OPENAI_API_KEY=key,
+        )  # fmt: skip
+        async with httpx.AsyncClient(base_url=live.url, timeout=60) as client:
+            for name, code in (("refuses", "model_refused"), ("babbles", "model_error")):
+                body = {"message": QUESTION, "chat_model": f"openai:{name}"}
+                problem(await client.post("/chat", json=body), code, 502)
+    refused, babbled = [line for line in lines(live) if line["event"] == "turn.finished"]
+    assert "Wrong key: [secret]" in refused["cause"]
+    assert babbled["cause"] == "ValidationError"
+    assert key not in live.log.read_text()
+    assert "Tomas" not in live.log.read_text()
