@@ -6,6 +6,7 @@ class that stands in a table decides.
 
 from __future__ import annotations
 
+import math
 import re
 import traceback
 from collections.abc import Iterator, Mapping
@@ -207,10 +208,8 @@ def asked_pause_s(error: CitewellError) -> float | None:
     """How long the provider asks to wait before the next try, in seconds; None where it says nothing."""
     headers: Mapping[str, str] = getattr(getattr(error.__cause__, "response", None), "headers", {})
     for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        try:
-            return max(0.0, float(headers.get(name, "")) * unit_s)
-        except ValueError:  # absent, or a date, which clocks that differ make useless
-            continue
+        if (said := _number(headers.get(name, ""))) is not None:
+            return max(0.0, said * unit_s)
     return None
 
 
@@ -245,7 +244,14 @@ def _name(cls: type) -> str:
 
 def _retry_after_s(exc: Exception) -> float:
     headers: Mapping[str, str] = getattr(getattr(exc, "response", None), "headers", {})
+    said = _number(headers.get("retry-after", ""))
+    return 1.0 if said is None else min(max(said, 0.0), 3600.0)
+
+
+def _number(text: str) -> float | None:
+    """None where there is none, as for a date, which clocks that differ make useless."""
     try:
-        return min(max(float(headers.get("retry-after", "")), 0.0), 3600.0)
-    except ValueError:  # absent, or a date, which clocks that differ make useless
-        return 1.0
+        value = float(text)
+    except ValueError:
+        return None
+    return None if math.isnan(value) else value

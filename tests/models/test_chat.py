@@ -11,10 +11,13 @@ import anthropic
 import httpx
 import ollama
 import openai
+import orjson
 import pytest
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessageChunk, HumanMessage
+from starlette.requests import Request
 
+from citewell.api import problems
 from citewell.errors import (
     CitewellError,
     ConfigurationError,
@@ -28,7 +31,7 @@ from citewell.errors import (
     UnknownModel,
 )
 from citewell.models.chat import map_model_errors, open_chat_models
-from citewell.models.faults import ANTHROPIC, OPENAI, translate
+from citewell.models.faults import ANTHROPIC, OPENAI, asked_pause_s, translate
 from citewell.settings import Settings
 from tests.models.faulty_server import faulty_server
 from tests.models.openai_server import OpenAIServer
@@ -107,6 +110,23 @@ async def test_an_upstreams_status_becomes_our_error_without_its_text(
     assert caught.value.__cause__ is not None
     if isinstance(caught.value, RateLimited):
         assert caught.value.retry_after_s == 7
+
+
+@pytest.mark.parametrize(
+    ("said", "after_s"), [("nan", 1.0), ("inf", 3600.0), ("-5", 0.0), ("Wed, 21 Oct 2026 07:28:00 GMT", 1.0), ("", 1.0)]
+)
+async def test_how_long_to_wait_is_always_a_time(said: str, after_s: float) -> None:
+    async with (
+        faulty_server(status=429, error={"message": "slow down"}, headers={"retry-after": said}) as server,
+        open_chat_models(settings_for(server.base_url)) as models,
+    ):
+        with pytest.raises(RateLimited) as caught, map_model_errors():
+            await models.get().ainvoke(QUESTION)
+    assert caught.value.retry_after_s == after_s
+    reply = problems.response(caught.value, Request({"type": "http", "path": "/chat", "headers": []}))
+    assert orjson.loads(reply.body)["retry_after_s"] == after_s
+    pause_s = asked_pause_s(caught.value)
+    assert pause_s is None or pause_s >= 0
 
 
 async def test_a_connection_that_a_server_may_be_about_to_close_is_not_used_again() -> None:
