@@ -42,12 +42,17 @@ BRINGS_WITHIN_S = 30.0
 process may have open, and strangers can do that too."""
 
 
+READS_WITHIN_S = 60.0
+"""Time for a client to take some of what waits for it, when that is more than its connection holds, in seconds."""
+
+
 class Bounded(HttpToolsProtocol):
     """httptools joins a header that goes on and on, for as long as it does, in the event loop; and uvicorn waits for ever
-    for a request that has not come yet, or not whole."""
+    for a request that has not come yet, or not whole, and for a client that does not read its answer."""
 
     _unread = 0
     _overdue: asyncio.TimerHandle | None = None
+    _unmoved: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
@@ -55,7 +60,16 @@ class Bounded(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._wait_no_more()
+        self._moved()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unmoved = self.loop.call_later(READS_WITHIN_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._moved()
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         self._unread += len(data)
@@ -94,6 +108,11 @@ class Bounded(HttpToolsProtocol):
         if self._overdue is not None:
             self._overdue.cancel()
             self._overdue = None
+
+    def _moved(self) -> None:
+        if self._unmoved is not None:
+            self._unmoved.cancel()
+            self._unmoved = None
 
     def _give_up(self) -> None:
         if self.flow.read_paused:  # what was sent has not been looked at yet

@@ -14,7 +14,7 @@ import pytest
 import uvicorn
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from citewell.api.serve import MOST_HEAD_BYTES, Bounded
 from tests.service import ROOT, Live
@@ -50,10 +50,10 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @asynccontextmanager
-async def served() -> AsyncIterator[int]:
+async def served(app: ASGIApp = echo) -> AsyncIterator[int]:
     """An application over the service's protocol, at a port."""
     with socket.create_server(("127.0.0.1", 0)) as bound:
-        server = uvicorn.Server(uvicorn.Config(echo, http=Bounded, lifespan="off", log_config=None))
+        server = uvicorn.Server(uvicorn.Config(app, http=Bounded, lifespan="off", log_config=None))
         serving = asyncio.create_task(server.serve(sockets=[bound]))
         try:
             yield bound.getsockname()[1]
@@ -86,6 +86,35 @@ async def test_who_brings_it_slowly_is(monkeypatch: pytest.MonkeyPatch) -> None:
                 await asyncio.sleep(0.2)
                 writer.write(bytes([letter]))
             assert (await reader.readuntil(b"slow")).startswith(b"HTTP/1.1 200")
+        writer.close()
+
+
+@pytest.mark.parametrize("reads", [False, True])
+async def test_who_reads_nothing_of_a_long_answer_is_left(reads: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("citewell.api.serve.READS_WITHIN_S", 0.5)
+    whole, ended = 16_000_000, asyncio.Event()
+
+    async def long(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await PlainTextResponse(b"a" * whole)(scope, receive, send)
+            await receive()  # the request
+            await receive()
+        finally:
+            ended.set()
+
+    async with served(long) as port, asyncio.timeout(30):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**12)
+        writer.write(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+        if reads:  # slowly, for longer than that
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert b"200" in head
+            got = 0
+            while piece := await reader.read(1_000_000):
+                got += len(piece)
+                await asyncio.sleep(0.0005)
+            assert got == whole
+        else:
+            await ended.wait()
         writer.close()
 
 
