@@ -344,6 +344,11 @@ class Settings(BaseSettings):
             raise ValueError("CITEWELL_SIMPLE_MODEL must be a provider:model; extractive is no model to ask")
         if self.moderation != "off" and not re.fullmatch(r"openai:\S+", self.moderation):
             raise ValueError("CITEWELL_MODERATION must be off or openai:MODEL, as openai:omni-moderation-latest")
+        for name, url in (("OPENAI_BASE_URL", self.openai_base_url), ("CITEWELL_OTLP_ENDPOINT", self.otlp_endpoint)):
+            if url and not _is_address(url):
+                raise ValueError(
+                    f"{name} must be an address that begins with http:// or https://, as http://127.0.0.1:8080"
+                )
         self._check_store()
         self._check_tokens()
         return self
@@ -370,7 +375,7 @@ class Settings(BaseSettings):
             if self.pinecone_api_key is None:
                 raise ValueError("CITEWELL_VECTOR_STORE names Pinecone: set PINECONE_API_KEY too")
         elif kind in ("chroma+http", "chroma+https", "weaviate+http", "weaviate+https"):
-            if not urlsplit(self.vector_store).hostname:
+            if not _is_address(self.vector_store.partition("+")[2]):
                 raise ValueError(f"CITEWELL_VECTOR_STORE: {kind}:// must be followed by host:port")
         elif self.vector_store != "chroma":
             raise ValueError(
@@ -416,6 +421,17 @@ class Settings(BaseSettings):
                 f"{_setting(error['loc'])}{error['msg'].removeprefix('Value error, ')}" for error in exc.errors()
             )
             raise ConfigurationError(faults) from None  # pydantic's own text would repeat the values, secrets included
+
+
+def _is_address(url: str) -> bool:
+    """Whether something can be asked there, as far as can be said without asking."""
+    try:
+        parts = urlsplit(url)
+        return (
+            parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        )  # a port that is none raises
+    except ValueError:
+        return False
 
 
 def _setting(loc: tuple[int | str, ...]) -> str:

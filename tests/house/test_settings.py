@@ -40,6 +40,11 @@ def test_the_environment_and_the_env_file_are_read(monkeypatch: pytest.MonkeyPat
         ("CITEWELL_VECTOR_STORE", "pinecone:x", "PINECONE_API_KEY"),
         ("CITEWELL_VECTOR_STORE", "chroma+http://", "host:port"),
         ("CITEWELL_VECTOR_STORE", "weaviate+https:host", "host:port"),
+        ("CITEWELL_VECTOR_STORE", "chroma+http://host:99999", "host:port"),
+        ("OPENAI_BASE_URL", "127.0.0.1:8080", "OPENAI_BASE_URL must be an address"),
+        ("OPENAI_BASE_URL", "ftp://host/v1", "OPENAI_BASE_URL must be an address"),
+        ("OPENAI_BASE_URL", "http://host:99999/v1", "OPENAI_BASE_URL must be an address"),
+        ("CITEWELL_OTLP_ENDPOINT", "collector:4318", "CITEWELL_OTLP_ENDPOINT must be an address"),
     ],
 )
 def test_what_cannot_be_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str) -> None:
