@@ -65,7 +65,7 @@ async def test_each_turn_is_counted_by_its_door_and_how_it_ended(
     assert counted("citewell_guard_verdicts_total", subject="question", verdict="blocked", rule="injection") == 1
     assert counted("citewell_guard_verdicts_total", subject="question", verdict="allowed", rule="none") == 7
     assert counted("citewell_guard_verdicts_total", subject="chunk", verdict="allowed") > 0
-    assert counted("citewell_guard_verdicts_total", subject="answer", verdict="allowed") == 6
+    assert counted("citewell_guard_verdicts_total", subject="answer", verdict="allowed") == 7
     assert counted("citewell_stage_seconds_count", stage="screen") == 8
     assert counted("citewell_stage_seconds_count", stage="generate") == 7
     assert counted("citewell_tokens_total", model="openai:paced", direction="in") == 100
