@@ -162,11 +162,12 @@ class Rag(Door):
             async for event in events:
                 if isinstance(event, Result):
                     whole = {
-                        "citations": event.citations, "thread_id": event.thread_id,
-                        "usage": event.usage, "metadata": event.metadata,
+                        # of a turn that was stopped before its first word, nothing came before
+                        "answer": event.answer if as_text else "", "citations": event.citations,
+                        "thread_id": event.thread_id, "usage": event.usage, "metadata": event.metadata,
                     }  # fmt: skip
                     # a plain dictionary takes the place of the text in the log, where an AddableDict would not
-                    yield {"answer": event.answer, **whole} if as_text else AddableDict(whole)
+                    yield whole if as_text else AddableDict(whole)
                 else:
                     yield event if as_text else AddableDict({"answer": event})
 
@@ -192,9 +193,13 @@ class Chat(Door):
     async def answer(self, value: Any, config: RunnableConfig) -> AsyncIterator[Any]:
         turn = self.turn(value, config)
         async with aclosing(self._service().stream(turn, _inner(config))) as events:
+            is_silent = True
             async for event in events:
                 if isinstance(event, str):
+                    is_silent = False
                     yield event
+            if is_silent:  # stopped before its first word: an empty text is one too
+                yield ""
 
 
 def _text(message: BaseMessage) -> str:

@@ -17,7 +17,9 @@ from citewell.runs import Result, Run, Runs
 from citewell.settings import Settings
 from citewell.threads import open_threads
 from citewell.threads.journal import new_run_id
+from tests.doors import test_contract as doors
 from tests.models.paced_server import Paced
+from tests.models.told_server import told_server
 from tests.redis_servers import server
 from tests.service import Live, problem, running
 
@@ -324,6 +326,30 @@ async def test_only_the_run_that_is_named_is_stopped(workers: list[Live]) -> Non
             assert reply.raise_for_status().json()["stopped"] is stopped
         problem(await client.post(f"/conversation/{thread}/stop", json={"run_id": "x"}), "invalid_request", 422)
         problem(await client.post("/conversation/never/stop"), "thread_not_found", 404)
+
+
+async def test_every_door_ends_well_when_a_turn_is_stopped_before_its_first_word(
+    indexed: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    async def by_chat(live: Live, question: str, thread: str) -> dict[str, Any]:
+        async with doors.remote(live, "/chat") as chat:
+            messages = {"messages": [{"type": "human", "content": question}]}
+            return {"answer": await chat.ainvoke(messages, {"configurable": {"thread_id": thread}})}
+
+    async with told_server() as told:
+        told.always["told"] = "silent"
+        model = {"CITEWELL_CHAT_MODEL": "openai:told", "OPENAI_BASE_URL": told.base_url, "CITEWELL_MCP": "on"}
+        with over_a_copy(indexed, tmp_path_factory, **model) as live:
+            for number, door in enumerate([by_chat, *doors.DOORS], 1):
+                asking = asyncio.create_task(door(live, QUESTION, f"silent {number}"))
+                async with asyncio.timeout(30):
+                    while len(told.calls) < number:
+                        await asyncio.sleep(0.05)
+                async with httpx.AsyncClient(base_url=live.url, timeout=30) as client:
+                    assert (await client.post(f"/conversation/silent {number}/stop")).json()["stopped"]
+                answer = await asking
+                assert answer["answer"] == "", door.__name__
+                assert answer.get("metadata", {"stopped": True})["stopped"], door.__name__
 
 
 async def test_without_redis_a_stream_is_resumed_and_stopped_in_its_process(
