@@ -7,6 +7,7 @@ import json
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -38,7 +39,7 @@ def why(
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole trace as JSON.")] = False,
 ) -> None:
     """Show each candidate's dense, keyword, fused and rerank figures, what was dropped and why, and the time per stage."""
-    console, errors = Console(soft_wrap=as_json), Console(stderr=True)
+    console, errors = Console(soft_wrap=as_json, highlight=False), Console(stderr=True)
     try:
         trace, found = asyncio.run(_ask(question, where))
     except CitewellError as exc:
@@ -47,7 +48,13 @@ def why(
     if as_json:
         console.print_json(json.dumps(trace.as_dict()))
         return
-    console.print(_table(trace, {one.chunk.id: one for one in found}, rows))
+    texts = {one.chunk.id: one.chunk.text for one in found}
+    console.print(_table(trace, rows))
+    for number, row in enumerate(trace.candidates[:rows], 1):
+        why_not = f" (dropped: {row['dropped']})" if row["dropped"] else ""
+        text = " ".join(texts.get(str(row["id"]), "").split())
+        line = f"{number:>3} {row['source']}{why_not}: {text}"
+        console.print(line, markup=False, overflow="ellipsis", no_wrap=True)
     for reason in dict.fromkeys(str(one["why"]) for one in trace.dropped):
         count = sum(one["why"] == reason for one in trace.dropped)
         console.print(f"dropped before ranking: {count} ({reason})")
@@ -70,21 +77,14 @@ async def _ask(question: str, where: str) -> tuple[Trace, list[ScoredChunk]]:
     return trace, found
 
 
-def _table(trace: Trace, chunks: dict[str, ScoredChunk], rows: int) -> Table:
-    table = Table(
-        "", "source", "text", title=f"{len(trace.candidates)} candidates, figure (rank)", title_justify="left"
-    )
+def _table(trace: Trace, rows: int) -> Table:
+    """The figures alone, which fit into 80 columns."""
+    table = Table("", title=f"{len(trace.candidates)} candidates, figure (rank)", title_justify="left", box=SIMPLE_HEAD)
     shown = [(name, rank) for name, rank in COLUMNS if any(name in row for row in trace.candidates)]
     for name, _ in shown:
-        table.add_column(name, justify="right")
-    table.add_column("dropped")
+        table.add_column(name, justify="right", no_wrap=True)
     for number, row in enumerate(trace.candidates[:rows], 1):
-        one = chunks.get(str(row["id"]))
-        text = " ".join(one.chunk.text.split())[:60] if one else ""
-        table.add_row(
-            str(number), str(row["source"]), text, *(_figure(row, name, rank) for name, rank in shown),
-            str(row["dropped"] or ""),
-        )  # fmt: skip
+        table.add_row(str(number), *(_figure(row, name, rank) for name, rank in shown))
     return table
 
 

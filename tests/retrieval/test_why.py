@@ -1,6 +1,7 @@
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -31,7 +32,7 @@ async def fill(folder: Path) -> None:
 
 
 def why(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "CITEWELL_DATA_DIR": str(folder), "COLUMNS": "200"}
+    environment = {**os.environ, "CITEWELL_DATA_DIR": str(folder), "COLUMNS": "80"}
     return subprocess.run(
         [sys.executable, "-m", "citewell.retrieval", "why", *arguments], cwd=ROOT, env=environment, timeout=100,
         capture_output=True, text=True, check=False,
@@ -41,8 +42,13 @@ def why(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_the_table_shows_every_candidate_with_its_figures(folder: Path) -> None:
     done = why(folder, "When does the ferry leave?")
     assert done.returncode == 0, done.stderr
-    best = next(line for line in done.stdout.splitlines() if "leaves at nine" in line)
-    assert best.split("│")[1].strip() == "1"
+    lines = done.stdout.splitlines()
+    first = next(line for line in lines if line.split()[:1] == ["1"])
+    assert len(re.findall(r"\d\.\d{3}", first)) == 6
+    assert first.count("(") == 4, "a figure without its rank"
+    best = next(line for line in lines if "leaves at nine" in line)
+    assert best.split()[:2] == ["1", "copy.txt:"]
+    assert all(len(line) <= 80 for line in lines)
     for word in ("dense", "keyword", "fused", "maxsim", "the same text as another candidate", "rerank"):
         assert word in done.stdout
 
