@@ -5,7 +5,8 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from citewell.errors import MissingExtra
+from citewell.errors import ConfigurationError, MissingExtra
+from citewell.settings import Settings
 
 OPTIONS = (
     "--browser.gatherUsageStats=false",
@@ -23,6 +24,11 @@ def main(arguments: list[str]) -> None:
     if find_spec("streamlit") is None:
         missing = MissingExtra("ui", "The chat page")
         sys.exit(f"citewell.ui: {missing.detail}")
+    try:
+        Settings.load()  # now, and not when the first person opens the page
+    except ConfigurationError as exc:
+        sys.stderr.write(f"citewell.ui: {exc.detail}\n")
+        sys.exit(2)
     page = Path(__file__).with_name("app.py")
     command = [sys.executable, "-m", "streamlit", "run", str(page), *OPTIONS, *arguments]
     os.execv(sys.executable, command)  # noqa: S606  # the same Python, arguments of our own

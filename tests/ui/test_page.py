@@ -328,3 +328,12 @@ def test_an_answer_can_be_stopped_and_a_fault_says_what_to_do(
         expect(page.get_by_text("cannot be reached").last).to_be_visible()
         expect(page.get_by_text("make run").last).to_be_visible()
         page.screenshot(path=pictures / "ui-fault.png")
+
+
+def test_a_setting_that_cannot_be_stops_the_start_with_a_sentence(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "citewell.ui", f"--server.port={free_port()}"],
+        env=environment(tmp_path, CITEWELL_TOPK="3"), cwd=tmp_path, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "citewell.ui: CITEWELL_TOPK is not a setting; did you mean CITEWELL_TOP_K?\n"
