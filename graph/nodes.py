@@ -412,7 +412,8 @@ class Nodes:
         went."""
         order = self._calls.order(context)
         try:
-            written = await self._calls.text(context, order, prompt, given)
+            # It is stored and shown too, with a question's way through the graph.
+            written = await self._parts.guards.keepable(await self._calls.text(context, order, prompt, given))
         except CitewellError as exc:
             order.do_without(exc)
             written = None
