@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from citewell.documents import ScoredChunk
+from citewell.documents import Chunk, ScoredChunk
 from citewell.sentences import Span, readable, sentence_spans
 from citewell.support import clauses
 
@@ -19,6 +19,7 @@ _TABLE_RULE = re.compile(r"[ \t]*\r?\n[ \t]*\|[ \t]*:?-{2,}[-:| \t]*(?=\r|\n|$)"
 _CELLS = " | "
 """What stands between a row's cells, in Markdown and in what the loaders make of other formats' tables."""
 _LINE = re.compile(r"[^\s][^\r\n]*[^\s]")
+_FIRST_LINE = re.compile(r"(?P<line>[^\r\n]+)(?:\r?\n[ \t]*|$)")
 _NUMBERED_HEADING = re.compile(r"\d+(?:\.\d+)*[.)]?[ \t]+[^\W\d_a-z][^\r\n.!?:\d]{0,55}\r?\n[ \t]*(?=[^\W\d_a-z])")
 """A short numbered line right above what begins with a capital, in plain text; not an item of a list, which another or the
 rest of it follows."""
@@ -39,7 +40,7 @@ class Candidate(NamedTuple):
     whole: bool
     """Begins and ends like a sentence; a chunk's edge or a PDF's line may have cut it."""
     cells: tuple[str, ...] = ()
-    """Of a table's row, as a reader sees them."""
+    """Of a table's row, as a reader sees them; of one in a PDF, which has none, the whole row."""
     context: str = ""
     """What says what it is about and stands elsewhere: the names of a row's columns, the question or the words in bold that the
     document puts before it. It is scored with that, and quoted without."""
@@ -52,19 +53,20 @@ def candidates(chunks: Sequence[ScoredChunk]) -> list[Candidate]:
 
     No headings, no names of columns and no questions: they say nothing by themselves.
     """
-    found = [one for number, scored in enumerate(chunks, 1) for one in _of_chunk(number, scored.chunk.text)]
+    found = [one for number, scored in enumerate(chunks, 1) for one in _of_chunk(number, scored.chunk)]
     return [one for i, one in enumerate(found) if not _is_told(one, i, found)]
 
 
-def _of_chunk(number: int, text: str) -> Iterator[Candidate]:
+def _of_chunk(number: int, chunk: Chunk) -> Iterator[Candidate]:
+    text = chunk.text
     columns: Candidate | None = None
     above = ""
     in_table = False
-    for span in _pieces(text):
+    for span, is_line in _pieces(chunk):
         raw = text[span.start : span.end]
         shown = readable(raw)
         is_row = _CELLS in raw or raw.startswith("|")
-        cells = _cells(raw) if is_row else ()
+        cells = _cells(raw) if is_row else (shown,) if is_line else ()
         if not is_row:
             columns = None
         if _TABLE_RULE.match(text, span.end) or (is_row and not in_table and _names_columns(raw)):
@@ -80,18 +82,43 @@ def _of_chunk(number: int, text: str) -> Iterator[Candidate]:
         in_table = is_row
 
 
-def _pieces(text: str) -> Iterator[Span]:
-    """Sentences, long ones in their clauses, and tables in their rows."""
+def _pieces(chunk: Chunk) -> Iterator[tuple[Span, bool]]:
+    """Sentences, long ones in their clauses, and tables in their rows; and whether it is a whole line of a PDF's table, which
+    has no cells."""
+    text = chunk.text
     for sentence in sentence_spans(text):
-        if heading := _NUMBERED_HEADING.match(text, sentence.start):
+        if heading := _NUMBERED_HEADING.match(text, sentence.start) or _heading(chunk, sentence):
             if heading.end() >= sentence.end:  # else it has been taken for the beginning of the sentence below
                 continue
             sentence = Span(heading.end(), sentence.end)
         lines = [Span(*match.span()) for match in _LINE.finditer(text, sentence.start, sentence.end)]
-        is_table = text.startswith("|", sentence.start) or (
-            len(lines) > 1 and all(_CELLS in text[line.start : line.end] for line in lines)
-        )
-        yield from lines if is_table else clauses(text, sentence)
+        if text.startswith("|", sentence.start) or (
+            len(lines) > 1 and all(_CELLS in text[slice(*one)] for one in lines)
+        ):
+            yield from ((line, False) for line in lines)
+        elif chunk.type == "pdf" and _are_rows([text[slice(*line)] for line in lines]):
+            for line in lines:
+                if _has_figure(text[slice(*line)]):
+                    yield line, line.start > 0 and line.end < len(text)  # else the chunk's edge may have cut it
+        else:
+            yield from ((clause, False) for clause in clauses(text, sentence))
+
+
+def _heading(chunk: Chunk, sentence: Span) -> re.Match[str] | None:
+    """The sentence's first line, with the break after it, where it is a heading that the loader found."""
+    line = _FIRST_LINE.match(chunk.text, sentence.start, sentence.end)
+    return line if line and readable(line["line"]) in chunk.headings else None
+
+
+def _are_rows(lines: Sequence[str]) -> bool:
+    """Whether lines that the loader did not join are a table's: half of them, one by itself or two at least, hold a figure, and
+    they do not end like a sentence."""
+    figures = sum(map(_has_figure, lines))
+    return figures >= max(min(2, len(lines)), len(lines) / 2) and not ends(lines[-1])
+
+
+def _has_figure(text: str) -> bool:
+    return any(map(str.isdigit, text))
 
 
 def _cells(raw: str) -> tuple[str, ...]:
@@ -109,7 +136,7 @@ def _cells(raw: str) -> tuple[str, ...]:
 def _names_columns(raw: str) -> bool:
     """Whether a table's first row, in a format that does not tell, names its columns: it says no figure. Of two columns the
     first as often names what the second holds."""
-    return raw.strip("| ").count(_CELLS) >= 2 and not any(map(str.isdigit, raw))
+    return raw.strip("| ").count(_CELLS) >= 2 and not _has_figure(raw)
 
 
 def asks(text: str) -> bool:

@@ -321,6 +321,37 @@ def test_a_long_row_of_a_table_stays_whole() -> None:
     assert [one.text[:21] for one in candidates([ScoredChunk(chunk=chunk, score=1)])] == ["Fine-tuning of models"]
 
 
+def of_pdf(text: str, *headings: str) -> list[tuple[str, tuple[str, ...]]]:
+    chunk = Chunk(
+        id="c", source="s.pdf", title="", text=text, start=0, end=len(text), index=0, headings=headings, type="pdf"
+    )
+    return [(one.text, one.cells) for one in candidates([ScoredChunk(chunk=chunk, score=1)])]
+
+
+def test_the_lines_of_a_table_in_a_pdf_are_its_rows() -> None:
+    text = (
+        "mass of the mirror 1,040 kg\nfastest slew 1.8 degrees per second\nSelected ratios\nlowest permitted altitude 12 degrees\n\n"
+        "When the rain sensor is wet the shutter closes by itself\nin 75 seconds. Stand clear."
+    )
+    rows = ["fastest slew 1.8 degrees per second", "lowest permitted altitude 12 degrees"]
+    assert of_pdf(text) == [
+        ("mass of the mirror 1,040 kg", ()),  # begins the chunk, whose edge may have cut it
+        *((row, (row,)) for row in rows),
+        ("When the rain sensor is wet the shutter closes by itself in 75 seconds.", ()),
+        ("Stand clear.", ()),
+    ]
+
+
+def test_a_sentence_that_a_pdf_breaks_at_its_figures_stays_whole() -> None:
+    text = "The gain was about $20 billion in the third quarter of\n2023 and 4 cents a share."
+    assert of_pdf(text) == [(" ".join(text.split()), ())]
+
+
+def test_a_heading_that_the_loader_found_is_not_quoted() -> None:
+    text = "6 When something goes wrong\ncall the engineer on duty, who is there until 04:00."
+    assert of_pdf(text, "6 When something goes wrong") == [("call the engineer on duty, who is there until 04:00.", ())]
+
+
 async def test_a_name_said_once_more_than_in_the_question_may_be_the_answer(embedder: MiniLM) -> None:
     text = "Mercury is the working fluid in the mercury vapor turbine."
     answer = await extractive_answerer(embedder).ainvoke(
