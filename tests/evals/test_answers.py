@@ -47,4 +47,5 @@ def test_a_changed_number_is_counted_against_precision_only_when_still_verified(
     assert figures["supported"]["made"]["verified"] == 1.0
     assert figures["changed"]["number, near"] == {
         "n": 1, "precision": 1.0, "recall": 1.0, "still_verified": 0, "called_unsupported": 1.0,
+        "marked": 0.0, "rightly": None,
     }  # fmt: skip
