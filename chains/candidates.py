@@ -73,7 +73,11 @@ def _of_chunk(number: int, chunk: Chunk) -> Iterator[Candidate]:
             columns = Candidate(number, span, shown, True, cells)
         elif asks(raw):
             above = shown
-        elif _SHORTEST <= len(shown) <= _LONGEST and any(map(str.isalnum, shown)) and (is_row or not _is_title(raw)):
+        elif (
+            _SHORTEST <= len(shown) <= _LONGEST
+            and any(map(str.isalnum, shown))
+            and (is_row or not _is_title(raw, chunk))
+        ):
             whole = begins(shown) and ends(shown)
             context = columns.text if columns else above if whole and not is_row else ""
             yield Candidate(number, span, shown, whole, cells, context, columns)
@@ -144,13 +148,16 @@ def asks(text: str) -> bool:
     return _ASKS.search(text) is not None
 
 
-def _is_title(raw: str) -> bool:
+def _is_title(raw: str, chunk: Chunk) -> bool:
     """A heading, by its sign or because it is short, says no figure and ends like none, or what stands above code; list items
-    are not."""
+    are not. In a PDF it may begin with a small letter: so do the names of a table's columns and what a chunk's edge cut off."""
     if raw.startswith(("#", "```", "~~~")):
         return True
     return (
-        len(raw) < 60 and raw[:1].isupper() and not ends(raw) and not any(char.isdigit() or char == ":" for char in raw)
+        len(raw) < 60
+        and (raw[:1].isupper() or chunk.type == "pdf")
+        and not ends(raw)
+        and not any(char.isdigit() or char == ":" for char in raw)
     )
 
 

@@ -342,6 +342,13 @@ def test_the_lines_of_a_table_in_a_pdf_are_its_rows() -> None:
     ]
 
 
+def test_names_of_columns_in_a_pdf_are_not_quoted() -> None:
+    assert of_pdf("Stand clear.\n\ncode meaning what to do\n\nCall the engineer.") == [
+        ("Stand clear.", ()),
+        ("Call the engineer.", ()),
+    ]
+
+
 def test_a_sentence_that_a_pdf_breaks_at_its_figures_stays_whole() -> None:
     text = "The gain was about $20 billion in the third quarter of\n2023 and 4 cents a share."
     assert of_pdf(text) == [(" ".join(text.split()), ())]
