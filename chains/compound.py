@@ -15,7 +15,10 @@ from citewell.documents import ScoredChunk
 from citewell.terms import read
 
 _ASKS = r"(?:(?:at|by|for|from|in|of|on|since|to|until|with)\s+)?(?:who|whom|whose|what|which|when|where|why|how)\b"
-_NEXT = re.compile(rf"(?:[,;]?\s+(?:and|or|but)\s+|[?;]\s+(?:(?:and|or|but)\s+)?)(?={_ASKS})", re.IGNORECASE)
+_ASKS_WHETHER = r"(?:am|are|can|could|did|do|does|has|have|is|may|must|shall|should|was|were|will)\s+(?:a|an|any|he|i|it|my|one|she|the|there|they|we|you)\b"
+_NEXT = re.compile(
+    rf"(?:[,;]?\s+(?:and|or|but)\s+|[?;]\s+(?:(?:and|or|but)\s+)?)(?={_ASKS}|{_ASKS_WHETHER})", re.IGNORECASE
+)
 _INTERROGATIVE = re.compile(rf"(?:^|\s){_ASKS}", re.IGNORECASE)
 
 
@@ -31,7 +34,8 @@ class Single(NamedTuple):
 def singles(question: str, typed: str) -> list[Single]:
     """What a question asks, in order: "Why is Algol variable, and who found out?" asks two things.
 
-    English. Each must ask with a word of its own and say about what: "where and when did it begin" is one.
+    English. Each must ask, with a word of its own or for yes or no, and say about what: "where and when did it begin" is
+    one.
 
     Args:
         question: Standalone.

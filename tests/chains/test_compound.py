@@ -32,6 +32,7 @@ def chunk(name: str, text: str) -> ScoredChunk:
             ["who bought the old london bridge", "where is it now"],
         ),
         ("What is a catch basin? How is it cleaned?", ["What is a catch basin", "How is it cleaned?"]),
+        ("Are dogs allowed, and can I take photos?", ["Are dogs allowed", "can I take photos?"]),
         ("Is herpes lethal; in which cells does it live?", ["Is herpes lethal", "in which cells does it live?"]),
     ],
 )
@@ -47,6 +48,7 @@ def test_each_thing_that_is_asked_stands_by_itself(question: str, typed: list[st
         "What does error E17 mean, and what do I do about it?",
         "A constitutional impasse pertains to how a citizen relates to the state and what?",
         "How do I get there?",
+        "What is the length and are of the field?",
         "",
     ],
 )
