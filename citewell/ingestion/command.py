@@ -53,6 +53,9 @@ def command(
     except CitewellError as exc:
         _complain(exc.detail)
         raise typer.Exit(1) from None
+    except OSError as exc:
+        _complain(f"The data directory cannot be written: {exc.strerror}")
+        raise typer.Exit(1) from None
     except KeyboardInterrupt:
         _complain("Stopped. What is done is done; the next run goes on from here.", colour="yellow")
         raise typer.Exit(130) from None

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import json
+import os
+import sqlite3
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -13,7 +16,7 @@ from contextlib import asynccontextmanager
 from typing import ParamSpec, TypeVar
 
 from citewell.documents import Chunk, ScoredChunk, Source
-from citewell.errors import StoreTimeout
+from citewell.errors import StoreError, StoreTimeout
 from citewell.models import Embedder, Encoded, Vectors
 from citewell.models.payer import payer
 from citewell.retrieval.catalog import SCHEMA_VERSION
@@ -365,7 +368,11 @@ class Index:
     # --- inside ---------------------------------------------------------------------------------
 
     async def _run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: call(*args, **kwargs))
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: call(*args, **kwargs))
+        except (OSError, sqlite3.OperationalError) as exc:
+            what = os.strerror(exc.errno) if isinstance(exc, OSError) and exc.errno else _sqlite_fault(exc)
+            raise StoreError(f"The index cannot be read or written: {what}.") from exc
 
     async def _complete(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run what must not be left half-way: a caller that is cancelled waits until it has ended."""
@@ -452,5 +459,13 @@ def _begin_writing(generation: Generation, current: Current) -> None:
 
 
 def _end_writing(generation: Generation) -> None:
-    generation.clean()
-    generation.keywords.close()
+    try:
+        generation.clean()
+    finally:
+        generation.keywords.close()
+
+
+def _sqlite_fault(exc: Exception) -> str:
+    """A name such as SQLITE_BUSY: the sentence that goes with it may hold what is nobody's business."""
+    name = str(getattr(exc, "sqlite_errorname", None) or type(exc).__name__)
+    return os.strerror(errno.ENOSPC) if name == "SQLITE_FULL" else name

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -100,6 +101,30 @@ def test_everything_can_be_dropped_and_brought_back(tmp_path: Path, library: Pat
     assert json.loads(dropped.stdout)["removed"] == 3
     assert "nothing to ingest" in run(tmp_path / "data").stderr, "the folder was remembered"
     assert json.loads(run(tmp_path / "data", "--json", "library").stdout)["new"] == 3
+
+
+def test_where_nothing_can_be_written_it_ends_with_one_and_a_sentence(tmp_path: Path, library: Path) -> None:
+    (tmp_path / "file").touch()
+    done = CliRunner().invoke(app, [str(library)], env=environment(tmp_path / "file" / "data"))
+    assert (done.exit_code, done.stderr) == (1, "The index cannot be read or written: Not a directory.\n")
+    (tmp_path / "many").mkdir()
+    for number in range(1200):
+        os.utime(_touched(tmp_path / "many" / f"{'long name ' * 10}{number}.txt"), (0, 0))
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (130_000, most)
+    )  # for the index, which holds nothing, and not for what is remembered
+    try:
+        done = run(tmp_path / "data", "many")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    assert done.exit_code == 1
+    assert done.stderr.endswith("The data directory cannot be written: File too large\n")
+
+
+def _touched(path: Path) -> Path:
+    path.touch()
+    return path
 
 
 def test_a_dry_run_writes_no_source(tmp_path: Path, library: Path) -> None:

@@ -107,3 +107,12 @@ async def test_a_search_that_starts_after_a_commit_elsewhere_finds_it_by_meaning
         found = await index.search("marker says part of this text")
         assert sorted(one.chunk.text for one in found) == WHOLE[2]
         assert all("dense" in one.evidence for one in found)
+
+
+def test_where_nothing_can_be_written_any_more_it_says_so_and_goes_on_when_it_can(tmp_path: Path) -> None:
+    """As on a disk that was full: in the same process, whatever could not be written first."""
+    limits = ["30", "60", "120", "200", "260", "400"]
+    done = subprocess.run(
+        writer("fill", str(tmp_path), *limits), cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.stdout.splitlines() == [f"store_error {limit} 10" for limit in limits], done.stderr

@@ -6,13 +6,15 @@ itself there; `... keep FOLDER` replaces sources until it is killed; `... rebuil
 
 import asyncio
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from citewell.retrieval import NewSource, open_index
+from citewell.errors import CitewellError
+from citewell.retrieval import Index, NewSource, open_index
 from citewell.retrieval.catalog import Catalog
 from citewell.retrieval.keywords import KeywordIndex
 from citewell.retrieval.stores.chroma import ChromaStore
@@ -64,6 +66,31 @@ async def rebuild(folder: Path, done: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+async def fill(folder: Path, kilobytes: int) -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    async with open_index(settings(folder), HashedWords()) as index:
+        await replace_with(index, 1)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (kilobytes * 1024, most))
+        try:
+            for number in range(100):
+                async with index.writing():
+                    await index.replace_sources(
+                        [made(f"{number}.txt", [f"{number} {part} " + f"word{part} " * 60 for part in range(50)])]
+                    )
+        except CitewellError as exc:
+            print(exc.code, end=" ")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+        await replace_with(index, 2)
+        found = await index.search("marker version2 part0 of this text")
+        print(kilobytes, sum("version2" in one.chunk.text for one in found), flush=True)
+
+
+async def replace_with(index: Index, number: int) -> None:
+    async with index.writing():
+        await index.replace_sources(version(number))
+
+
 def die_at(step: str) -> None:
     owner, name, afterwards = STEPS[step]
     real: Callable[..., Any] = getattr(owner, name)
@@ -89,6 +116,9 @@ def main(command: str, folder: Path, *rest: str) -> None:
         asyncio.run(keep(folder))
     elif command == "rebuild":
         asyncio.run(rebuild(folder, int(rest[0])))
+    elif command == "fill":
+        for kilobytes in rest:
+            asyncio.run(fill(folder / kilobytes, int(kilobytes)))
     else:
         for number, step in enumerate(rest):
             child = os.fork()

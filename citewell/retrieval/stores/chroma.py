@@ -134,6 +134,7 @@ class ChromaStore:
         self._lock = lock
         self._held = HandOver()
         self._previous: _Connection | None = None
+        self._has_failed = False
         self._connection, self._chroma = self._open()
 
     def add(self, keys: Sequence[int], vectors: Vectors, chunks: Sequence[Chunk]) -> None:
@@ -141,12 +142,12 @@ class ChromaStore:
             ids = [str(key) for key in keys[start : start + _BATCH]]
             self._held.hold(ids, vectors[start : start + _BATCH])
             kept = [metadata(chunk) for chunk in chunks[start : start + _BATCH]]
-            with _mapped(), self._alone():
+            with self._writing():
                 self._chroma.add_texts(ids, metadatas=kept, ids=ids)
 
     def delete(self, keys: Sequence[int]) -> None:
         for start in range(0, len(keys), _BATCH):
-            with _mapped(), self._alone():
+            with self._writing():
                 self._chroma.delete([str(key) for key in keys[start : start + _BATCH]])
 
     def search(self, vector: Vectors, limit: int, filter_: Filter | None = None) -> list[tuple[int, float]]:
@@ -207,6 +208,16 @@ class ChromaStore:
                 some = connection.collection.peek(1)
                 connection.collection.query(query_embeddings=some["embeddings"], n_results=1, include=["distances"])
         return connection, chroma
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Chroma inside this process, once it could not write (the disk was full), may wait for itself for ever: it is opened anew."""
+        if self._has_failed:
+            self.refresh()
+        self._has_failed = True
+        with _mapped(), self._alone():
+            yield
+        self._has_failed = False
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
