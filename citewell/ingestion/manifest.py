@@ -35,6 +35,8 @@ class Manifest:
     """URI to the labels that stood beside or above the file then; without an entry, none did."""
     refusals: dict[str, tuple[int, int, str]] = field(default_factory=dict)
     """URI to (size in bytes, mtime in ns, reason) of files that will never do as they are."""
+    reader: str = ""
+    """What refused them."""
     on_disk: bytes = b""
     """What the file holds."""
 
@@ -61,6 +63,7 @@ class Manifest:
             digests={uri: (size, mtime, digest) for uri, (size, mtime, digest) in stored["digests"].items()},
             access={uri: tuple(labels) for uri, labels in stored.get("access", {}).items()},
             refusals={uri: (size, mtime, reason) for uri, (size, mtime, reason) in stored["refusals"].items()},
+            reader=stored.get("reader", ""),
             on_disk=body,
         )
 
@@ -73,6 +76,7 @@ class Manifest:
                 "digests": self.digests,
                 "access": self.access,
                 "refusals": self.refusals,
+                "reader": self.reader,
             }
         )
         if body == self.on_disk:
@@ -95,6 +99,12 @@ class Manifest:
         size, mtime, digest = self.digests.get(file.uri, (-1, -1, ""))
         is_same = (size, mtime, self.access.get(file.uri)) == (file.size_bytes, file.mtime_ns, file.access)
         return digest if is_same else None
+
+    def read_by(self, reader: str) -> None:
+        """Forget what another version, or other limits, refused."""
+        if reader != self.reader:
+            self.refusals.clear()
+            self.reader = reader
 
     def refusal_of(self, file: FoundFile) -> str | None:
         """Why exactly this file was refused for good; None where it must be tried."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from citewell import __version__
 from citewell.documents import PUBLIC, Source
 from citewell.errors import ConfigurationError, IndexMismatch, IngestError, SourceNotFound, SourceUnsupported
 from citewell.ingestion.files import Found, FoundFile, Root, name_roots, walk
@@ -167,6 +168,9 @@ class _Run:
         """Find out which places this run is about: `paths` with earlier ones inside them, or with none (or `everything`)
         all earlier ones."""
         self._manifest = await asyncio.to_thread(Manifest.read, self._settings.data_dir)
+        self._manifest.read_by(f"{__version__}, {self._settings.max_source_bytes} bytes")
+        if everything:  # a rebuild takes no file's fate for granted
+            self._manifest.refusals.clear()
         earlier = self._manifest.roots
         named = await asyncio.to_thread(name_roots, paths, earlier)
         # They keep their names: under two, a file's old state would stay behind under one of them.

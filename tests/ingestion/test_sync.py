@@ -1,6 +1,7 @@
 import os
 import shutil
 import time
+import zipfile
 from io import BytesIO
 from pathlib import Path
 
@@ -105,6 +106,32 @@ async def test_what_was_refused_for_good_is_reported_again_without_being_read(
     assert [f for f in first.files if f.status == "failed"] == [f for f in second.files if f.status == "failed"]
     (library / "empty.txt").write_text("No longer.")
     assert by_status(await ingest(index, [library], settings))["new"] == ["library/empty.txt"]
+
+
+async def test_what_other_limits_or_another_version_refused_is_read_again(
+    index: MemoryIndex, settings: Settings, library: Path
+) -> None:
+    body = f'<w:document xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"><w:body><w:p><w:r><w:t>Tides.{" " * 50_000}</w:t></w:r></w:p></w:body></w:document>'  # fmt: skip
+    with zipfile.ZipFile(library / "d.docx", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("word/document.xml", body)
+    age(library / "d.docx")
+    small = settings.model_copy(update={"max_source_bytes": 20_000})
+    assert by_status(await ingest(index, [library], small))["failed"] == ["library/d.docx"]
+    assert by_status(await ingest(index, [library], settings))["new"] == ["library/d.docx"]
+
+    manifest = Manifest.read(settings.data_dir)
+    file = (library / "a.txt").stat()
+    age(library / "a.txt")
+    manifest.refusals["library/a.txt"] = (file.st_size, (library / "a.txt").stat().st_mtime_ns, "the file is empty")
+    manifest.write()
+    assert by_status(await ingest(index, [library / "a.txt"], settings))["failed"] == ["library/a.txt"]
+    assert "failed" not in by_status(await ingest(index, [library], settings, rebuild=True))
+    manifest = Manifest.read(settings.data_dir)
+    manifest.refusals["library/a.txt"] = (file.st_size, (library / "a.txt").stat().st_mtime_ns, "the file is empty")
+    manifest.digests.clear()
+    manifest.reader = "an older one"
+    manifest.write()
+    assert "failed" not in by_status(await ingest(index, [library], settings))
 
 
 async def test_a_file_that_breaks_keeps_its_old_state_until_it_is_mended_or_gone(
