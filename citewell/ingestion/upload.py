@@ -9,10 +9,11 @@ import re
 import shutil
 import tempfile
 import unicodedata
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from citewell.documents import Source
 from citewell.errors import InvalidRequest, NotAuthorized, SourceNotFound, SourceUnreadable
 from citewell.identity import LOCAL, Identity
 from citewell.ingestion.access import AccessFiles, beside, check_labels, write_labels
@@ -126,7 +127,7 @@ async def _ingest(
             is_new = all(source.uri != uri for source in await index.sources())
             # The file first: after a crash between the two, the next ingestion finds a changed file and catches up.
             # And its labels before it, so that it is never there without them.
-            async with _or_as_before(path, beside(path)):
+            async with _or_as_before(path, beside(path), unless=lambda: _holds(index, parsed.source)):
                 if labels is not None:
                     await asyncio.to_thread(write_labels, path, labels)
                 await asyncio.to_thread(os.replace, temporary, path)
@@ -195,16 +196,22 @@ def _save(folder: Path, data: BinaryIO) -> Path:
     return Path(path)
 
 
+async def _holds(index: WritableIndex, source: Source) -> bool:
+    return source in await index.sources()
+
+
 @contextlib.asynccontextmanager
-async def _or_as_before(*paths: Path) -> AsyncIterator[None]:
-    """Files of one folder that are what they were, or again not there, when the block fails."""
+async def _or_as_before(*paths: Path, unless: Callable[[], Awaitable[bool]]) -> AsyncIterator[None]:
+    """Files of one folder that are what they were, or again not there, when the block fails; or is left, unless it has done its
+    work by then."""
     kept = Path(await asyncio.to_thread(tempfile.mkdtemp, dir=paths[0].parent, prefix=".upload-"))
     try:
         await asyncio.to_thread(_keep, paths, kept)
         try:
             yield
-        except Exception:
-            await asyncio.to_thread(_put_back, paths, kept)
+        except BaseException as exc:
+            if not (isinstance(exc, asyncio.CancelledError) and await unless()):
+                await asyncio.shield(asyncio.to_thread(_put_back, paths, kept))
             raise
     finally:
         await asyncio.to_thread(shutil.rmtree, kept, ignore_errors=True)

@@ -6,7 +6,7 @@ import shutil
 import threading
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -14,6 +14,7 @@ from citewell.errors import InvalidRequest, SourceNotFound, SourceUnsupported
 from citewell.ingestion import upload as upload_module
 from citewell.ingestion.sync import ingest
 from citewell.ingestion.upload import Upload, ingest_upload, remove_upload, safe_name
+from citewell.retrieval import Index
 from citewell.settings import Settings
 from tests.ingestion.conftest import MemoryIndex
 
@@ -144,6 +145,45 @@ async def test_an_upload_that_is_left_while_it_is_written_leaves_no_file(
     async with asyncio.timeout(10):
         while list((settings.data_dir / "uploads").iterdir()):
             await asyncio.sleep(0.01)
+
+
+async def test_an_upload_that_is_left_while_it_is_embedded_changes_nothing(
+    real_index: Index, settings: Settings
+) -> None:
+    """Or else a later ingestion would bring in what nobody knows of."""
+    uploads = settings.data_dir / "uploads"
+    await ingest_upload(real_index, settings, Upload("old.txt"), BytesIO(b"High water."))
+    before = {path.name: path.read_bytes() for path in uploads.iterdir()}
+    text = b"".join(b"Low water comes %d times in a while, which is long.\n\n" % number for number in range(6_000))
+    for name in ("old.txt", "new.txt"):
+        begun = threading.Event()
+        upload = Upload(name, access=["staff"])
+        sending = asyncio.create_task(
+            ingest_upload(real_index, settings, upload, BytesIO(text), embedded=lambda *_, begun=begun: begun.set())
+        )
+        assert await asyncio.to_thread(begun.wait, 30)
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        assert {path.name: path.read_bytes() for path in uploads.iterdir()} == before
+    assert [source.access for source in await real_index.sources()] == [("public",)]
+
+
+async def test_an_upload_that_is_left_once_it_is_stored_stays(real_index: Index, settings: Settings) -> None:
+    uploads = settings.data_dir / "uploads"
+    sending = asyncio.create_task(ingest_upload(real_index, settings, Upload("new.txt"), BytesIO(b"High water.")))
+    replace = real_index.replace_sources
+
+    async def left(*args: Any, **kwargs: Any) -> None:
+        await replace(*args, **kwargs)
+        sending.cancel()
+        await asyncio.sleep(0)
+
+    real_index.replace_sources = left  # type: ignore[method-assign]
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    assert [path.name for path in uploads.iterdir()] == ["new.txt"]
+    assert [source.uri for source in await real_index.sources()] == ["uploads/new.txt"]
 
 
 async def test_an_upload_whose_sender_closes_it_meanwhile_leaves_no_file(
