@@ -300,6 +300,17 @@ def test_styles_of_word_take_after_those_they_are_based_on() -> None:
     assert [(heading.level, heading.text) for heading in document.headings] == [(2, "Tides")]
 
 
+def test_a_word_paragraph_of_many_runs_takes_time_in_proportion() -> None:
+    def spent(runs: int) -> float:
+        data = docx(f"<w:p>{'<w:r><w:t>so </w:t></w:r>' * runs}</w:p>")
+        began = time.process_time()
+        load(data, "a.docx")
+        return time.process_time() - began
+
+    spent(100)
+    assert spent(32_000) < 16 * max(spent(4_000), 0.05)
+
+
 def test_strict_word_is_word() -> None:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:

@@ -99,7 +99,8 @@ def _styles(xml: bytes) -> tuple[dict[str, int], frozenset[str]]:
     on. Identifiers are translated in localised Word, names are not."""
     levels: dict[str, int] = {}
     hidden: set[str] = set()
-    styles = {style.get(f"{_W}styleId", ""): style for style in (_parse(xml).iter(f"{_W}style") if xml else ())}
+    every = _parse(xml).iter(f"{_W}style") if xml else ()
+    styles = {identity: style for style in every if (identity := style.get(f"{_W}styleId"))}
     for identity in styles:
         level = vanish = None
         above: str | None = identity
@@ -166,11 +167,14 @@ def _blocks(xml: bytes, levels: dict[str, int], hidden: frozenset[str]) -> Itera
 
 def _paragraph(paragraph: lxml.etree._Element, hidden: frozenset[str]) -> str:
     parts: list[str] = []
+    is_hidden = (
+        _value(paragraph.find(f"{_W}pPr/{_W}pStyle")) in hidden
+    )  # looked for once: a paragraph may have 100,000 runs
     for node in paragraph.iter(f"{_W}t", f"{_M}t", f"{_W}tab", f"{_W}br", f"{_W}cr", f"{_W}noBreakHyphen"):
         owner = next(node.iterancestors(f"{_W}p"), None)
         if owner is not paragraph:
             continue  # belongs to a text box inside, which comes as a paragraph of its own
-        if _is_unseen(node, paragraph, hidden):
+        if _is_unseen(node, is_hidden, hidden):
             continue
         if node.tag in {f"{_W}t", f"{_M}t"}:
             parts.append(raised(node.text or "") if _is_raised(node) else node.text or "")
@@ -179,15 +183,15 @@ def _paragraph(paragraph: lxml.etree._Element, hidden: frozenset[str]) -> str:
     return "".join(parts)
 
 
-def _is_unseen(node: lxml.etree._Element, paragraph: lxml.etree._Element, hidden: frozenset[str]) -> bool:
-    """Whether text was moved away, or is formatted as hidden: by itself or else by a style."""
+def _is_unseen(node: lxml.etree._Element, is_hidden: bool, hidden: frozenset[str]) -> bool:
+    """Whether text was moved away, or is formatted as hidden: by itself or else by a style, its paragraph's (`is_hidden`) too."""
     if next(node.iterancestors(f"{_W}moveFrom"), None) is not None:
         return True
     run = next(node.iterancestors(f"{_W}r"), None)
-    if run is not None and (own := run.find(f"{_W}rPr/{_W}vanish")) is not None:
-        return _is_on(own)
-    styles = (run.find(f"{_W}rPr/{_W}rStyle") if run is not None else None, paragraph.find(f"{_W}pPr/{_W}pStyle"))
-    return any(style is not None and style.get(f"{_W}val", "") in hidden for style in styles)
+    if run is None:
+        return is_hidden
+    own = run.find(f"{_W}rPr/{_W}vanish")
+    return _is_on(own) if own is not None else is_hidden or _value(run.find(f"{_W}rPr/{_W}rStyle")) in hidden
 
 
 def _is_raised(node: lxml.etree._Element) -> bool:
