@@ -20,6 +20,7 @@ from rich.text import Text
 from citewell import __version__
 from citewell.client import AsyncClient, ServiceError
 from citewell.errors import CitewellError, ConfigurationError, InvalidFilter
+from citewell.garbage import seldom_collected
 from citewell.settings import Settings
 
 app = typer.Typer(
@@ -179,4 +180,5 @@ def _by(metadata: Mapping[str, Any]) -> str:
 
 def main() -> None:
     """Entry point of the `citewell` command."""
-    app()
+    with seldom_collected():
+        app()
