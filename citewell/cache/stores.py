@@ -7,7 +7,6 @@ is not heard of any more.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
@@ -15,7 +14,7 @@ from typing import Final, Protocol
 
 import redis.exceptions
 
-from citewell.threads.connection import TRANSIENT, Client
+from citewell.threads.connection import TRANSIENT, Client, evaluate
 
 LEASE_S: Final = 5.0
 """A process that is making an answer and says nothing for so long is taken for dead."""
@@ -149,15 +148,7 @@ class RedisStore:
         await self._client.aclose()
 
     async def _run(self, script: str, keys: list[str], *args: bytes | str | int) -> object:
-        sha = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
-
-        async def run() -> object:
-            try:
-                return await self._client.evalsha(sha, len(keys), *keys, *args)
-            except redis.exceptions.NoScriptError:  # once after a server's start
-                return await self._client.eval(script, len(keys), *keys, *args)
-
-        return await self._ask(run)
+        return await self._ask(lambda: evaluate(self._client, script, keys, *args))
 
     async def _ask(self, call: Callable[[], Awaitable[object]]) -> object:
         try:

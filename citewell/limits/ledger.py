@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 import redis.exceptions
 
 from citewell.errors import LimitsUnavailable
-from citewell.threads.connection import TRANSIENT, Client
+from citewell.threads.connection import TRANSIENT, Client, evaluate
 
 DAY_S: Final = 86_400
 MINUTE_S: Final = 60.0
@@ -231,10 +231,6 @@ class RedisLedger:
     async def _run(self, script: str, key: bytes, *args: int) -> Any:
         try:
             async with asyncio.timeout(self._timeout_s), self._slots:
-                try:
-                    sha = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
-                    return await self._client.evalsha(sha, 1, key, *args)
-                except redis.exceptions.NoScriptError:  # once after a server's start
-                    return await self._client.eval(script, 1, key, *args)
+                return await evaluate(self._client, script, [key], *args)
         except (*TRANSIENT, redis.exceptions.RedisError) as exc:
             raise LimitsUnavailable("The Redis server that keeps the limits cannot be reached.") from exc

@@ -7,7 +7,7 @@ import functools
 import hashlib
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from importlib.resources import files
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit, urlunsplit
@@ -109,12 +109,24 @@ def _sentinel(url: str, base: str, max_connections: int, options: dict[str, Any]
     return client
 
 
+async def evaluate(client: Client, script: str, keys: Sequence[bytes | str], *args: bytes | str | int) -> Any:
+    """Run a Lua script by its digest, in one round trip; once after a server's start, when it knows none, in two."""
+    try:
+        return await client.evalsha(_digest(script), len(keys), *keys, *args)
+    except redis.exceptions.NoScriptError:
+        return await client.eval(script, len(keys), *keys, *args)
+
+
 @functools.cache
-def script(name: str) -> tuple[str, str]:
-    """A Lua script of this package with its SHA-1."""
+def _digest(script: str) -> str:
+    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+
+
+@functools.cache
+def script(name: str) -> str:
+    """A Lua script of this package."""
     folder = files("citewell.threads") / "lua"
-    text = (folder / "common.lua").read_text() + (folder / f"{name}.lua").read_text()
-    return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+    return (folder / "common.lua").read_text() + (folder / f"{name}.lua").read_text()
 
 
 def load_scripts() -> None:
@@ -139,7 +151,7 @@ class Connection:
         metrics.REDIS_LIMIT.set(max_connections)
         self._patience_s = patience_s
         self.calls = 0
-        """Scripts and commands sent so far: round trips."""
+        """Scripts and commands sent so far, tries included."""
 
     async def run(self, name: str, key: bytes, *args: bytes | str | int) -> Any:
         """Run a script.
@@ -147,21 +159,13 @@ class Connection:
         Raises:
             CheckpointError: The server could not be reached for `patience_s` seconds, or refused.
         """
-        text, sha = script(name)
-        return await self._try(self._script, text, sha, key, *args)
-
-    async def _script(self, text: str, sha: str, key: bytes, *args: bytes | str | int) -> Any:
-        try:
-            return await self.client.evalsha(sha, 1, key, *args)
-        except redis.exceptions.NoScriptError:
-            self.calls += 1
-            return await self.client.eval(text, 1, key, *args)
+        return await self._try(lambda: evaluate(self.client, script(name), [key], *args))
 
     async def command(self, *args: bytes | str | int) -> Any:
         """Run a command, see `run`."""
-        return await self._try(self.client.execute_command, *args)
+        return await self._try(lambda: self.client.execute_command(*args))
 
-    async def _try(self, call: Any, *args: bytes | str | int) -> Any:
+    async def _try(self, call: Callable[[], Awaitable[Any]]) -> Any:
         deadline = time.monotonic() + self._patience_s
         pause_s = 0.02
         async with self._slots:
@@ -169,7 +173,7 @@ class Connection:
                 self.calls += 1
                 try:
                     with metrics.redis_call():
-                        return await call(*args)
+                        return await call()
                 except PERMANENT as exc:
                     raise CheckpointError("Redis refuses the credentials it was given.") from exc
                 except TRANSIENT as exc:
