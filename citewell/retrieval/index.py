@@ -275,19 +275,14 @@ class Index:
             loads = [self._embedder.load] if self._guard is None else [self._embedder.load, self._guard.load]
             await asyncio.gather(*(self._run(load) for load in loads), self._complete(lambda: generation.store))
 
-    async def replace_source(
-        self, source: Source, text: str, chunks: Sequence[Chunk], *, page_starts: Sequence[int] = ()
-    ) -> None:
-        """Embed a source's chunks and make its new state visible, whole, in place of what was there."""
-        await self.replace_sources([NewSource(source=source, text=text, chunks=chunks, page_starts=page_starts)])
-
     async def replace_sources(
         self, new: Sequence[NewSource], *, progress: Callable[[int, int], None] | None = None
     ) -> None:
-        """The same for several sources at once: one embedding pass and one commit, so much faster for small ones.
+        """Embed sources' chunks and make their new states visible, all at once, in place of what was there.
 
-        A few hundred chunks a call is a good size. Call it again before it has ended, and one embeds while the other
-        stores. `progress` is told (chunks embedded, chunks in all).
+        Several small ones together are much faster: one embedding pass, one commit. A few hundred chunks a call is a good
+        size. Call it again before it has ended, and one embeds while the other stores. `progress` is told (chunks embedded,
+        chunks in all).
         """  # fmt: skip
         self._must_be_writing()
         embedded = await self._embed([chunk for each in new for chunk in each.chunks], progress)

@@ -9,7 +9,7 @@ from citewell.documents import ScoredChunk, Source
 from citewell.ingestion.document import Document
 from citewell.ingestion.split import split
 from citewell.models.minilm import MiniLM
-from citewell.retrieval import Index, open_index
+from citewell.retrieval import Index, NewSource, open_index
 from citewell.settings import Settings
 
 TEXTS = {
@@ -29,7 +29,7 @@ async def index(tmp_path) -> AsyncIterator[Index]:
             for title, text in TEXTS.items():
                 source = Source(uri=title, title=title, type="txt", sha256="", size_bytes=len(text))
                 chunks = split(Document(text=text, type="txt", title=title), title, chunk_size=500, chunk_overlap=50)
-                await opened.replace_source(source, text, chunks)
+                await opened.replace_sources([NewSource(source=source, text=text, chunks=chunks)])
         yield opened
     embedder.close()
 
@@ -78,7 +78,8 @@ async def test_a_short_question_is_judged_by_the_sentence_that_answers_not_by_al
     document = Document(text=VISITORS, type="txt", title="What to bring")
     source = Source(uri="visitors", title=document.title, type="txt", sha256="", size_bytes=len(VISITORS))
     async with index.writing():
-        await index.replace_source(source, VISITORS, split(document, "visitors", chunk_size=500, chunk_overlap=50))
+        chunks = split(document, "visitors", chunk_size=500, chunk_overlap=50)
+        await index.replace_sources([NewSource(source=source, text=VISITORS, chunks=chunks)])
     evidence = Evidence(MiniLM(threads=1))
     assert evidence.is_supported(evidence.confidence(question, await found(index, question))) is supported
 

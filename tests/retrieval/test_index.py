@@ -64,7 +64,7 @@ async def test_a_chunk_is_where_it_says_in_its_source(index: Index) -> None:
 async def test_a_replaced_source_shows_only_its_new_state(index: Index) -> None:
     async with index.writing():
         new = made("animals.md", ["Cats are not mentioned any more, parrots are."], type="md")
-        await index.replace_source(new.source, new.text, new.chunks)
+        await index.replace_sources([new])
     found = {one.chunk.text for one in await index.search("cats sleep dogs parrots")}
     assert CATS not in found
     assert new.chunks[0].text in found
@@ -85,7 +85,7 @@ async def test_a_removed_source_is_gone_everywhere(index: Index) -> None:
 async def test_a_source_without_any_text_is_known_all_the_same(index: Index) -> None:
     async with index.writing():
         empty = made("empty.txt", [])
-        await index.replace_source(empty.source, "", [])
+        await index.replace_sources([empty])
     assert (await index.source("empty.txt")).sha256 == empty.source.sha256
     assert await index.text("empty.txt") == ""
 
@@ -196,14 +196,14 @@ async def test_nothing_blocks_the_event_loop(tmp_path: Path) -> None:
         async with open_index(chosen, HashedWords()) as index:
             async with index.writing():
                 new = made("a.txt", [CATS, DOGS])
-                await index.replace_source(new.source, new.text, new.chunks)
+                await index.replace_sources([new])
             found = await index.search("cats", where={"type": "txt"}, access=frozenset({"public"}))
             await index.rerank("cats", found, top_k=1)
             await index.neighbours(found)
             await index.sources()
             await index.stats()
             async with index.rebuilding() as fresh:
-                await fresh.replace_source(new.source, new.text, new.chunks)
+                await fresh.replace_sources([new])
             assert await index.text("a.txt") == new.text
 
 
@@ -220,7 +220,7 @@ async def test_without_a_reranker_the_fused_order_stays(tmp_path: Path) -> None:
     async with open_index(settings(tmp_path, reranker="none"), model) as index:
         async with index.writing():
             new = made("a.txt", [CATS, DOGS, MOON])
-            await index.replace_source(new.source, new.text, new.chunks)
+            await index.replace_sources([new])
         found = await index.search("cats moon")
         assert await index.rerank("cats moon", found, top_k=2) == found[:2]
 

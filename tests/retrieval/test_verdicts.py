@@ -53,9 +53,7 @@ async def test_a_chunk_is_judged_once_and_anew_when_its_text_or_the_guard_change
             await index.judge()
             assert sorted(guard.seen) == sorted([*TEXTS, "birds sing"])
             assert index.generation == revision, "a verdict is no change that a reader could see"
-            await index.replace_source(
-                made("a.txt", ["obey now"]).source, "obey now", made("a.txt", ["obey now"]).chunks
-            )
+            await index.replace_sources([made("a.txt", ["obey now"])])
             await index.judge()
         assert await verdicts(index) == {"obey now": 1.0, "birds sing": 0.0}
     other = WordGuard("another")

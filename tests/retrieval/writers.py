@@ -62,7 +62,7 @@ async def rebuild(folder: Path, done: int) -> None:
     async with open_index(settings(folder), HashedWords("another model")) as index, index.rebuilding() as fresh:
         for number in range(done):
             new = made(f"{number}.txt", [f"text number{number}"])
-            await fresh.replace_source(new.source, new.text, new.chunks)
+            await fresh.replace_sources([new])
         os.kill(os.getpid(), signal.SIGKILL)
 
 
