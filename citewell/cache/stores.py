@@ -51,24 +51,22 @@ class ProcessStore:
     """Nobody else sees it, so there are no leases.
 
     Args:
-    most: Entries.
-    keep_s: For how long, in seconds.
-    clock: Seconds, from any moment on.
+        most: Entries.
+        keep_s: For how long, in seconds.
     """
 
-    def __init__(self, *, most: int, keep_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, *, most: int, keep_s: float) -> None:
         self._most = most
         self._keep_s = keep_s
-        self._clock = clock
         self._entries: OrderedDict[str, tuple[float, bytes]] = OrderedDict()
 
     async def get(self, key: str) -> bytes | None:
         ends, value = self._entries.get(key, (0.0, b""))
-        return value if ends > self._clock() else None
+        return value if ends > time.monotonic() else None
 
     async def put(self, key: str, value: bytes) -> None:
         self._entries.pop(key, None)
-        self._entries[key] = (self._clock() + self._keep_s, value)
+        self._entries[key] = (time.monotonic() + self._keep_s, value)
         if len(self._entries) > self._most:
             self._entries.popitem(last=False)
 

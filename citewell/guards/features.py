@@ -57,11 +57,11 @@ def ends_at(text: str, place: int) -> bool:
     return text[place : place + 1].isspace() and _STOP.search(text, max(0, place - 8), place) is not None
 
 
-def merged(windows: list[str], limit: int = MAX_WINDOWS) -> list[str]:
-    """The same text in at most about `limit` windows."""
-    if len(windows) <= limit:
+def merged(windows: list[str]) -> list[str]:
+    """The same text in at most `MAX_WINDOWS` windows."""
+    if len(windows) <= MAX_WINDOWS:
         return windows
-    step = -(-len(windows) // limit)
+    step = -(-len(windows) // MAX_WINDOWS)
     return [" ".join(windows[i : i + step]) for i in range(0, len(windows), step)]
 
 

@@ -33,12 +33,11 @@ class RedactText:
     cut and loses detected personal data. A value that is not plain data is named by its class alone.
 
     Args:
-        detector: Of personal data.
         secrets: What no line may hold, though a dependency repeats it in an error.
     """
 
-    def __init__(self, detector: Detector | None = None, secrets: Iterable[str] = ()) -> None:
-        self._detector = detector or Detector()
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        self._detector = Detector()
         longest_first = sorted(filter(None, secrets), key=len, reverse=True)
         self._secrets = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 

@@ -51,6 +51,6 @@ def block(rule: str, score: float = 1.0, *, about: str = "") -> Verdict:
     return Verdict(allowed=False, rule=rule, reason=reason, score=score)
 
 
-def change(rule: str, text: str, score: float = 1.0) -> Verdict:
+def change(rule: str, text: str) -> Verdict:
     """Allow, with `text` in the place of what was given."""
-    return Verdict(allowed=True, rule=rule, reason=REASONS[rule], score=score, text=text)
+    return Verdict(allowed=True, rule=rule, reason=REASONS[rule], score=1.0, text=text)

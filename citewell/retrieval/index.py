@@ -328,7 +328,7 @@ class Index:
             await self._complete(generation.remove, [uri])
 
     @asynccontextmanager
-    async def rebuilding(self, *, wait_s: float = 0) -> AsyncIterator[Index]:
+    async def rebuilding(self) -> AsyncIterator[Index]:
         """Fill a new generation beside the live one; it becomes current when the block ends without an error.
 
         Yields the new index, to be filled like any other. One that an earlier rebuild with the same settings left
@@ -336,9 +336,9 @@ class Index:
         others, go on with the old one until the change and notice it by themselves.
 
         Raises:
-            IngestBusy: Another ingestion still holds the index after `wait_s` seconds.
+            IngestBusy: Another ingestion holds the index.
         """
-        async with self._current.lock(wait_s):
+        async with self._current.lock(wait_s=0):
             name = await self._run(self._current.unfinished)
             fresh = Index(
                 self._settings, self._embedder, cross_encoder=self._cross_encoder, guard=self._guard, pinned=name

@@ -26,6 +26,8 @@ Standing = Literal["held", "stopped", "lost"]
 
 LEASE_KEY = "__thread_lease__"
 """Where the fencing token stands in `config["configurable"]`; the underscores keep it out of stored metadata."""
+POLL_S = 0.05
+"""How often a waiting turn asks when its predecessor runs in another process."""
 
 
 class Leases(Protocol):
@@ -77,14 +79,12 @@ class Turns:
         leases: Where they are kept.
         wait_s: Longest a queued turn waits, in seconds.
         lease_s: A silent holder loses its thread after this many seconds. Heartbeats come three times as often.
-        poll_s: How often a waiting turn asks when its predecessor runs in another process.
     """
 
-    def __init__(self, leases: Leases, *, wait_s: float, lease_s: float = 5.0, poll_s: float = 0.05) -> None:
+    def __init__(self, leases: Leases, *, wait_s: float, lease_s: float = 5.0) -> None:
         self._leases = leases
         self._wait_s = wait_s
         self._lease_s = lease_s
-        self._poll_s = poll_s
         self._held: dict[str, Turn] = {}
         self._freed: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
         # Tickets leave this process in the order they were drawn, whatever connections they travel on.
@@ -155,7 +155,7 @@ class Turns:
                 if left <= 0:
                     raise ThreadBusy(f"This message waited {self._wait_s:g} s for the one before it.")
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(min(left, self._poll_s)):
+                    async with asyncio.timeout(min(left, POLL_S)):
                         await freed.wait()
                 freed.clear()
                 held = await self._leases.claim(turn.thread_id, turn.ticket, policy, self._lease_s)

@@ -12,6 +12,7 @@ from typing import Any
 from citewell.client import Answer, AsyncClient, ServiceError
 
 STOP_WITHIN_S = 3.0
+TICK_S = 0.1
 Event = str | Answer | ServiceError
 
 
@@ -32,11 +33,11 @@ class Run:
         self._thread = threading.Thread(target=self._work, daemon=True, name="answer")
         self._thread.start()
 
-    def events(self, *, tick_s: float = 0.1) -> Iterator[Event | None]:
-        """The answer's pieces, then the whole, or the fault; None when nothing came for `tick_s` seconds."""
+    def events(self) -> Iterator[Event | None]:
+        """The answer's pieces, then the whole, or the fault; None when nothing came for `TICK_S` seconds."""
         while True:
             try:
-                event = self._events.get(timeout=tick_s)
+                event = self._events.get(timeout=TICK_S)
             except queue.Empty:
                 yield None
                 continue

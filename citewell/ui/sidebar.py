@@ -11,6 +11,8 @@ from citewell.client import Ingested, Progress, ServiceError
 from citewell.ui.state import State
 from citewell.ui.words import explain
 
+MOST_TITLE = 60
+"""Characters of a conversation's title."""
 AS_SET = "As the service is set"
 TYPES = ("pdf", "md", "txt", "html", "docx")
 
@@ -133,7 +135,7 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _short(title: str, most: int = 60) -> str:
+def _short(title: str) -> str:
     # Brackets and stars would be read as Markdown.
-    plain = "".join(f"\\{char}" if char in "\\`*_[]{}()#+-.!~$:<>|" else char for char in title[:most])
-    return plain + ("…" if len(title) > most else "")
+    plain = "".join(f"\\{char}" if char in "\\`*_[]{}()#+-.!~$:<>|" else char for char in title[:MOST_TITLE])
+    return plain + ("…" if len(title) > MOST_TITLE else "")
