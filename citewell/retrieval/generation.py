@@ -11,8 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from citewell.documents import Chunk, ScoredChunk, Source
 from citewell.errors import StoreError
 from citewell.models import Vectors
@@ -66,7 +64,7 @@ class Generation:
         self.tokens = TokenFile(folder / "tokens.bin")
         self._open = partial(_open_store, folder, settings, dimension)
         self._store: VectorStore | None = None
-        self._any = np.eye(1, dimension, dtype=np.float32)[0]
+        self._dimension = dimension
         self._opening = threading.Lock()
         with self.catalog.reading() as snapshot:
             self._seen = snapshot.revision()
@@ -167,7 +165,9 @@ class Generation:
         Raises:
             StoreError: It is.
         """
-        if not self.store.is_prompt or self.store.search(self._any, 1):
+        import numpy as np  # late, as in `citewell.models.embedder`
+
+        if not self.store.is_prompt or self.store.search(np.eye(1, self._dimension, dtype=np.float32)[0], 1):
             return
         with self.catalog.glance() as now:
             if now.counts()[1] and self._store_seen == now.revision():
