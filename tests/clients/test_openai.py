@@ -77,6 +77,7 @@ def test_a_stream_without_usage_asked_for_has_none(live: Live) -> None:
     text = httpx.post(f"{live.url}/v1/chat/completions", json=body, timeout=60).text
     *events, done = [line.removeprefix("data: ") for line in text.splitlines() if line]
     assert done == "[DONE]"
+    assert events
     assert all("usage" not in json.loads(event) for event in events)
 
 
