@@ -50,24 +50,24 @@ class AccessFiles:
         Raises:
             SourceUnreadable: The nearest one cannot be understood. Guessing would publish what it was to keep.
         """
-        found = self._at(path)
-        if found is None and (real := self._resolve(path)) != path:
-            return self._at(real)  # a link opens nothing
+        folder = path.parent  # once: to make a path and look for it costs more than all else here
+        found = self._at(path, folder)
+        if found is None and (real := self._resolve(path, folder)) is not path:
+            return self._at(real, real.parent)  # a link opens nothing
         return found
 
-    def _resolve(self, path: Path) -> Path:
-        """As `os.path.realpath`."""
+    def _resolve(self, path: Path, folder: Path) -> Path:
+        """As `os.path.realpath`; the path itself where it is real."""
         if path.is_symlink():
             return Path(os.path.realpath(path))
-        folder = path.parent
-        if folder not in self._real:
-            self._real[folder] = Path(os.path.realpath(folder))
-        real = self._real[folder]
+        real = self._real.get(folder)
+        if real is None:
+            real = self._real[folder] = Path(os.path.realpath(folder))
         return path if real == folder else real / path.name
 
-    def _at(self, path: Path) -> tuple[str, ...] | None:
-        own = None if self._has_none(path.parent) else _read(beside(path))
-        return own if own is not None else self._of_folder(path.parent)
+    def _at(self, path: Path, folder: Path) -> tuple[str, ...] | None:
+        own = None if self._has_none(folder) else _read(beside(path))
+        return own if own is not None else self._of_folder(folder)
 
     def _has_none(self, folder: Path) -> bool:
         """Whether no file in a folder has labels of its own. Which one has them, only the file system can say: it may take
