@@ -257,9 +257,12 @@ class _Reply:
             try:
                 async for event in events:
                     number += 1
-                    yield _id(run_id, number) + self._piece(event)
                     if isinstance(event, Result) and self._include_usage:
-                        yield self._event({"choices": [], "usage": _usage(event)})
+                        # Two chunks of one event: its id comes with the second, so that neither can be missed.
+                        yield self._piece(event)
+                        yield _id(run_id, number) + self._event({"choices": [], "usage": _usage(event)})
+                    else:
+                        yield _id(run_id, number) + self._piece(event)
             except Exception as exc:  # noqa: BLE001  # the response has begun: the stream is all there is to say it in
                 yield _data(_error(to_problem(exc)))
                 return

@@ -72,6 +72,29 @@ def test_a_stream_adds_up_to_the_whole_answer(client: openai.OpenAI) -> None:
     assert all(chunk.usage is None for chunk in chunks[:-1])
 
 
+def test_a_stream_that_breaks_off_anywhere_is_resumed_to_its_whole(start: Callable[..., Live]) -> None:
+    live = start(CITEWELL_ON_DISCONNECT="continue")
+    body = {
+        "model": "citewell", "messages": user(TOWER), "thread_id": "broken off", "stream": True,
+        "stream_options": {"include_usage": True},
+    }  # fmt: skip
+
+    def stream(**headers: str) -> list[str]:
+        reply = httpx.post(f"{live.url}/v1/chat/completions", json=body, headers=headers, timeout=60)
+        return reply.raise_for_status().text.removesuffix("\n\n").split("\n\n")
+
+    def read(events: list[str]) -> tuple[str, Any, str]:
+        chunks = [json.loads(event.partition("data: ")[2]) for event in events[:-1]]
+        text = "".join(choice["delta"].get("content") or "" for chunk in chunks for choice in chunk["choices"])
+        return text, [chunk["usage"] for chunk in chunks if chunk["usage"]], events[-1]
+
+    whole = stream()
+    for cut in range(1, len(whole)):
+        heard = whole[:cut]
+        last = [event.split("\n")[0].removeprefix("id: ") for event in heard if event.startswith("id: ")][-1]
+        assert read(heard + stream(**{"last-event-id": last})) == read(whole), f"broken off after event {cut}"
+
+
 def test_a_stream_without_usage_asked_for_has_none(live: Live) -> None:
     body = {"model": "citewell", "messages": user(TOWER), "stream": True}
     text = httpx.post(f"{live.url}/v1/chat/completions", json=body, timeout=60).text
