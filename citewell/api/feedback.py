@@ -20,7 +20,7 @@ router = APIRouter(tags=["feedback"])
 class FeedbackRequest(BaseModel):
     """What somebody thought of one answer. A later one on the same answer takes its place."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"thread_id": "ID", "rating": "up"}]})
     thread_id: StrictStr
     message: StrictInt | None = Field(None, ge=0, description="Position of the answer, from 0; null: the last one.")
     rating: Rating

@@ -22,7 +22,7 @@ from sse_starlette import EventSourceResponse
 from typing_extensions import TypedDict
 
 from citewell.api.problems import to_problem
-from citewell.api.turns import identity_of, options, run_context
+from citewell.api.turns import SAMPLE, identity_of, options, run_context
 from citewell.citations import Citation
 from citewell.errors import InvalidRequest
 from citewell.service import Result, Service, Turn
@@ -50,13 +50,17 @@ class Question(BaseModel):
     """A question to the documents."""
 
     model_config = ConfigDict(extra="forbid")
-    question: StrictStr = Field(description="The question, at most CITEWELL_MAX_QUESTION_CHARS characters.")
+    question: StrictStr = Field(
+        description="The question, at most CITEWELL_MAX_QUESTION_CHARS characters.", examples=[SAMPLE]
+    )
 
 
 class Conversation(BaseModel):
     """A conversation whose last message is the question."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"messages": [{"type": "human", "content": SAMPLE}]}]}
+    )
     messages: list[HumanMessage | AIMessage | SystemMessage] = Field(description="Oldest first.")
 
 

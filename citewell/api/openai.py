@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, Stri
 
 from citewell.api.events import event_id, parse_event_id
 from citewell.api.problems import Problem, to_problem
-from citewell.api.turns import identity_of, run_context
+from citewell.api.turns import SAMPLE, identity_of, run_context
 from citewell.citations import Citation
 from citewell.errors import ContextOverflow, InvalidRequest, NotFound, UnknownModel
 from citewell.models.chat import EXTRACTIVE
@@ -70,7 +70,10 @@ class Message(BaseModel):
 class CompletionRequest(BaseModel):
     """OpenAI's request; `thread_id`, `top_k`, `filter`, `thread_policy` and `trace` are ours (`extra_body`)."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(
+        extra="allow",
+        json_schema_extra={"examples": [{"model": DEFAULT, "messages": [{"role": "user", "content": SAMPLE}]}]},
+    )
     model: StrictStr
     messages: list[Message] = Field(
         min_length=1, description="The last one is the question. System messages are not used."
@@ -152,7 +155,11 @@ async def model(request: Request, name: str) -> dict[str, Any]:
     return _model(name)
 
 
-@router.post("/chat/completions", response_model=None)
+@router.post(
+    "/chat/completions",
+    response_model=None,
+    responses={200: {"content": {"text/event-stream": {}}}},
+)
 async def completions(request: Request, body: CompletionRequest) -> Response:
     """Answer the last message, streamed or whole."""
     body.check()

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
 
 from citewell.api.events import MEDIA_TYPE, asked, resumed, server_sent
-from citewell.api.turns import identity_of, run_context
+from citewell.api.turns import SAMPLE, identity_of, run_context
 from citewell.citations import Citation
 from citewell.errors import ThreadNotFound
 from citewell.identity import bind
@@ -20,7 +20,9 @@ router = APIRouter(tags=["chat"])
 class ChatRequest(BaseModel):
     """One message. `conversation_id` continues a conversation; absent, null or empty starts one."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"message": SAMPLE, "include_sources": True}]}
+    )
     message: StrictStr
     conversation_id: StrictStr | None = None
     include_sources: StrictBool = False

@@ -15,7 +15,7 @@ STREAM = {"content": {MEDIA_TYPE: {"schema": {"type": "string"}}}, "description"
 
 
 class Stopping(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{}]})
     run_id: StrictStr | None = Field(
         None, pattern="^[0-9a-f]{32}$", description="Only this run: the part of an event's id before the dot."
     )

@@ -12,12 +12,13 @@ from typing import Annotated, Any, BinaryIO, Self, cast
 
 import orjson
 from fastapi import APIRouter, Query, Request, Response, UploadFile
+from fastapi.openapi.models import Example
 from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
 from sse_starlette import EventSourceResponse
 
 from citewell.api.problems import to_problem
-from citewell.api.turns import identity_of, run_context
+from citewell.api.turns import SAMPLE, identity_of, run_context
 from citewell.documents import ScoredChunk, Source
 from citewell.errors import BodyTooLarge, InvalidRequest, NotAuthorized, SourceNotFound
 from citewell.ingestion.manifest import Manifest
@@ -39,6 +40,9 @@ _MEDIA_TYPES = {
     "docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
 }
 """Everything else is shown as plain text: a document's own markup must not run on our origin."""
+
+_SAMPLE_URI: dict[str, Example] = {"a sample document": {"value": "examples/safety-rules.txt"}}
+_SAMPLE_NAME: dict[str, Example] = {"notes": {"value": "notes.md"}}
 
 
 class SourceEntry(BaseModel):
@@ -69,7 +73,7 @@ class PassageInPlace(BaseModel):
 
 
 class SearchRequest(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"question": SAMPLE, "top_k": 3}]})
     question: StrictStr
     top_k: StrictInt | None = Field(None, ge=1, le=50, description="Passages to return.")
     filter: dict[str, Any] | None = Field(None, description="Metadata filter, see docs/filters.md.")
@@ -129,7 +133,9 @@ async def search(request: Request, body: SearchRequest) -> SearchResult:
 
 
 @router.get("/source")
-async def passage(request: Request, uri: str, start: int = 0, end: int = 0) -> PassageInPlace:
+async def passage(
+    request: Request, uri: Annotated[str, Query(openapi_examples=_SAMPLE_URI)], start: int = 0, end: int = 0
+) -> PassageInPlace:
     """A passage of a source's extracted text with its surroundings, so that a reader can see a quote in its place."""
     found = await _readable(request, uri)
     index = _index(request)
@@ -149,7 +155,7 @@ async def passage(request: Request, uri: str, start: int = 0, end: int = 0) -> P
 
 
 @router.get("/source/file", response_class=FileResponse, response_model=None)
-async def file(request: Request, uri: str) -> Response:
+async def file(request: Request, uri: Annotated[str, Query(openapi_examples=_SAMPLE_URI)]) -> Response:
     """The original file, as it was ingested. A browser opens a PDF at a page with `#page=N`."""
     found = await _readable(request, uri)
     path = await asyncio.to_thread(_original, _settings(request), found)
@@ -174,7 +180,7 @@ async def file(request: Request, uri: str) -> Response:
 )  # fmt: skip
 async def upload(
     request: Request,
-    name: Annotated[str, Query(description="File name with its extension.")],
+    name: Annotated[str, Query(description="File name with its extension.", openapi_examples=_SAMPLE_NAME)],
     access: Annotated[
         list[str] | None,
         Query(
@@ -201,7 +207,7 @@ async def upload(
 
 
 @router.delete(UPLOADS, status_code=204)
-async def forget_upload(request: Request, name: str) -> Response:
+async def forget_upload(request: Request, name: Annotated[str, Query(openapi_examples=_SAMPLE_NAME)]) -> Response:
     """Forget a document that the caller uploaded, its file included."""
     service: Service = request.app.state.service
     _may_upload(service.settings)

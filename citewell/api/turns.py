@@ -9,6 +9,9 @@ from citewell.errors import InvalidRequest
 from citewell.identity import Identity
 from graph.state import RunContext
 
+SAMPLE = "At what wind speed are the domes closed?"
+"""What the API page's forms ask of the sample documents, until somebody writes something else there."""
+
 
 def identity_of(connection: HTTPConnection) -> Identity:
     """Who a request or a socket comes from, as the middleware found out before any route saw it."""

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.service import Live
@@ -29,3 +30,19 @@ def test_generated_requests_get_the_documented_answers(start: Callable[..., Live
     assert tested, done.stdout[-8000:] + done.stderr[-2000:]
     generated, passed, skipped = (int(number or 0) for number in tested.groups())
     assert generated == passed + skipped > 500
+
+
+def test_what_the_api_page_proposes_to_send_is_answered(live: Live) -> None:
+    """Try it out, Execute: the form holds a question that can be asked, not `string` and zeros."""
+    described = httpx.get(f"{live.url}/openapi.json").json()
+    schemas = described["components"]["schemas"]
+    proposed = {
+        path: schemas[content["schema"]["$ref"].rpartition("/")[2]]["examples"][0]
+        for path in ("/chat", "/search", "/v1/chat/completions")
+        for content in [described["paths"][path]["post"]["requestBody"]["content"]["application/json"]]
+    }
+    proposed["/rag/invoke"] = {"input": {"question": schemas["Question"]["properties"]["question"]["examples"][0]}}
+    proposed["/chat/invoke"] = {"input": schemas["Conversation"]["examples"][0]}
+    for path, body in proposed.items():
+        assert "domes" in str(body)
+        assert httpx.post(live.url + path, json=body, timeout=60).status_code == 200, path
