@@ -19,7 +19,7 @@ from rich.text import Text
 
 from citewell import __version__
 from citewell.client import AsyncClient, ServiceError
-from citewell.errors import CitewellError, ConfigurationError, InvalidFilter
+from citewell.errors import CitewellError, ConfigurationError, InvalidFilter, NotFound
 from citewell.garbage import seldom_collected
 from citewell.settings import Settings
 
@@ -47,7 +47,10 @@ def about(
 
 @app.command()
 def ask(
-    question: Annotated[str, typer.Argument(help="What to ask the documents.")],
+    words: Annotated[
+        list[str],
+        typer.Argument(metavar="QUESTION", help="What to ask the documents; `-` reads it from standard input."),
+    ],
     thread: Annotated[str, typer.Option(help="Conversation to continue.")] = "",
     model: Annotated[str, typer.Option(help="`extractive` or `provider:model`; as the settings say if left out.")] = "",
     where: Annotated[
@@ -57,6 +60,7 @@ def ask(
     url: Annotated[str, typer.Option(help="Ask a running service there, with the key in CITEWELL_API_KEY.")] = "",
 ) -> None:
     """Answer in the terminal, streamed, with the citations below."""
+    question = sys.stdin.read().strip() if words == ["-"] else " ".join(words)
     raise SystemExit(asyncio.run(_ask(question, thread, model, where, as_json, url)))
 
 
@@ -115,6 +119,11 @@ async def _here(
 
     configure_logging(settings.model_copy(update={"log_level": "WARNING"}))  # the answer is what was asked for
     async with open_service(settings) as service:
+        if not (await service.index.stats())["sources"]:
+            raise NotFound(
+                f"There are no documents in {settings.data_dir.absolute()}: add some with `python ingest.py DOCS/`, or set "
+                "CITEWELL_DATA_DIR to where they were added."
+            )
         turn = service.prepare(question, thread_id=thread, context=RunContext(**options))
         async with aclosing(service.stream(turn)) as events:
             async for event in events:

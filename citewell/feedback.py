@@ -6,6 +6,7 @@ time to live of its thread, and is removed when somebody deletes the conversatio
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Literal, Protocol
@@ -138,7 +139,7 @@ async def open_feedback(settings: Settings) -> AsyncIterator[FeedbackStore]:
         finally:
             await connection.close()
         return
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    await asyncio.to_thread(settings.make_data_dir)
     path = settings.data_dir / "feedback.db"
     async with aiosqlite.connect(path, timeout=BUSY_S, isolation_level=None) as db:  # every statement its own commit
         with sqlite_errors():

@@ -422,6 +422,18 @@ class Settings(BaseSettings):
             )
             raise ConfigurationError(faults) from None  # pydantic's own text would repeat the values, secrets included
 
+    def make_data_dir(self) -> None:
+        """Make the data directory where there is none yet. Blocking.
+
+        Raises:
+            ConfigurationError: It cannot be made.
+        """
+        try:
+            self.data_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            where = self.data_dir.absolute()
+            raise ConfigurationError(f"CITEWELL_DATA_DIR: {where} cannot be made: {exc.strerror}") from None
+
 
 def _is_address(url: str) -> bool:
     """Whether something can be asked there, as far as can be said without asking."""

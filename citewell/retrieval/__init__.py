@@ -29,9 +29,11 @@ async def open_index(
     other settings; `Index.rebuilding` works all the same.
 
     Raises:
-        ConfigurationError: The reranker cannot be loaded, or needs token vectors that the embedding model does not give.
+        ConfigurationError: The data directory cannot be made; the reranker cannot be loaded, or needs token vectors that the
+            embedding model does not give.
         MissingExtra: The reranker's packages, or the vector store's, are not installed.
     """
+    await asyncio.to_thread(settings.make_data_dir)
     check_extra(settings)  # before a generation is made for a store that cannot be opened
     cross_encoder = None
     if settings.reranker == "maxsim":

@@ -170,7 +170,7 @@ async def _open_place(settings: Settings) -> AsyncIterator[Place]:
 
 @contextlib.asynccontextmanager
 async def _open_sqlite(settings: Settings) -> AsyncIterator[SqlitePlace]:
-    await asyncio.to_thread(settings.data_dir.mkdir, parents=True, exist_ok=True)
+    await asyncio.to_thread(settings.make_data_dir)
     place = SqlitePlace(settings.data_dir / "threads.db", ttl_s=settings.thread_ttl_s)
     sweeping: asyncio.Task[None] | None = None
     try:

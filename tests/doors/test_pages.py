@@ -125,6 +125,15 @@ def test_the_front_page_says_what_went_wrong(live: Live, page: Page) -> None:
     expect(page.get_by_role("alert")).to_contain_text("5,001 characters")
 
 
+def test_the_front_page_says_whether_another_try_is_worth_it(start: Callable[..., Live], page: Page) -> None:
+    page.goto(start(
+        CITEWELL_CHAT_MODEL="openai:gone", OPENAI_API_KEY="none", OPENAI_BASE_URL="http://127.0.0.1:9/v1",
+        CITEWELL_MODEL_RETRIES="0",
+    ).url)  # fmt: skip
+    asked(page, HEIGHT)
+    expect(page.get_by_role("alert")).to_have_text("The chat model cannot be reached. Ask again in a moment.")
+
+
 def test_the_front_page_gives_a_question_back_that_nobody_answered(live: Live, page: Page) -> None:
     page.goto(live.url)
     asked(page, "x" * 5001)

@@ -95,6 +95,47 @@ def test_the_command_line_answers_with_citations(indexed: Path, tmp_path: Path) 
     assert "library/lighthouse.md" in done.stdout
 
 
+def citewell_ask(data_dir: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    told = "import sys; sys.argv[0] = 'citewell'; from citewell.cli import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", told, "ask", *arguments], env=environment(data_dir), cwd=data_dir.parent, capture_output=True,
+        text=True, timeout=60, **more,
+    )  # type: ignore[call-overload,no-any-return]  # fmt: skip
+
+
+def test_the_command_line_takes_a_question_in_words_or_from_a_pipe(indexed: Path) -> None:
+    for done in (citewell_ask(indexed, *QUESTION.split()), citewell_ask(indexed, "-", input=QUESTION + "\n")):
+        assert done.returncode == 0, done.stderr
+        assert "42 metres" in done.stdout
+
+
+def test_the_command_line_says_where_it_looked_for_documents_and_found_none(tmp_path: Path) -> None:
+    done = citewell_ask(tmp_path / "data", QUESTION)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"no documents in {tmp_path / 'data'}: add some with `python ingest.py DOCS/`" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        [str(ROOT / "server.py")],
+        [str(ROOT / "ingest.py"), str(LIBRARY)],
+        ["-c", "from citewell.cli import main; main()", "ask", QUESTION],
+    ],
+)
+def test_a_data_directory_that_cannot_be_made_is_named_in_a_sentence(tmp_path: Path, command: list[str]) -> None:
+    (tmp_path / "file").touch()
+    done = subprocess.run(
+        [sys.executable, *command], env=environment(tmp_path / "file" / "data", CITEWELL_PORT="0"), cwd=tmp_path,
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert f"CITEWELL_DATA_DIR: {tmp_path / 'file' / 'data'} cannot be made: Not a directory" in done.stderr.replace(
+        "\n", " "
+    )
+    assert "Traceback" not in done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("elsewhere", [False, True])
 def test_the_command_line_asks_within_a_filter(live: Live, tmp_path: Path, elsewhere: bool) -> None:
     def ask(given: str) -> subprocess.CompletedProcess[str]:
