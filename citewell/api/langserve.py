@@ -170,6 +170,8 @@ class Rag(Door):
                         "answer": event.answer if as_text else "", "citations": event.citations,
                         "thread_id": event.thread_id, "usage": event.usage, "metadata": event.metadata,
                     }  # fmt: skip
+                    if as_text:
+                        yield "\n\n"  # the playground writes the dictionary right behind the text
                     # a plain dictionary takes the place of the text in the log, where an AddableDict would not
                     yield whole if as_text else AddableDict(whole)
                 else:

@@ -12,6 +12,7 @@ import typer
 
 from citewell.errors import CitewellError, ConfigurationError, IndexMismatch, SourceNotFound
 from citewell.guards.injection import open_scanner
+from citewell.ingestion.load import TYPES
 from citewell.ingestion.report import FileReport, Report, Status
 from citewell.ingestion.sync import forget, ingest
 from citewell.models import open_embedder
@@ -101,6 +102,8 @@ def print_report(report: Report) -> None:
     counts = ", ".join(
         f"{count:,} {status}" for status, count in report.counts().items() if count or status != "skipped"
     )
+    if not report.files:
+        typer.echo(f"no file is there; files named {' '.join(TYPES)} are read")
     would = " (dry run: nothing was written)" if report.dry_run else ""
     typer.echo(f"{counts}; {report.chunks:,} chunks in {report.elapsed_s:.1f} s{would}")
 

@@ -1,6 +1,7 @@
 """The pages a person opens, driven in a real browser: type, send, see tokens and the answer, go on."""
 
 import asyncio
+import re
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -231,6 +232,7 @@ def test_the_playground_shows_tokens_and_the_answer(live: Live, page: Page) -> N
     page.get_by_role("button", name="Start").click()
     expect(page.get_by_text("42 metres").first).to_be_visible()
     expect(page.get_by_text("verified").first).to_be_visible()
+    assert re.search(r'\[1\]\s*\n\s*\{\s*"answer": "Its tower', page.locator("body").inner_text())
 
 
 def test_the_playground_remembers_by_thread_id(live: Live, page: Page) -> None:

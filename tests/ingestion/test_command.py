@@ -58,6 +58,16 @@ def test_where_nothing_has_changed_nothing_heavy_is_loaded(tmp_path: Path, libra
     assert loaded == [str(sorted(heavy)), "[]"]
 
 
+def test_an_empty_folder_is_told_what_could_be_in_it(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    done = run(tmp_path / "data", tmp_path / "empty")
+    assert (done.exit_code, "no file is there; files named .txt" in done.output, ".docx" in done.output) == (
+        0,
+        True,
+        True,
+    )
+
+
 def test_where_nothing_has_changed_nothing_is_written(tmp_path: Path, library: Path) -> None:
     for file in library.rglob("*"):
         os.utime(file, (1e9, 1e9))  # what changed a moment ago is looked at once more
