@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -111,6 +112,7 @@ def _upload(state: State) -> None:
         if done := st.session_state.pop("uploaded", ""):
             st.success(done, icon=":material/check:")
         if file is None or not st.button("Add it", icon=":material/upload:"):
+            _remove(state)
             return
         bar = st.progress(0.0, "Sending")
         try:
@@ -129,6 +131,26 @@ def _upload(state: State) -> None:
         st.session_state.uploads += 1  # another key empties the chooser
         state.sources = None
         st.rerun()
+
+
+def _remove(state: State) -> None:
+    """Forget what was added. Another caller's document of the same name may be in sight: such a name is not offered."""
+    added = [source.uri for source in state.sources or [] if source.uri.startswith("uploads/")]
+    counts = Counter(PurePosixPath(uri).name for uri in added)
+    names = [name for name, count in counts.items() if count == 1]
+    if not names:
+        return
+    name = st.selectbox("Added before", names, index=None, placeholder="Choose one to remove")
+    if name is None or not st.button(f"Remove {_short(name)}", icon=":material/delete:"):
+        return
+    try:
+        state.client.remove_upload(name)
+    except ServiceError as fault:
+        st.error(explain(fault), icon=":material/error:")
+        return
+    st.session_state.uploaded = f"{name} was removed."
+    state.sources = None
+    st.rerun()
 
 
 def _count(number: int, noun: str) -> str:

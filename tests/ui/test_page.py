@@ -278,6 +278,12 @@ def test_a_document_is_added_and_asked(chat: Chat, page: Page) -> None:
     page.get_by_role("button", name="Add it").click()
     expect(page.get_by_text("uploads/mill.md is there now, in 1 passage.")).to_be_visible()
     expect(ask(page, "How much barley does the tide mill grind?")).to_contain_text("3 tonnes")
+    page.get_by_role("combobox", name="Added before").click()
+    page.get_by_role("option", name="mill.md").click()
+    page.get_by_role("button", name="Remove mill.md").click()
+    expect(page.get_by_text("mill.md was removed.")).to_be_visible()
+    with Client(chat.service.url) as client:
+        assert "uploads/mill.md" not in {source.uri for source in client.sources()}
 
 
 def test_what_nobody_chose_is_as_the_service_is_set(documents: Path, page: Page, paced: Paced) -> None:
