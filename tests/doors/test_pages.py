@@ -31,6 +31,9 @@ def test_the_front_page_answers_with_sources_that_open_at_the_quote(live: Live, 
     source.locator("summary").click()
     expect(source.locator("mark")).to_contain_text("42 metres")
     expect(source.locator(".passage")).to_contain_text("Marrick quarry")
+    expect(source.locator(".passage")).to_have_text(
+        re.compile(r"^\s*# The Skerrow lighthouse")
+    )  # the beginning, not within
     page.get_by_label("Question").fill("And when was it first lit?")
     page.get_by_role("button", name="Ask").click()
     expect(page.locator(".answer").nth(1)).to_contain_text("14 March 1871")

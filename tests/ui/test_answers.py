@@ -28,6 +28,12 @@ def test_each_mark_opens_the_source_of_its_own_sentence() -> None:
     assert "[" not in re.sub("<[^>]*>", "", html)
 
 
+@pytest.mark.parametrize(("start", "within"), [(4, False), (600, True)])
+def test_a_passage_has_dots_in_front_only_where_the_document_began_before_it(start: int, within: bool) -> None:
+    passage = Passage(uri="a.md", title="A", type="md", before="One ", quote="two", after="", page=None, has_file=False)
+    assert ("…One" in answer_html("Two [1].", [citation(1, "two", start=start)], [passage])) is within
+
+
 def test_a_mark_without_a_citation_stays_text() -> None:
     html = answer_html("One [1]. Two [7].", [citation(1, "a")])
     assert quotes(html) == ["a"]
