@@ -6,6 +6,8 @@ real ones take the same tests besides.
 
 import inspect
 import os
+import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -430,3 +432,17 @@ async def test_a_store_whose_extra_is_missing_names_it_before_anything_is_made(
 def test_a_timeout_is_told_apart_from_a_store_that_is_gone() -> None:
     with pytest.raises(StoreTimeout), chroma_store.mapped(chroma_store.FAULTS, "Chroma"):
         raise httpx.ReadTimeout("slow")
+
+
+def test_numpy_is_whole_before_a_store_brings_parts_of_it(tmp_path: Path) -> None:
+    """A thread that loads the embedding model at the same time would come upon it half made."""
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom citewell.retrieval.stores import open_store\n"
+        "from citewell.settings import Settings\n"
+        "class Watch:\n    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'numpy':\n            print('chromadb' in sys.modules)\n"
+        "sys.meta_path.insert(0, Watch())\n"
+        "open_store(Settings(_env_file=None), namespace='numbers', folder=Path(sys.argv[1]), dimension=3).close()"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["False"]
