@@ -31,7 +31,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def command(
     paths: Annotated[list[Path] | None, typer.Argument(help="Files and folders. None: all that were ever ingested.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and report, but write nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and report, but store no document.")] = False,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Build anew beside the live index, then swap.")] = False,
     remove: Annotated[list[str] | None, typer.Option("--remove", help="Drop a source, or a folder, from the index. Files stay.")] = None,
     remove_all: Annotated[bool, typer.Option("--remove-all", help="Drop everything from the index. Files stay.")] = False,
@@ -104,7 +104,7 @@ def print_report(report: Report) -> None:
     )
     if not report.files:
         typer.echo(f"no file is there; files named {' '.join(TYPES)} are read")
-    would = " (dry run: nothing was written)" if report.dry_run else ""
+    would = " (dry run: no document was stored)" if report.dry_run else ""
     typer.echo(f"{counts}; {report.chunks:,} chunks in {report.elapsed_s:.1f} s{would}")
 
 
