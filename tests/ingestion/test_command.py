@@ -113,9 +113,13 @@ def test_everything_can_be_dropped_and_brought_back(tmp_path: Path, library: Pat
     assert json.loads(run(tmp_path / "data", "--json", "library").stdout)["new"] == 3
 
 
-def test_where_nothing_can_be_written_it_ends_with_one_and_a_sentence(tmp_path: Path, library: Path) -> None:
+def test_where_nothing_can_be_written_it_ends_with_a_sentence(tmp_path: Path, library: Path) -> None:
     (tmp_path / "file").touch()
     done = CliRunner().invoke(app, [str(library)], env=environment(tmp_path / "file" / "data"))
+    assert (done.exit_code, done.stderr.startswith("CITEWELL_DATA_DIR: ")) == (2, True), done.stderr
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "index").touch()
+    done = CliRunner().invoke(app, [str(library)], env=environment(tmp_path / "full"))
     assert (done.exit_code, done.stderr) == (1, "The index cannot be read or written: Not a directory.\n")
     (tmp_path / "many").mkdir()
     for number in range(1200):
