@@ -9,7 +9,8 @@ Multiple-instance learning (Andrews et al. 2003, MI-SVM, with a logistic loss): 
 attack only its most suspicious window counts, of a benign text all. For questions a second regression judges the whole and
 the logits are added. The printed figures are out of fold, once with
 each attack's wording on one side only (what a new attack meets) and once with whole texts dealt at random (what a
-known attack in a new place meets).
+known attack in a new place meets); they are, and the threshold is, of all dealings together, since a single one moves them by
+.02.
 """
 
 from __future__ import annotations
@@ -204,9 +205,14 @@ def fit_whole(bags: Bags, chosen: NDArray[np.intp]) -> LogisticRegression:
 
 
 def cross_validate(
-    items: Sequence[Item], bags: Bags, groups: Sequence[str], folds: int, seed: int
+    items: Sequence[Item], bags: Bags, groups: Sequence[str], folds: int, dealings: int
 ) -> NDArray[np.float64]:
-    """Out-of-fold logit of every scored text; the project's own examples are trained on in every fold."""
+    """Out-of-fold logits of every scored text, float64[dealings, len(items)]; the project's own examples are trained on in every
+    fold."""
+    return np.stack([_dealt(items, bags, groups, folds, seed) for seed in range(dealings)])
+
+
+def _dealt(items: Sequence[Item], bags: Bags, groups: Sequence[str], folds: int, seed: int) -> NDArray[np.float64]:
     scored = np.flatnonzero([item.is_scored for item in items])
     own = np.flatnonzero([not item.is_scored for item in items])
     logits = np.full(len(items), np.nan)
@@ -242,10 +248,10 @@ def head(name: str, model: LogisticRegression, threshold: float) -> dict[str, ND
 
 
 def report(items: Sequence[Item], logits: NDArray[np.float64], threshold: float, name: str) -> None:
-    shares: dict[str, list[bool]] = defaultdict(list)
-    for item, logit in zip(items, logits, strict=True):
+    shares: dict[str, list[float]] = defaultdict(list)
+    for item, found in zip(items, logits.T, strict=True):
         if item.is_scored:
-            shares[item.kind].append(bool(logit >= threshold))
+            shares[item.kind].append(float(np.mean(found >= threshold)))
     print(
         f"  {name}: "
         + ", ".join(f"{kind} {np.mean(flags):.3f} of {len(flags)}" for kind, flags in sorted(shares.items()))
@@ -258,7 +264,7 @@ def main() -> None:
     parser.add_argument("--documents", type=existing, nargs="+", required=True, help="benign documents, BEIR corpora")
     parser.add_argument("--questions", type=existing, nargs="+", required=True, help="benign questions, BEIR queries")
     parser.add_argument("--folds", type=int, default=4)
-    parser.add_argument("--seed", type=int, default=0, help="another one deals texts into other folds")
+    parser.add_argument("--dealings", type=int, default=5, help="how often texts are dealt into folds")
     parser.add_argument("--only", choices=FORMS, help="train this form, keep the other's weights")
     parser.add_argument("--out", type=Path, default=Path("citewell/guards") / WEIGHTS)
     args = parser.parse_args()
@@ -274,9 +280,9 @@ def main() -> None:
     for form in (args.only,) if args.only else FORMS:
         items = [item for item in everything if item.form == form]
         bags = Bags(items, embedder)
-        logits = cross_validate(items, bags, [item.wording for item in items], args.folds, args.seed)
+        logits = cross_validate(items, bags, [item.wording for item in items], args.folds, args.dealings)
         benign = (bags.labels == 0) & np.array([item.is_scored for item in items])
-        threshold = DOCUMENT_LOGIT if form == "document" else float(np.quantile(logits[benign], 1 - FALSE_POSITIVES))
+        threshold = DOCUMENT_LOGIT if form == "document" else float(np.quantile(logits[:, benign], 1 - FALSE_POSITIVES))
         print(
             f"{form}: {len(items)} texts, {bags.matrix.shape[0]} windows, threshold {threshold:.3f}; flagged out of fold",
             flush=True,
@@ -285,7 +291,7 @@ def main() -> None:
         placed = [replace(item, place=item.place or item.wording) for item in items]
         report(
             items,
-            cross_validate(items, bags, [item.place for item in placed], args.folds, args.seed),
+            cross_validate(items, bags, [item.place for item in placed], args.folds, args.dealings),
             threshold,
             "unseen text",
         )
