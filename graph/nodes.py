@@ -6,14 +6,14 @@ as it happens goes through `graph.events`.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from contextlib import aclosing, contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, Final, cast
 from uuid import uuid4
 
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
-from langchain_core.messages.ai import UsageMetadata, add_usage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.messages.ai import UsageMetadata
 from langchain_core.prompts import ChatPromptTemplate
 from langgraph.graph import END
 from langgraph.runtime import Runtime
@@ -23,24 +23,22 @@ from chains.compound import interleaved, singles
 from chains.condense import CondenseInput, condense_rule, refers
 from chains.expand import ExpandInput, wordings
 from chains.extract import not_in_documents
-from chains.prompts import PROMPT_VERSION, AnswerInput, answer_messages, own_words
+from chains.prompts import AnswerInput
 from chains.simple import is_simple
 from chains.small_talk import is_small_talk
 from chains.summarize import summarize_rule, summary_input, to_fold
 from citewell.citations import Citation, requoted, unmarked, verify
 from citewell.documents import ScoredChunk
 from citewell.errors import CitewellError, SourceNotFound
-from citewell.guards.verdict import UNDECIDED, Verdict
-from citewell.models.chat import EXTRACTIVE
 from citewell.models.payer import paid_by
 from citewell.questions import check_question
-from citewell.repair import MarkerRepair
 from citewell.retrieval import Trace, filters
-from citewell.retrieval.neighbours import join
 from citewell.retrieval.trace import joined
 from citewell.review import review_reasons
 from citewell.telemetry import tracing
-from graph.calls import Calls, Order, finish_reason
+from graph.answering import Answering
+from graph.calls import Calls, Order
+from graph.earlier import guarded
 from graph.events import at_end, emit
 from graph.parts import Parts
 from graph.recall import Recall
@@ -57,6 +55,7 @@ class Nodes:
         self._parts = parts
         self._settings = parts.settings
         self._calls = Calls(parts)
+        self._answering = Answering(parts, self._calls)
         self._recall = Recall(parts, parts.cache) if parts.cache is not None else None
 
     async def screen(self, state: State, runtime: Runtime[RunContext]) -> dict[str, Any]:
@@ -67,7 +66,8 @@ class Nodes:
             verdict = await self._parts.guards.screen(question)
             earlier: list[BaseMessage] = []
             if verdict.allowed and self._calls.name(_context(runtime)):  # without a model nobody reads them
-                earlier, verdict = await self._earlier(state, verdict)
+                earlier, undecided = await guarded(state.get("messages", ()), self._parts.guards)
+                verdict = undecided or verdict
         question = verdict.text or question  # redacted, where the settings ask for it
         asked = HumanMessage(question, id=str(uuid4()), additional_kwargs={"created_at": _now()})
         if verdict.allowed:
@@ -120,9 +120,8 @@ class Nodes:
         context = _context(runtime)
         *history, asked = _talk(state)
         question = state.get("standalone") or asked.text
-        if context.trace or state.get(
-            "folded"
-        ):  # who asks why wants it looked for; a summary under way is not there yet
+        # who asks why wants it looked for; a summary under way is not there yet
+        if context.trace or state.get("folded"):
             return {"standalone": question}
         with _stage(runtime, "recall"):
             view = await self._recall.view(context)
@@ -135,9 +134,8 @@ class Nodes:
         for piece in pieces:
             if piece:
                 emit(runtime, {"token": piece})
-        metadata = kept["metadata"] | {"cached": True, "cached_at": kept["at"]} | _withheld(state)
-        if calls := _calls(state, None):
-            metadata["calls"] = calls
+        about = {"cached": True, "cached_at": kept["at"]}
+        metadata = kept["metadata"] | about | _withheld(state) | _calls(state, None)
         return {
             "messages": [_reply(kept["answer"], kept["citations"], metadata, _no_usage())], "cited": kept["cited"],
             "answer": kept["answer"], "citations": kept["citations"], "usage": _no_usage(), "metadata": metadata,
@@ -246,106 +244,63 @@ class Nodes:
 
     async def generate(self, state: State, runtime: Runtime[RunContext]) -> dict[str, Any]:
         """Stream the answer, or say that the documents do not hold one."""
-        question, sources = state["standalone"], state["sources"]
+        question, sources, context = state["standalone"], state["sources"], _context(runtime)
         metadata = dict(state["metadata"])
         *history, asked = _talk(state)
         if question != asked.text:
             metadata["standalone_question"] = question
-        with _stage(runtime, "generate"), paid_by(self._parts.limits, _context(runtime).caller):
+        with _stage(runtime, "generate"), paid_by(self._parts.limits, context.caller):
             confidence = self._parts.evidence.confidence(question, sources) if sources else 0.0
             metadata["confidence"] = round(confidence, 3)
-            context = _context(runtime)
             is_talk = is_small_talk(asked.text) and not self._calls.name(context)
             if is_talk or not sources or not self._parts.evidence.is_supported(confidence):
-                answer, rule = (small_talk.REPLY, None) if is_talk else await self._none(sources)
-                emit(runtime, {"token": answer})
+                said, rule = (small_talk.REPLY, None) if is_talk else await self._none(sources)
+                emit(runtime, {"token": said})
                 metadata |= {
                     "answerer": "service" if is_talk else "none", "supported": False,
                     "finish_reason": "stop" if is_talk else "no_evidence",
-                }  # fmt: skip
-                if rule:
-                    metadata["guard"] = rule
-                if calls := _calls(state, None):
-                    metadata["calls"] = calls
-                return {"answer": answer, "usage": _no_usage(), "metadata": metadata}
+                } | ({"guard": rule} if rule else {}) | _calls(state, None)  # fmt: skip
+                return {"answer": said, "usage": _no_usage(), "metadata": metadata}
             order = None
             if self._calls.name(context):
                 stands_alone = question == asked.text
                 order = self._calls.order(
                     context, is_simple=stands_alone and is_simple(question, confidence=confidence)
                 )
+            top_n = self._settings.top_n
             given = AnswerInput(
                 question=question,
-                chunks=sources[: self._settings.top_n],
+                chunks=sources[:top_n],
                 history=self._recent(history),
                 summary=state.get("summary", ""),
             )
             if "typed" in state:
                 given["typed"] = state["typed"]
-            wide = await self._widened(given["chunks"]) if order else given["chunks"]
-            named = await self._parts.guards.screen_names(wide) if order else wide
-            told = AnswerInput(**given | {"question": asked.text, "chunks": named})
-            answering = self._write(context, order, told, given) if order else self._quote(given)
-            markers = MarkerRepair(wide) if order else None  # what is quoted has the right ones
-            screen = self._parts.guards.answer_screen(own_words(self._settings.instructions) if order else "")
-            shown: list[str] = []
-            usage: UsageMetadata | None = None
-            response: dict[str, Any] = {}
-
-            def show(text: str) -> None:
-                if text := markers.feed(text) if markers else text:
-                    shown.append(text)
-                    emit(runtime, {"token": text})
-
-            async with aclosing(answering):
-                async for piece in answering:
-                    show(screen.feed(piece.text))
-                    if piece.usage_metadata:
-                        usage = add_usage(usage, piece.usage_metadata)
-                    response |= piece.response_metadata
-                    if screen.is_blocked:
-                        break
-            show(await screen.finish())
-            if markers:
-                rest, markers = markers.finish(), None
-                show(rest)
-        verdict = screen.verdict
-        answered = order.answered if order else EXTRACTIVE
-        finish = finish_reason(response) or ("stop" if answered == EXTRACTIVE else "unknown")
-        if screen.is_blocked:
-            finish = "blocked"
-            if not shown:  # nothing of it reached anybody
-                metadata["blocked"] = verdict.rule
-            show(("\n\n" if shown else "") + verdict.reason)
-        metadata |= {
-            "answerer": "model" if answered != EXTRACTIVE else EXTRACTIVE,
-            "model": response.get("model_name") or response.get("model") or answered,
-            "prompt": PROMPT_VERSION if answered != EXTRACTIVE else None,
-            # the extractive answerer may have found no sentence worth quoting
-            "supported": response.get("sentences") != 0 and "blocked" not in metadata,
-            "guard": verdict.rule,
-            "finish_reason": finish,
-            "truncated": finish in ("length", "max_tokens"),
-        }
-        if calls := _calls(state, order):
-            metadata["calls"] = calls
-        counts = (
-            {key: usage[key] for key in ("input_tokens", "output_tokens", "total_tokens")} if usage else _no_usage()
-        )
-        if answered != EXTRACTIVE:  # it is checked against what it was written from
-            sources = [*wide, *sources[self._settings.top_n :]]
-        return {"answer": "".join(shown), "sources": sources, "usage": counts, "metadata": metadata}
+            answer = await self._answering(
+                context, order, given, asked.text, lambda piece: emit(runtime, {"token": piece})
+            )
+        if answer.is_written:  # it is checked against what it was written from
+            sources = [*answer.chunks, *sources[top_n:]]
+        return {
+            "answer": "".join(answer.shown), "sources": sources, "usage": _counts(answer.usage),
+            "metadata": metadata | answer.metadata() | _calls(state, order),
+        }  # fmt: skip
 
     async def verify(self, state: State, runtime: Runtime[RunContext]) -> dict[str, Any]:
         """Match each cited sentence to the text of the chunk it cites, and close the turn."""
+        metadata = dict(state["metadata"])
         with _stage(runtime, "verify"):
-            shown = state["sources"][: self._settings.top_n] if state["metadata"].get("supported") else []
-            if (
-                len(state["answer"]) > LONG_ANSWER
-            ):  # each sentence takes its time, and nobody else's turn waits for them all
-                citations = await asyncio.to_thread(verify, state["answer"], shown)
-            else:
-                citations = verify(state["answer"], shown)
+            shown = state["sources"][: self._settings.top_n] if metadata.get("supported") else []
+            # else it has markers throughout, or ends in a guard's words
+            is_models = metadata.get("answerer") == "model" and metadata.get("finish_reason") != "blocked"
+
+            def check() -> tuple[list[Citation], dict[str, list[str]]]:
+                answer = state["answer"]
+                return verify(answer, shown), {"unmarked": unmarked(answer)} if is_models else {}
+
+            # each sentence takes its time, and no other turn waits for them all
+            is_long = len(state["answer"]) > LONG_ANSWER
+            citations, alone = await asyncio.to_thread(check) if is_long else check()
             await self._name_copies(citations, shown)
             for number, citation in enumerate(citations):
                 quote = await self._parts.guards.keepable(citation["quote"])
@@ -354,11 +309,7 @@ class Nodes:
                 if citation["page"] is not None:  # of the chunk so far, and a chunk may run over the end of a page
                     with suppress(SourceNotFound):  # removed meanwhile
                         citation["page"] = await self._parts.retriever.page_at(citation["source"], citation["start"])
-        metadata = state["metadata"]
-        if (
-            metadata.get("answerer") == "model" and metadata["finish_reason"] != "blocked"
-        ):  # else it ends in a guard's words
-            metadata = metadata | {"unmarked": unmarked(state["answer"])}
+        metadata |= alone
         if self._settings.review_below and metadata.get("supported"):
             reasons = review_reasons(metadata, citations, below=self._settings.review_below)
             metadata = metadata | {"needs_review": bool(reasons), "review_reasons": reasons}
@@ -375,35 +326,6 @@ class Nodes:
                     key, answer=state["answer"], citations=[dict(one) for one in citations], metadata=about, cited=cited
                 )
         return {"citations": citations, "messages": [reply], "cited": cited, "metadata": metadata}
-
-    async def _earlier(self, state: State, verdict: Verdict) -> tuple[list[BaseMessage], Verdict]:
-        """What a client that keeps its own transcript gives of it, where the guards change it; and the question's verdict,
-        which is theirs where they cannot decide.
-
-        An exchange that they refuse stays out of prompts, as a refused question of a thread does.
-        """
-        given: list[BaseMessage] = [
-            message for message in state.get("messages", ()) if "created_at" not in message.additional_kwargs
-        ]
-        verdicts: list[Verdict] = await self._parts.guards.screen_earlier([
-            ("question" if isinstance(message, HumanMessage) else "document", message.text) for message in given
-        ])  # fmt: skip
-        exchanges: list[list[tuple[BaseMessage, Verdict]]] = []
-        for message, judged in zip(given, verdicts, strict=True):
-            if judged.rule == UNDECIDED:
-                return [], judged
-            if isinstance(message, HumanMessage) or not exchanges:
-                exchanges.append([])
-            exchanges[-1].append((message, judged))
-        changed: list[BaseMessage] = []
-        for exchange in exchanges:
-            refused = next((judged.rule for _, judged in exchange if not judged.allowed), None)
-            for message, judged in exchange:
-                if refused:
-                    changed.append(message.model_copy(update={"additional_kwargs": {"blocked": refused}}))
-                elif judged.text is not None:
-                    changed.append(message.model_copy(update={"content": judged.text}))
-        return changed, verdict
 
     async def _written(
         self, context: RunContext, prompt: ChatPromptTemplate, given: Mapping[str, Any]
@@ -436,41 +358,6 @@ class Nodes:
             if chunk and citation["quote"] and chunk.start <= citation["start"] and citation["end"] <= chunk.end:
                 citation["also_in"] = copies[chunk.id]
 
-    async def _widened(self, kept: Sequence[ScoredChunk]) -> list[ScoredChunk]:
-        """The chunks with those around them, as far as the guards let these through and the settings leave room."""
-        if not self._settings.neighbour_chars:
-            return list(kept)
-        found = await self._parts.retriever.neighbours(kept)
-        fit, _ = await self._parts.guards.screen_chunks(found)
-        return join(kept, fit, max_chars=self._settings.neighbour_chars, apart=self._parts.guards.reads_apart)
-
-    async def _write(
-        self, context: RunContext, order: Order, given: AnswerInput, quoted: AnswerInput
-    ) -> AsyncGenerator[AIMessageChunk, None]:
-        """A model's words from what it is given; where none answers and the settings say so, the documents' own.
-
-        Quoting is done from chunks as they were found: with their neighbours, worse sentences are chosen.
-        """
-        begun = False
-        try:
-            async with aclosing(
-                self._calls.stream(context, order, answer_messages(given, self._settings.instructions))
-            ) as pieces:
-                async for piece in pieces:
-                    begun = True
-                    yield piece
-            return
-        except CitewellError as exc:
-            if begun:
-                raise
-            order.do_without(exc)
-        async for piece in self._quote(quoted):
-            yield piece
-
-    async def _quote(self, given: AnswerInput) -> AsyncGenerator[AIMessageChunk, None]:
-        async for piece in self._parts.extractive.astream(given):
-            yield piece
-
     def _fold(self, state: State) -> int:
         waiting = state["messages"][state.get("summarized", 0) : -1]
         return to_fold(waiting, most=self._settings.history_messages, tokens=self._settings.history_tokens)
@@ -486,13 +373,14 @@ def _talk(state: State) -> list[BaseMessage]:
     return [message for message in state["messages"][state.get("summarized", 0) :] if not _is_blocked(message)]
 
 
-def _calls(state: State, order: Order | None) -> dict[str, Any]:
-    """How each call to a chat model went, by what it was for."""
+def _calls(state: State, order: Order | None) -> dict[str, dict[str, Any]]:
+    """For the answer's metadata: how each call to a chat model went, by what it was for."""
     went = {
         "condense": state.get("condense_call"), "summarize": state.get("summarize_call"), "expand": state.get("expand_call"),
         "answer": order.as_dict() if order else None,
     }  # fmt: skip
-    return {name: call for name, call in went.items() if call}
+    made = {name: call for name, call in went.items() if call}
+    return {"calls": made} if made else {}
 
 
 def _withheld(state: State) -> dict[str, int]:
@@ -521,6 +409,10 @@ def _reply(answer: str, citations: Sequence[Any], metadata: dict[str, Any], usag
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _counts(usage: UsageMetadata | None) -> dict[str, int]:
+    return {key: usage[key] for key in ("input_tokens", "output_tokens", "total_tokens")} if usage else _no_usage()
 
 
 def _no_usage() -> dict[str, int]:

@@ -55,7 +55,12 @@ async def test_nobody_waits_while_a_long_answer_is_checked(settings: Settings) -
         found = await index.search("How high is the tower of the lighthouse?", candidates=3)
         words = "tower light keeper stone sea metres ferry lamp rope oil".split()
         said = [f"The {' '.join(words[i % 10 :] + words[: i % 10])} is {i} metres [{i % 3 + 1}]." for i in range(2000)]
-        state: Any = {"answer": " ".join(said), "sources": found, "metadata": {"supported": True}, "usage": {}}
+        state: Any = {
+            "answer": " ".join(said),
+            "sources": found,
+            "metadata": {"supported": True, "answerer": "model"},
+            "usage": {},
+        }
         checking = asyncio.create_task(Nodes(parts).verify(state, Runtime(context=RunContext())))
         began = last = time.perf_counter()
         longest = 0.0

@@ -1,0 +1,155 @@
+"""An answer while it is made: a model's words or the documents' own, past the guards, its markers put right, piece by piece."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+from langchain_core.messages import AIMessageChunk
+from langchain_core.messages.ai import UsageMetadata, add_usage
+
+from chains.prompts import PROMPT_VERSION, AnswerInput, answer_messages, own_words
+from citewell.documents import ScoredChunk
+from citewell.errors import CitewellError
+from citewell.models.chat import EXTRACTIVE
+from citewell.repair import MarkerRepair
+from citewell.retrieval.neighbours import join
+from graph.calls import Calls, Order, finish_reason
+from graph.parts import Parts
+from graph.state import RunContext
+
+
+@dataclass
+class Answered:
+    """What was made."""
+
+    chunks: list[ScoredChunk]
+    """What it was written from, in the order its markers number them."""
+    answerer: str
+    """`provider:model`, or `extractive`."""
+    shown: list[str] = field(default_factory=list)
+    """Its pieces, as they were shown."""
+    usage: UsageMetadata | None = None
+    response: dict[str, Any] = field(default_factory=dict)
+    """The model's `response_metadata`."""
+    guard: str | None = None
+    """The rule of the guards that changed or stopped it."""
+    stopped: str = ""
+    """What a guard that stopped it says in its place; empty where none did."""
+    is_withheld: bool = False
+    """Whether nothing of it was shown before it was stopped."""
+
+    @property
+    def is_written(self) -> bool:
+        """By a model, and not quoted."""
+        return self.answerer != EXTRACTIVE
+
+    def metadata(self) -> dict[str, Any]:
+        finish = finish_reason(self.response) or ("unknown" if self.is_written else "stop")
+        if self.stopped:
+            finish = "blocked"
+        return {
+            "answerer": "model" if self.is_written else EXTRACTIVE,
+            "model": self.response.get("model_name") or self.response.get("model") or self.answerer,
+            "prompt": PROMPT_VERSION if self.is_written else None,
+            # the extractive answerer may have found no sentence worth quoting
+            "supported": self.response.get("sentences") != 0 and not self.is_withheld,
+            "guard": self.guard,
+            "finish_reason": finish,
+            "truncated": finish in ("length", "max_tokens"),
+        } | ({"blocked": self.guard} if self.is_withheld else {})
+
+
+class Answering:
+    """Makes answers, over live parts."""
+
+    def __init__(self, parts: Parts, calls: Calls) -> None:
+        self._parts = parts
+        self._settings = parts.settings
+        self._calls = calls
+
+    async def __call__(
+        self, context: RunContext, order: Order | None, given: AnswerInput, asked: str, emit: Callable[[str], None]
+    ) -> Answered:
+        """Make an answer and show it piece by piece.
+
+        Args:
+            order: Whom to ask; None: the documents' own sentences are quoted.
+            given: What it is made from.
+            asked: The question as it was asked, which a model is given with the conversation.
+            emit: Takes each piece that may be shown.
+
+        Raises:
+            CitewellError: No model answered, or one broke off.
+        """
+        wide = await self._widened(given["chunks"]) if order else given["chunks"]
+        screen = self._parts.guards.answer_screen(own_words(self._settings.instructions) if order else "")
+        markers = MarkerRepair(wide) if order else None  # what is quoted has the right ones
+        answer = Answered(chunks=list(wide), answerer=EXTRACTIVE)
+
+        def show(text: str) -> None:
+            if text := markers.feed(text) if markers else text:
+                answer.shown.append(text)
+                emit(text)
+
+        if order:
+            told = AnswerInput(**given | {"question": asked, "chunks": await self._parts.guards.screen_names(wide)})
+            pieces = self._write(context, order, told, given)
+        else:
+            pieces = self._quote(given)
+        async with aclosing(pieces):
+            async for piece in pieces:
+                show(screen.feed(piece.text))
+                if piece.usage_metadata:
+                    answer.usage = add_usage(answer.usage, piece.usage_metadata)
+                answer.response |= piece.response_metadata
+                if screen.is_blocked:
+                    break
+        show(await screen.finish())
+        if markers:
+            rest, markers = markers.finish(), None
+            show(rest)
+        answer.guard = screen.verdict.rule
+        if screen.is_blocked:
+            answer.stopped, answer.is_withheld = screen.verdict.reason, not answer.shown
+            show(("\n\n" if answer.shown else "") + answer.stopped)
+        if order:
+            answer.answerer = order.answered
+        return answer
+
+    async def _widened(self, kept: Sequence[ScoredChunk]) -> list[ScoredChunk]:
+        """The chunks with those around them, as far as the guards let these through and the settings leave room."""
+        if not self._settings.neighbour_chars:
+            return list(kept)
+        found = await self._parts.retriever.neighbours(kept)
+        fit, _ = await self._parts.guards.screen_chunks(found)
+        return join(kept, fit, max_chars=self._settings.neighbour_chars, apart=self._parts.guards.reads_apart)
+
+    async def _write(
+        self, context: RunContext, order: Order, given: AnswerInput, quoted: AnswerInput
+    ) -> AsyncGenerator[AIMessageChunk, None]:
+        """A model's words from what it is given; where none answers and the settings say so, the documents' own.
+
+        Quoting is done from chunks as they were found: with their neighbours, worse sentences are chosen.
+        """
+        begun = False
+        try:
+            async with aclosing(
+                self._calls.stream(context, order, answer_messages(given, self._settings.instructions))
+            ) as pieces:
+                async for piece in pieces:
+                    begun = True
+                    yield piece
+            return
+        except CitewellError as exc:
+            if begun:
+                raise
+            order.do_without(exc)
+        async for piece in self._quote(quoted):
+            yield piece
+
+    async def _quote(self, given: AnswerInput) -> AsyncGenerator[AIMessageChunk, None]:
+        async for piece in self._parts.extractive.astream(given):
+            yield piece
