@@ -70,6 +70,7 @@ ROWS: list[tuple[str, list[tuple[str, str, list[tuple[str, str]]]]]] = [
         ]),
         ("Memory (one worker an instance)", "bytes", [("process_resident_memory_bytes", "{{instance}}")]),
         ("Processor (one worker an instance)", "percentunit", [(f"rate(process_cpu_seconds_total[{RATE}])", "{{instance}}")]),
+        ("Lines of the log that were lost", "short", [(f"sum(rate(citewell_log_writes_lost_total[{RATE}]))", "lines a second")]),
     ]),
 ]  # fmt: skip
 """Row -> panels: title, unit, (query, legend) of each curve."""

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, asynccontextmanager, contextmanag
 from typing import TYPE_CHECKING, Any, Final
 
 from citewell import __version__
-from citewell.errors import CitewellError, ConfigurationError, MissingExtra
+from citewell.errors import CitewellError, MissingExtra
 from citewell.settings import Settings
 from citewell.telemetry.arrival import Arrival
 
@@ -42,7 +42,6 @@ async def open_tracing(settings: Settings) -> AsyncIterator[None]:
 
     Raises:
         MissingExtra: An endpoint is set and the extra `otel` is not installed.
-        ConfigurationError: The endpoint is no HTTP address.
     """
     global _tracer  # the nodes of the graph and the model calls are no place to hand a tracer through
     if settings.otlp_endpoint is None:
@@ -65,8 +64,6 @@ def _provider(endpoint: str) -> TracerProvider:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ModuleNotFoundError as exc:
         raise MissingExtra("otel", "Sending traces to an OTLP endpoint") from exc
-    if not endpoint.startswith(("http://", "https://")):
-        raise ConfigurationError("CITEWELL_OTLP_ENDPOINT must begin with http:// or https:// (OTLP over HTTP)")
     named = Resource.create({"service.name": "citewell", "service.version": __version__})
     # merged once more, so that OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win over the name above
     provider = TracerProvider(resource=named.merge(OTELResourceDetector().detect()), shutdown_on_exit=False)

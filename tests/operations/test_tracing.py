@@ -12,7 +12,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from citewell.errors import ConfigurationError, MissingExtra
+from citewell.errors import MissingExtra
 from citewell.settings import Settings
 from citewell.telemetry import tracing
 from tests.models.paced_server import Paced
@@ -164,10 +164,4 @@ async def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
     with pytest.raises(MissingExtra, match=r"citewell\[otel\]"):
         async with tracing.open_tracing(Settings(otlp_endpoint="http://127.0.0.1:4318")):
-            pass
-
-
-async def test_an_endpoint_must_be_an_http_address() -> None:
-    with pytest.raises(ConfigurationError, match="CITEWELL_OTLP_ENDPOINT"):
-        async with tracing.open_tracing(Settings(otlp_endpoint="collector:4317")):
             pass

@@ -60,7 +60,13 @@ async def test_a_line_holds_what_was_said_and_what_it_rests_on(
     async with open_service(settings) as service, open_feedback(settings) as feedback:
         turn = service.prepare(TOWER, thread_id="tür 7", context=RunContext(caller="ada"))
         result = await service.ask(turn)
-        await service.ask(service.prepare("Who won the cup?", thread_id="tür 7", context=RunContext(caller="ada")))
+        await service.ask(
+            service.prepare(
+                "Which club won the football cup in Lisbon in 1998?",
+                thread_id="tür 7",
+                context=RunContext(caller="ada"),
+            )
+        )
         await feedback.put(rated(bind("ada", "tür 7")))
         outcome = await export(service.threads, feedback, path, until=now(), delete=True)
         assert await service.transcript("ada", "tür 7") is None
