@@ -94,6 +94,17 @@ class Evidence:
         return confidence >= (fitted().supported_from if self._answer_from is None else self._answer_from)
 
 
+def is_about(typed: str, chunks: Sequence[ScoredChunk]) -> bool:
+    """Whether the five best chunks hold a word of the question as it was typed, or it has none that could be held.
+
+    Chunks that were found with words of the conversation look like an answer to any question with these words: "Who won the cup?"
+    after one about wind and domes.
+    """
+    asked = {term.key for term in read(typed).terms}
+    held = (read(" ".join((one.chunk.title, *one.chunk.headings, one.chunk.text))) for one in chunks[:_MOST_CHUNKS])
+    return not asked or any(term.key in asked for said in held for term in said.terms)
+
+
 def signs(question: str, chunks: Sequence[ScoredChunk]) -> dict[str, float]:
     """What speaks for and against, by name (`ALL_SIGNS`); each about 0..1."""
     chunks = chunks[:_MOST_CHUNKS]

@@ -33,7 +33,7 @@ from langchain_core.runnables import Runnable
 from chains.answer import answer_chain
 from chains.compound import interleaved, singles
 from chains.condense import refers
-from chains.evidence import Evidence
+from chains.evidence import Evidence, is_about
 from chains.extract import extractive_answerer
 from chains.prompts import AnswerInput
 from citewell.citations import Citation, strip, verify
@@ -157,7 +157,8 @@ class Turn:
                 for single in singles(question, asked.text)
             ]
             kept = interleaved(rankings, self._settings.top_k)
-            looked.append((self._evidence.confidence(question, kept), question, kept))
+            if len(wordings) == 1 or question == asked.text or is_about(asked.text, kept):
+                looked.append((self._evidence.confidence(question, kept), question, kept))
         confidence, question, kept = max(looked, key=lambda one: one[0])
         text, citations, shown = "", list[Citation](), list[ScoredChunk]()
         if answer:

@@ -21,6 +21,7 @@ from langgraph.runtime import Runtime
 from chains import condense, expand, small_talk, summarize
 from chains.compound import interleaved, singles
 from chains.condense import CondenseInput, condense_rule, refers
+from chains.evidence import is_about
 from chains.expand import ExpandInput, wordings
 from chains.extract import not_in_documents
 from chains.prompts import AnswerInput
@@ -211,6 +212,8 @@ class Nodes:
                 ]
                 looked.append((one, interleaved(rankings, top_k)))
             if len(looked) > 1:  # a follow-up, or about something else: the documents tell
+                typed = state["typed"]
+                looked = [one for one in looked if one[0].question == typed or is_about(typed, one[1])]
                 looked.sort(key=lambda one: -self._parts.evidence.confidence(one[0].question, one[1]))
             hits, ranked = looked[0]
             kept, quarantined = await self._parts.guards.screen_chunks(ranked)

@@ -72,6 +72,17 @@ async def test_nobody_waits_while_a_long_answer_is_checked(settings: Settings) -
         assert longest < (last - began) / 3
 
 
+@pytest.mark.parametrize(
+    "about", ["How high is the tower of the lighthouse?", "What does a return ticket of the ferry cost?"]
+)
+@pytest.mark.parametrize("other", ["Who won the cup?", "Who is the president?", "Who invented chess?"])
+async def test_what_the_documents_do_not_hold_is_not_answered_from_the_conversations_topic(
+    service: Service, about: str, other: str
+) -> None:
+    await ask(service, about, "t")
+    assert (await ask(service, other, "t")).metadata["answerer"] == "none"
+
+
 async def test_a_first_question_skips_condensing_and_a_follow_up_does_not(service: Service) -> None:
     first = await ask(service, "How high is the tower of the lighthouse?", "t")
     second = await ask(service, "And when was it first lit?", "t")
