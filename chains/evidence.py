@@ -78,15 +78,15 @@ class Evidence:
     def confidence(self, question: str, chunks: Sequence[ScoredChunk]) -> float:
         """Probability (0..1) that the chunks hold the answer; 0 without chunks. Reads the five best.
 
-        Half a millisecond of Python where the chunks have been read before. In a thread of a busy service it took ten
+        Half a millisecond of Python at most where the chunks have been read before. In a thread of a busy service it took ten
         times as long, for it waited for the interpreter's lock while the event loop did as much work without it.
         """
         if not chunks:
             return 0.0
-        found = signs(question, chunks)
         # A reranker that is not late interaction leaves no `maxsim`.
         full = self._known_scale and "maxsim" in chunks[0].evidence
         line, names = (fitted().full, SIGNS) if full else (fitted().words, WORDS_ONLY)
+        found = signs(question, chunks, names)
         return 1 / (1 + math.exp(-float(np.dot([found[name] for name in names], line.weights)) - line.bias))
 
     def is_supported(self, confidence: float) -> bool:
@@ -101,40 +101,50 @@ def is_about(typed: str, chunks: Sequence[ScoredChunk]) -> bool:
     after one about wind and domes.
     """
     asked = {term.key for term in read(typed).terms}
-    held = (read(" ".join((one.chunk.title, *one.chunk.headings, one.chunk.text))) for one in chunks[:_MOST_CHUNKS])
+    held = (said for one in chunks[:_MOST_CHUNKS] for said in (read(one.chunk.text), _title(one)))
     return not asked or any(term.key in asked for said in held for term in said.terms)
 
 
-def signs(question: str, chunks: Sequence[ScoredChunk]) -> dict[str, float]:
-    """What speaks for and against, by name (`ALL_SIGNS`); each about 0..1."""
+def signs(question: str, chunks: Sequence[ScoredChunk], names: Sequence[str] = ALL_SIGNS) -> dict[str, float]:
+    """What speaks for and against, by name; each about 0..1. Of sentences only where `names` asks for what they say."""
     chunks = chunks[:_MOST_CHUNKS]
     asked = read(question)
-    kind = wanted(question)
-    known = {(term.key, term.unit) for term in asked.terms}
     texts = [read(scored.chunk.text) for scored in chunks]
-    titles = [read(" ".join((scored.chunk.title, *scored.chunk.headings))) for scored in chunks]
+    titles = [_title(scored) for scored in chunks]
     shares = [
         overlap(asked, Statement(text.terms + title.terms, ())) for text, title in zip(texts, titles, strict=True)
     ]
     fullest = max(range(len(chunks)), key=shares.__getitem__)
     held = {term.key for term in texts[fullest].terms + titles[fullest].terms}
     telling = [term for term in asked.terms if term.kind != "word"]
-    best_sentence, best_cue = 0.0, 0.0
-    for scored, text in zip(chunks[:3], texts, strict=False):
-        for start, end in sentence_spans(scored.chunk.text):
-            said = tuple(term for term in text.terms if start <= term.start < end)
-            share = overlap(asked, Statement(said, ()))
-            if share > best_sentence:
-                new = [term for term in said if (term.key, term.unit) not in known]
-                best_sentence, best_cue = share, cue(kind, new, scored.chunk.text[start:end])
-    return {
+    found = {
         "maxsim": max(scored.evidence.get("maxsim", 0.0) for scored in chunks),
         "stretch": max(scored.evidence.get("stretch", 0.0) for scored in chunks),
         "overlap": shares[fullest],
         "overlap_union": overlap(asked, Statement(tuple(t for s in (*texts, *titles) for t in s.terms), ())),
-        "overlap_sentence": best_sentence,
         "missing": sum(term.key not in held for term in telling) / max(1, len(telling)),
-        "cue": best_cue,
         "terms": min(12, len(asked.terms)) / 12,
         "title": float(any(term.key in {t.key for t in titles[0].terms} for term in asked.terms)),
     }
+    if not {"overlap_sentence", "cue"}.isdisjoint(names):
+        found["overlap_sentence"], found["cue"] = _best_sentence(question, chunks[:3])
+    return {name: found[name] for name in names}
+
+
+def _title(scored: ScoredChunk) -> Statement:
+    return read(" ".join((scored.chunk.title, *scored.chunk.headings)))
+
+
+def _best_sentence(question: str, chunks: Sequence[ScoredChunk]) -> tuple[float, float]:
+    """The largest share of the question's words that a sentence holds, and whether that holds something of the kind asked for."""
+    asked, kind = read(question), wanted(question)
+    known = {(term.key, term.unit) for term in asked.terms}
+    best, its_cue = 0.0, 0.0
+    for scored in chunks:
+        for start, end in sentence_spans(scored.chunk.text):
+            said = tuple(term for term in read(scored.chunk.text).terms if start <= term.start < end)
+            share = overlap(asked, Statement(said, ()))
+            if share > best:
+                new = [term for term in said if (term.key, term.unit) not in known]
+                best, its_cue = share, cue(kind, new, scored.chunk.text[start:end])
+    return best, its_cue
