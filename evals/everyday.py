@@ -16,7 +16,7 @@ import asyncio
 import json
 import tempfile
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -105,6 +105,15 @@ def figures(found: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
     return result
 
 
+def show(figures: Mapping[str, Mapping[str, float]], *, width: int, as_json: bool) -> None:
+    """Print figures by name, a line each."""
+    if as_json:
+        print(json.dumps(figures, indent=2))
+        return
+    for name, counted in figures.items():
+        print(f"{name:{width}}" + "  ".join(f"{key} {value}" for key, value in counted.items()))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--details", type=Path, help="write every answer into this JSON lines file")
@@ -113,12 +122,7 @@ def main() -> None:
     found = asyncio.run(run())
     if args.details:
         args.details.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found), encoding="utf-8")
-    counted = figures(found)
-    if args.json:
-        print(json.dumps(counted, indent=2))
-        return
-    for name, shares in counted.items():
-        print(f"{name:12}" + "  ".join(f"{key} {value}" for key, value in shares.items()))
+    show(figures(found), width=12, as_json=args.json)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import random
 import re
 import tempfile
@@ -26,6 +25,7 @@ from citewell.models import open_embedder
 from citewell.retrieval import open_index
 from citewell.settings import Settings
 from evals.answers import Asked, Outcome, Turn, fill, holds, read_questions
+from evals.everyday import show
 from evals.packs import existing
 
 _ASKS = re.compile(r"(?:who|whom|whose|what|which|when|where|why|how)\b", re.IGNORECASE)
@@ -103,12 +103,7 @@ def main() -> None:
     parser.add_argument("--index", type=Path, help="keep the index in this folder and use it again")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args()
-    figures = asyncio.run(run(args))
-    if args.json:
-        print(json.dumps(figures, indent=2))
-        return
-    for name, counted in figures.items():
-        print(f"{name:16}" + "  ".join(f"{key} {value}" for key, value in counted.items()))
+    show(asyncio.run(run(args)), width=16, as_json=args.json)
 
 
 if __name__ == "__main__":

@@ -167,9 +167,8 @@ def _blocks(xml: bytes, levels: dict[str, int], hidden: frozenset[str]) -> Itera
 
 def _paragraph(paragraph: lxml.etree._Element, hidden: frozenset[str]) -> str:
     parts: list[str] = []
-    is_hidden = (
-        _value(paragraph.find(f"{_W}pPr/{_W}pStyle")) in hidden
-    )  # looked for once: a paragraph may have 100,000 runs
+    # looked for once: a paragraph may have 100,000 runs
+    is_hidden = _value(paragraph.find(f"{_W}pPr/{_W}pStyle")) in hidden
     for node in paragraph.iter(f"{_W}t", f"{_M}t", f"{_W}tab", f"{_W}br", f"{_W}cr", f"{_W}noBreakHyphen"):
         owner = next(node.iterancestors(f"{_W}p"), None)
         if owner is not paragraph:
