@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from citewell.documents import Chunk, ScoredChunk
-from citewell.sentences import Span, readable, sentence_spans
-from citewell.support import clauses
+from citewell.sentences import Span, clauses, readable, sentence_spans
 
 _SHORTEST = 8
 _LONGEST = 600

@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from chains.candidates import Candidate
 from citewell.documents import ScoredChunk
 from citewell.models.embedder import Embedder
-from citewell.terms import Statement, Term, read
+from citewell.terms import MONTHS, WEIGHTS, Statement, Term, read
 
 Floats = NDArray[np.float32]
 Wanted = Literal["date", "number", "person", "place", "reason", "thing"]
 
-_MONTHS = frozenset("january february march april may june july august september october november december".split())
 _CAUSES = re.compile(
     r"\b(?:because|due to|owing to|since|so that|in order to|thanks to|cause[sd]?|result|therefore|thus|reason|led to|to avoid|to prevent)\b",
     re.IGNORECASE,
@@ -156,11 +155,8 @@ def overlap(asked: Statement, said: Statement, *, names_only: bool = False) -> f
     """Share (0..1) of the question's terms that are said; numbers and names count more."""
     keys = {term.key for term in said.terms}
     terms = [term for term in asked.terms if not names_only or term.kind != "word"]
-    total = sum(_WEIGHT[term.kind] for term in terms)
-    return sum(_WEIGHT[term.kind] for term in terms if term.key in keys) / total if total else 0.0
-
-
-_WEIGHT = {"number": 2.0, "name": 1.5, "word": 1.0}
+    total = sum(WEIGHTS[term.kind] for term in terms)
+    return sum(WEIGHTS[term.kind] for term in terms if term.key in keys) / total if total else 0.0
 
 
 def cue(kind: Wanted, new: Sequence[Term], text: str) -> float:
@@ -168,7 +164,7 @@ def cue(kind: Wanted, new: Sequence[Term], text: str) -> float:
     if kind == "date":
         return float(
             any(
-                (t.kind == "number" and re.fullmatch(r"1\d{3}|20\d\d|\d{3,4}s|#\d+", t.key)) or t.key in _MONTHS
+                (t.kind == "number" and re.fullmatch(r"1\d{3}|20\d\d|\d{3,4}s|#\d+", t.key)) or t.key in MONTHS
                 for t in new
             )
         )

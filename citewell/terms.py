@@ -10,9 +10,11 @@ import re
 import unicodedata
 from decimal import Decimal
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 Kind = Literal["number", "name", "word"]
+WEIGHTS: Final[dict[Kind, float]] = {"number": 2.0, "name": 1.5, "word": 1.0}
+"""What a term counts for where two texts are compared: numbers and names are what a reader would check."""
 
 
 class Term(NamedTuple):
@@ -69,10 +71,8 @@ _ORDINALS = {
         "fifteenth sixteenth seventeenth eighteenth nineteenth twentieth".split(), 1
     )
 }  # fmt: skip
-_MONTHS = (
-    "january february march april may june july august september october november december".split()
-)  # fmt: skip
-_MONTH_SHORT = {name[:3]: name for name in _MONTHS if name != "may"} | {"sept": "september"}
+MONTHS: Final = "january february march april may june july august september october november december".split()
+_MONTH_SHORT = {name[:3]: name for name in MONTHS if name != "may"} | {"sept": "september"}
 _UNITS = {
     word: unit
     for unit, words in {
@@ -213,7 +213,7 @@ def _append(terms: list[Term], match: re.Match[str], text: str, at_start: bool) 
     start, end = match.span()
     if match["iso"]:
         year, month, day = match["iso"].split("-")
-        name = _MONTHS[int(month) - 1] if 1 <= int(month) <= 12 else month
+        name = MONTHS[int(month) - 1] if 1 <= int(month) <= 12 else month
         terms += [Term(year, "number", "", start, end), Term(name, "word", "", start, end),
                   Term(str(int(day)), "number", "", start, end)]  # fmt: skip
     elif match["number"]:

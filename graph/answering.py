@@ -11,10 +11,10 @@ from langchain_core.messages import AIMessageChunk
 from langchain_core.messages.ai import UsageMetadata, add_usage
 
 from chains.prompts import PROMPT_VERSION, AnswerInput, answer_messages, own_words
+from citewell.citations.streaming import MarkerRepair
 from citewell.documents import ScoredChunk
 from citewell.errors import CitewellError
 from citewell.models.chat import EXTRACTIVE
-from citewell.repair import MarkerRepair
 from citewell.retrieval.neighbours import join
 from graph.calls import Calls, Order, finish_reason
 from graph.parts import Parts

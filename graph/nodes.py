@@ -29,13 +29,13 @@ from chains.simple import is_simple
 from chains.small_talk import is_small_talk
 from chains.summarize import summarize_rule, summary_input, to_fold
 from citewell.citations import Citation, requoted, unmarked, verify
+from citewell.citations.review import review_reasons
 from citewell.documents import ScoredChunk
 from citewell.errors import CitewellError, SourceNotFound
 from citewell.models.payer import paid_by
 from citewell.questions import check_question
 from citewell.retrieval import Trace, filters
 from citewell.retrieval.trace import joined
-from citewell.review import review_reasons
 from citewell.telemetry import tracing
 from graph.answering import Answering
 from graph.calls import Calls, Order

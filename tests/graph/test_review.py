@@ -14,8 +14,8 @@ import pytest
 from prometheus_client import REGISTRY
 
 from citewell.citations import Citation
+from citewell.citations.review import review_reasons
 from citewell.feedback import open_feedback
-from citewell.review import review_reasons
 from citewell.service import Result, Service
 from citewell.settings import Settings
 from citewell.threads.archive import export

@@ -5,8 +5,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from citewell.citations import MARKER, repair, verify
+from citewell.citations.streaming import MarkerRepair
 from citewell.documents import Chunk, ScoredChunk
-from citewell.repair import MarkerRepair
 
 TEXTS = (
     "The oil crisis began in October 1973. Prices rose to 12 dollars.",

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-from citewell.sentences import Span, sentence_spans
-from citewell.terms import Statement, Term, read
+from citewell.sentences import Span, clauses, sentence_spans
+from citewell.terms import WEIGHTS, Statement, Term, read
 
 Status = Literal["verified", "partial", "unsupported"]
 
@@ -39,10 +39,6 @@ _FRAME = re.compile(
 )
 # A passage may run over this many neighbouring sentences; facts further apart are not one statement.
 _MAX_PASSAGE_SENTENCES = 3
-_LONG_SENTENCE = 320
-_CLAUSE = re.compile(r"(?<=[;:\u2014])\s+|\s+(?=[\u2013\u2014]\s)|(?:\r?\n)+")
-# Numbers and names carry what a reader would check.
-_WEIGHTS = {"number": 2.0, "name": 1.5, "word": 1.0}
 _PARTIAL_FROM = 0.6
 _MISSING_NUMBER_FACTOR = 0.5
 _NEIGHBOURS = 4
@@ -118,26 +114,14 @@ class Passages:
         )
 
 
-def clauses(text: str, span: Span) -> list[Span]:
-    """A long sentence in its clauses, a table in its rows, so that a quote stays short. Nothing but white space is lost."""
-    if span.end - span.start <= _LONG_SENTENCE:
-        return [span]
-    pieces, start = [], span.start
-    for match in _CLAUSE.finditer(text, span.start, span.end):
-        if match.start() - start >= 40 and span.end - match.end() >= 40:
-            pieces.append(Span(start, match.start()))
-            start = match.end()
-    return [*pieces, Span(start, span.end)]
-
-
 def _compared(term: Term) -> tuple[str, str | None]:
     """What must be equal: a number's value and unit, a word or name."""
     return term.key, term.unit if term.kind == "number" else None
 
 
 def _weight(terms: Sequence[Term], matched: Sequence[bool]) -> float:
-    total = sum(_WEIGHTS[term.kind] for term in terms)
-    return sum(_WEIGHTS[term.kind] for term, hit in zip(terms, matched, strict=True) if hit) / total
+    total = sum(WEIGHTS[term.kind] for term in terms)
+    return sum(WEIGHTS[term.kind] for term, hit in zip(terms, matched, strict=True) if hit) / total
 
 
 def _denied_otherwise(statement: Statement, terms: Sequence[Term], denials: Sequence[tuple[int, ...]]) -> bool:

@@ -1,7 +1,7 @@
 """Citations: an answer with markers and the chunks it was written from -> what each marker really rests on.
 
 Every marker of the answer (`[1]`, `[1][2]`, `[1, 2]`) becomes one citation: the sentence it stands by is compared
-with the chunk it names (`citewell.support` says how) and aligned with the passage of that chunk that supports it best. A
+with the chunk it names (`citewell.citations.support` says how) and aligned with the passage of that chunk that supports it best. A
 marker that names the wrong chunk is corrected when another chunk supports its sentence.
 
 Pure and deterministic; no model, no I/O.
@@ -15,9 +15,9 @@ from typing import NamedTuple, NotRequired
 
 from typing_extensions import TypedDict
 
+from citewell.citations.support import Status, Support, passages, state
 from citewell.documents import ScoredChunk
 from citewell.sentences import Span, sentence_spans
-from citewell.support import Status, Support, passages, state
 from citewell.terms import Statement, read
 
 
