@@ -33,6 +33,7 @@ def command(
     paths: Annotated[list[Path] | None, typer.Argument(help="Files and folders. None: all that were ever ingested.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and report, but store no document.")] = False,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Build anew beside the live index, then swap.")] = False,
+    allow_empty: Annotated[bool, typer.Option("--allow-empty", help="A folder that is empty now, or gone, is meant to be.")] = False,
     remove: Annotated[list[str] | None, typer.Option("--remove", help="Drop a source, or a folder, from the index. Files stay.")] = None,
     remove_all: Annotated[bool, typer.Option("--remove-all", help="Drop everything from the index. Files stay.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output.")] = False,
@@ -41,13 +42,12 @@ def command(
 
     Only what changed is embedded; what is gone is removed. Exit code 1: a file failed; 2: bad settings or paths.
     """
-    if (remove or remove_all) and (paths or rebuild or dry_run or (remove and remove_all)):
-        _complain("--remove and --remove-all stand alone: no paths, no --rebuild, no --dry-run")
+    how = {"dry_run": dry_run, "rebuild": rebuild, "allow_empty": allow_empty}
+    if (remove or remove_all) and (paths or any(how.values()) or (remove and remove_all)):
+        _complain("--remove and --remove-all stand alone: no paths, no other option but --json")
         raise typer.Exit(2)
     try:
-        report = asyncio.run(
-            _run(paths or [], dry_run=dry_run, rebuild=rebuild, remove=remove or [], remove_all=remove_all)
-        )
+        report = asyncio.run(_run(paths or [], how, remove=remove or [], remove_all=remove_all))
     except (ConfigurationError, IndexMismatch, SourceNotFound) as exc:
         _complain(exc.detail)
         raise typer.Exit(2) from None
@@ -67,7 +67,7 @@ def command(
     raise typer.Exit(report.exit_code)
 
 
-async def _run(paths: list[Path], *, dry_run: bool, rebuild: bool, remove: list[str], remove_all: bool) -> Report:
+async def _run(paths: list[Path], how: dict[str, bool], *, remove: list[str], remove_all: bool) -> Report:
     settings = Settings.load()
     for path in paths:
         if not path.exists():
@@ -77,7 +77,7 @@ async def _run(paths: list[Path], *, dry_run: bool, rebuild: bool, remove: list[
         if remove or remove_all:
             return await forget(index, None if remove_all else remove, settings)
         with _watch() as watch:
-            return await ingest(index, paths, settings, dry_run=dry_run, rebuild=rebuild, progress=watch)
+            return await ingest(index, paths, settings, **how, progress=watch)
 
 
 def _complain(text: str, colour: str = "red") -> None:

@@ -53,11 +53,12 @@ class Found:
     """URI of a folder or file that could not be looked at, to reason. What lies below it counts as present."""
     missing: list[str] = field(default_factory=list)
     """Names of roots that are not there."""
+    dangling: list[str] = field(default_factory=list)
+    """URIs of links to nothing. They are among the skipped, too."""
 
-    def covers(self, uri: str) -> bool:
-        """Whether nothing can be said about `uri`, because a folder above it, or its ignore file, could not be read."""
-        folders = (place.removesuffix(f"/{IGNORE_FILE}") for place in self.unreadable)
-        return any(uri == folder or uri.startswith(f"{folder}/") for folder in folders)
+    def covering(self, uri: str) -> str | None:
+        """Because of what nothing can be said about `uri`: itself, a folder above it, or that one's ignore file."""
+        return next((place for place in self.unreadable if is_below(uri, place.removesuffix(f"/{IGNORE_FILE}"))), None)
 
 
 def name_roots(paths: Sequence[Path], known: dict[str, Path]) -> list[tuple[Root, Path]]:
@@ -105,8 +106,12 @@ def _free_name(path: Path, roots: dict[str, Path]) -> str:
 
 def uri_of(root: Root, path: Path) -> str:
     """POSIX, relative to the folder that holds the root: `docs/setup/linux.md`, `README.md`."""
-    below = os.path.relpath(path, root.path)
-    return root.name if below == "." else f"{root.name}/{Path(below).as_posix()}"
+    return root.name if path == root.path else f"{root.name}/{path.relative_to(root.path).as_posix()}"
+
+
+def is_below(uri: str, place: str) -> bool:
+    """Whether a source is that place's, or is the place itself."""
+    return uri == place or uri.startswith(f"{place}/")
 
 
 def walk(places: Sequence[tuple[Root, Path]]) -> Found:
@@ -202,16 +207,18 @@ def _add(found: Found, entry: _Entry, labels: access.AccessFiles) -> None:
     if (printable := _printable(uri)) != uri:
         found.unreadable[printable] = "the file's name is not valid Unicode, or holds control characters; rename it"
         return
-    if entry.path.suffix.casefold() not in TYPES and not entry.asked:
-        found.skipped[uri] = f"not a type that is read ({entry.path.suffix or 'no extension'})"
-        return
-    try:
-        status = entry.path.stat()
+    is_of_type = entry.asked or entry.path.suffix.casefold() in TYPES
+    try:  # of links all: one to a folder that is not there now looks like a file of no type
+        status = entry.path.stat() if is_of_type or entry.is_link else None
     except FileNotFoundError:
         found.skipped[uri] = "a link to nothing"
+        found.dangling.append(uri)
         return
     except OSError as exc:
         found.unreadable[uri] = f"the file cannot be looked at ({os.strerror(exc.errno or 0)})"
+        return
+    if status is None or not is_of_type:
+        found.skipped[uri] = f"not a type that is read ({entry.path.suffix or 'no extension'})"
         return
     if not stat.S_ISREG(status.st_mode):
         found.skipped[uri] = "not a regular file"  # opening a pipe would wait for ever

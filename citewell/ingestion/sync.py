@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
 from citewell import __version__
 from citewell.documents import PUBLIC, Source
 from citewell.errors import ConfigurationError, IndexMismatch, IngestError, SourceNotFound, SourceUnsupported
-from citewell.ingestion.files import Found, FoundFile, Root, name_roots, walk
+from citewell.ingestion.files import Found, FoundFile, Root, is_below, name_roots, uri_of, walk
 from citewell.ingestion.manifest import Manifest
 from citewell.ingestion.parser import Parsed, Parser, Refused, open_parser
 from citewell.ingestion.report import FileReport, Progress, Report
@@ -62,14 +62,15 @@ async def ingest(
     *,
     dry_run: bool = False,
     rebuild: bool = False,
+    allow_empty: bool = False,
     progress: Progress | None = None,
 ) -> Report:
     """Bring the index up to date with files and folders.
 
     A file counts as unchanged by size and SHA-256 (not read at all where size and time are those of the last run).
     What is gone below `paths` is removed. A file that cannot be read is reported, and what the index holds of it
-    stays until it can be read or is gone. Each file becomes visible at once or not at all, so a killed run loses
-    only the files it was at.
+    stays until it can be read or is gone; so is a folder of `paths` that held documents and is gone, or holds none.
+    Each file becomes visible at once or not at all, so a killed run loses only the files it was at.
 
     Args:
         index: Open; written under `index.writing()`.
@@ -77,24 +78,24 @@ async def ingest(
         settings: Chunk size and overlap, limits, data directory.
         dry_run: Read and report, but write nothing.
         rebuild: Build everything anew beside the live index and swap, for every folder that was ever asked for.
+        allow_empty: Take a folder that is gone, or holds no document any more, for emptied.
         progress: Told of each file.
 
     Raises:
-        ConfigurationError: A path does not exist, or there is none, or a rebuild would lose sources.
+        ConfigurationError: A path does not exist, or there is none, or a rebuild would lose sources because their folder was
+            not named, cannot be read, or is gone or empty.
         IngestBusy: Another ingestion holds the index.
     """
     began = time.monotonic()
-    run = _Run(settings=settings, progress=progress, dry_run=dry_run)
+    run = _Run(settings=settings, progress=progress, dry_run=dry_run, allow_empty=allow_empty)
     if dry_run:
         await run.locate(paths, everything=rebuild)
-        await run.sync(index, known={} if rebuild else await _known(index))
+        await run.sync(index, known={} if rebuild else await _known(index), replaced=index if rebuild else None)
     elif rebuild:
         async with index.rebuilding() as fresh:
             await run.locate(paths, everything=True)
-            with contextlib.suppress(IndexMismatch):  # a common reason to rebuild; what it holds cannot be asked then
-                run.refuse_to_lose(await index.sources())
             # Not empty where an earlier rebuild was stopped half-way: that one is taken up again.
-            await run.sync(fresh, known=await _known(fresh))
+            await run.sync(fresh, known=await _known(fresh), replaced=index)
     else:
         async with index.writing():
             await run.locate(paths, everything=False)
@@ -153,13 +154,15 @@ class _Read:
 class _Run:
     """One ingestion on its way."""
 
-    def __init__(self, *, settings: Settings, progress: Progress | None, dry_run: bool) -> None:
+    def __init__(self, *, settings: Settings, progress: Progress | None, dry_run: bool, allow_empty: bool) -> None:
         self.report = Report(dry_run=dry_run)
         self._settings = settings
         self._progress = progress
         self._dry_run = dry_run
+        self._allow_empty = allow_empty
         self._manifest = Manifest(path=settings.data_dir)
-        self._places: list[tuple[Root, Path]] = []
+        self._places: dict[str, tuple[Root, Path]] = {}
+        """What this run is about, by the names that sources below have."""
         self._batch: list[Parsed] = []
         self._handed: deque[asyncio.Task[None]] = deque()
         """Batches that the index is at, at most two: one is embedded while the other is stored."""
@@ -180,35 +183,36 @@ class _Run:
             if any(place in path.parents for _, place in named)
         ]
         if everything or not named:
-            for name, path in earlier.items():
-                if not await asyncio.to_thread(path.exists):
-                    raise ConfigurationError(f"{name} was ingested from {path}, which is not there; put it back, or drop it with --remove {name}")  # fmt: skip
-                named.append((Root(name=name, path=path), path))
+            named += [(Root(name=name, path=path), path) for name, path in earlier.items()]
         if not named:
             raise ConfigurationError("nothing to ingest: name at least one file or folder")
-        self._places = named
+        self._places = {uri_of(root, path): (root, path) for root, path in named}
 
-    def refuse_to_lose(self, sources: Sequence[Source]) -> None:
-        """Refuse a rebuild that would drop sources only because nobody said where their files are."""
-        lost = next((source.uri for source in sources if not self._is_ours(source.uri)), None)
-        if lost is not None:
-            raise ConfigurationError(f"a rebuild would lose {lost}: name its folder as well, or drop it with --remove {lost}")  # fmt: skip
-
-    async def sync(self, index: WritableIndex, known: dict[str, Source]) -> None:
+    async def sync(
+        self, index: WritableIndex, known: dict[str, Source], *, replaced: WritableIndex | None = None
+    ) -> None:
+        """Make `index`, which holds `known`, hold what the files hold. `replaced` is the one whose place it takes in a rebuild."""
         manifest = self._manifest
         if not self._dry_run:
-            manifest.roots.update((root.name, root.path) for root, _ in self._places)
+            manifest.roots.update((root.name, root.path) for root, _ in self._places.values())
             await asyncio.to_thread(manifest.write)
         try:
-            await self._sync(index, known)
+            await self._sync(index, known, replaced)
         finally:
             if not self._dry_run:
                 await asyncio.shield(asyncio.to_thread(manifest.write))
 
-    async def _sync(self, index: WritableIndex, known: dict[str, Source]) -> None:
-        found = await asyncio.to_thread(walk, self._places)
+    async def _sync(self, index: WritableIndex, known: dict[str, Source], replaced: WritableIndex | None) -> None:
+        found = await asyncio.to_thread(walk, [*self._places.values()])
+        held = known.keys() if replaced is None else await self._held(replaced)
+        if not self._allow_empty:
+            found.unreadable.update(self._vanished(found, held))
+        if replaced is not None:
+            self._refuse_to_lose(found, held)
         present = {file.uri for file in found.files}
-        gone = [uri for uri in sorted(known) if uri not in present and self._is_ours(uri) and not found.covers(uri)]
+        gone = [
+            uri for uri in sorted(known) if uri not in present and self._is_ours(uri) and found.covering(uri) is None
+        ]
         if self._progress is not None:
             self._progress.started(len(found.files) + len(found.unreadable) + len(gone))
         for uri, reason in sorted(found.unreadable.items()):
@@ -225,20 +229,59 @@ class _Run:
                 self._manifest.forget(uri)
             self._note(FileReport(uri=uri, status="removed"))
         for name in found.missing:
-            self._manifest.roots.pop(name, None)
+            if name not in found.unreadable:
+                self._manifest.roots.pop(name, None)
         if not self._dry_run:
             await index.judge()  # what an earlier run left, and everything where the guard has changed
         for uri, reason in sorted(found.skipped.items()):
-            self.report.files.append(FileReport(uri=uri, status="skipped", reason=reason))
+            if uri not in found.unreadable:
+                self.report.files.append(FileReport(uri=uri, status="skipped", reason=reason))
         self.report.files.sort(key=lambda file: file.uri)
 
     def _is_ours(self, uri: str) -> bool:
         """Whether `uri` would lie below one of the paths asked for."""
-        for root, path in self._places:
-            prefix = root.name if path == root.path else f"{root.name}/{path.relative_to(root.path).as_posix()}"
-            if uri == prefix or uri.startswith(f"{prefix}/"):
-                return True
-        return False
+        return any(is_below(uri, place) for place in self._places)
+
+    async def _held(self, index: WritableIndex) -> Set[str]:
+        """What an index holds that is to be replaced."""
+        try:
+            return (await _known(index)).keys()
+        except IndexMismatch:  # a common reason to rebuild; it cannot be asked then
+            return self._manifest.uris()
+
+    def _vanished(self, found: Found, held: Set[str]) -> dict[str, str]:
+        """Places that held documents and are gone, or hold none now, and links through which some were read and that lead
+        nowhere now: to the reason why they fail. Nobody empties one as often as a volume is not mounted, or a copy stops."""
+        vanished: dict[str, str] = {}
+        left = [path for name, (_, path) in self._places.items() if _is_anything_left(found, name, path)]
+        for name, (root, path) in self._places.items():
+            if path in left:
+                continue
+            is_missing = root.name in found.missing
+            is_within = any(other in path.parents for other in left)
+            count = sum(is_below(uri, name) for uri in held)
+            if is_within and (not count or name in held):
+                continue  # of a folder that is there: one that held nothing, or a file
+            if is_missing or count:
+                what = (
+                    f"{path} is not there" if is_missing else f"of {count:,} document{'s' * (count > 1)} none is left"
+                )
+                vanished[name] = f"{what}; the index keeps what it has, unless --allow-empty says that this is meant"
+        for link in found.dangling:
+            if any(is_below(uri, link) for uri in held):
+                vanished[link] = "a link to nothing; the index keeps what it has until the link is gone, too"
+        return vanished
+
+    def _refuse_to_lose(self, found: Found, held: Set[str]) -> None:
+        """Refuse a rebuild that would drop sources only because nobody said where their files are, or a whole folder cannot be
+        looked at."""
+        for uri in sorted(held):
+            if not self._is_ours(uri):
+                raise ConfigurationError(
+                    f"a rebuild would lose {uri}: name its folder as well, or drop it with --remove {uri}"
+                )
+            if uri not in found.unreadable and (place := found.covering(uri)) is not None:
+                raise ConfigurationError(f"a rebuild would lose {uri}: in {place}, {found.unreadable[place]}")
 
     async def _triage(self, found: Found, known: dict[str, Source]) -> list[FoundFile]:
         """Report what needs no parsing; return the rest."""
@@ -361,6 +404,12 @@ def open_parser_for(settings: Settings, processes: int = _PROCESSES) -> Abstract
         timeout_s=settings.parse_timeout_s,
         processes=processes,
     )
+
+
+def _is_anything_left(found: Found, name: str, path: Path) -> bool:
+    """Whether a place holds a file, be it one that goes by the name of a place within, or one that cannot be read."""
+    uris = chain((file.uri for file in found.files), found.unreadable)
+    return any(is_below(uri, name) for uri in uris) or any(file.path.is_relative_to(path) for file in found.files)
 
 
 def _sha256(path: Path) -> str:

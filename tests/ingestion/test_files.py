@@ -103,9 +103,9 @@ def test_an_ignore_file_that_cannot_be_read_keeps_everything_out(library: Path) 
     found = look(library)
     assert found.files == []
     assert "library/.citewellignore" in found.unreadable
-    assert found.covers("library/a.txt")
-    assert found.covers("library/deep/er/c.html")
-    assert not found.covers("library2/a.txt")
+    assert found.covering("library/a.txt") == "library/.citewellignore"
+    assert found.covering("library/deep/er/c.html") == "library/.citewellignore"
+    assert found.covering("library2/a.txt") is None
 
 
 def test_an_ignore_file_may_begin_with_a_byte_order_mark(library: Path) -> None:

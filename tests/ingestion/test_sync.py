@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from blockbuster import blockbuster_ctx
 
-from citewell.errors import ConfigurationError, IngestBusy, SourceNotFound
+from citewell.documents import Source
+from citewell.errors import ConfigurationError, IndexMismatch, IngestBusy, SourceNotFound
 from citewell.ingestion.manifest import Manifest
 from citewell.ingestion.report import FileReport, Report
 from citewell.ingestion.sync import forget, ingest
@@ -151,6 +152,8 @@ async def test_only_what_lies_below_the_given_paths_is_removed(
 ) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "d.txt").write_text("Other.")
+    (tmp_path / "other" / "e.txt").write_text("Else.")
+    (library / "deep" / "f.txt").write_text("Further.")
     await ingest(index, [library, tmp_path / "other"], settings)
     (tmp_path / "other" / "d.txt").unlink()
     (library / "a.txt").unlink()
@@ -244,12 +247,12 @@ async def test_a_folder_inside_another_keeps_its_names_and_goes_with_it(
     (library / ".access").write_text("board")
     await ingest(index, [library], settings)
     assert {new.source.access for new in index.held.values()} == {("board",)}, "nothing stays open"
+    (library / "deep" / "d.txt").write_text("Deep.")
     (library / "deep" / "er" / "c.html").unlink()
     assert by_status(await ingest(index, [library], settings))["removed"] == ["deep/er/c.html"]
-    (library / "deep" / "d.txt").write_text("Deep.")
-    await ingest(index, [library / "deep"], settings)
     shutil.rmtree(library / "deep")
-    assert by_status(await ingest(index, [library], settings))["removed"] == ["deep/d.txt"]
+    assert by_status(await ingest(index, [library], settings))["failed"] == ["deep"], "it was asked for by itself"
+    assert by_status(await ingest(index, [library], settings, allow_empty=True))["removed"] == ["deep/d.txt"]
     assert set(index.held) == {"library/a.txt", "library/b.md"}
     await ingest(index, [], settings)
 
@@ -264,16 +267,100 @@ async def test_what_went_by_two_names_goes_by_one(index: MemoryIndex, settings: 
     assert (report["new"], report["removed"]) == (["deep/er/c.html"], ["library/deep/er/c.html"])
 
 
-async def test_a_folder_that_vanished_is_not_taken_for_an_empty_one(
+@pytest.mark.parametrize("how", ["gone", "empty", "only folders", "nothing that is read"])
+@pytest.mark.parametrize("named", [True, False])
+async def test_a_folder_of_which_nothing_is_left_is_not_taken_for_an_emptied_one(
+    index: MemoryIndex, settings: Settings, library: Path, tmp_path: Path, how: str, named: bool
+) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "d.txt").write_text("Other.")
+    await ingest(index, [library, tmp_path / "other"], settings)
+    library.rename(tmp_path / "elsewhere")
+    if how != "gone":
+        library.mkdir()
+        (library / "lost+found").mkdir()
+    if how == "nothing that is read":
+        (library / "photo.jpg").write_bytes(b"x")
+    (tmp_path / "other" / "e.txt").write_text("Else.")
+    paths = [library, tmp_path / "other"] if named and how != "gone" else []
+
+    dry = await ingest(index, paths, settings, dry_run=True)
+    report = await ingest(index, paths, settings)
+    assert by_status(report) | {"skipped": []} == {
+        "failed": ["library"], "new": ["other/e.txt"], "unchanged": ["other/d.txt"], "skipped": [],
+    }  # fmt: skip
+    assert (report.files, report.exit_code) == (dry.files, 1)
+    (failed,) = (file for file in report.files if file.status == "failed")
+    assert "is not there" in failed.reason if how == "gone" else "of 3 documents none is left" in failed.reason
+    assert {"library/a.txt", "library/b.md", "library/deep/er/c.html"} < set(index.held)
+    for dry_run in (True, False):
+        with pytest.raises(ConfigurationError, match=r"would lose library/a\.txt: in library, "):
+            await ingest(index, paths, settings, rebuild=True, dry_run=dry_run)
+
+    if how != "gone":
+        shutil.rmtree(library)
+    (tmp_path / "elsewhere").rename(library)
+    assert (await ingest(index, paths, settings)).count("unchanged") == 5
+    shutil.rmtree(library)
+    meant = await ingest(index, [], settings, allow_empty=True)
+    assert by_status(meant)["removed"] == ["library/a.txt", "library/b.md", "library/deep/er/c.html"]
+    assert (await ingest(index, [], settings)).exit_code == 0, "it is forgotten"
+
+
+async def test_a_file_asked_for_by_itself_goes_with_its_folder(
     index: MemoryIndex, settings: Settings, library: Path, tmp_path: Path
 ) -> None:
+    await ingest(index, [library / "a.txt"], settings)
     await ingest(index, [library], settings)
     library.rename(tmp_path / "elsewhere")
-    with pytest.raises(ConfigurationError, match="--remove library"):
-        await ingest(index, [], settings)
+    for is_there in (False, True):
+        if is_there:
+            library.mkdir()
+        report = await ingest(index, [], settings)
+        assert by_status(report) == {"failed": ["a.txt", "library"]}
+    library.rmdir()
+    (tmp_path / "elsewhere").rename(library)
+    (library / "a.txt").unlink()
+    assert by_status(await ingest(index, [library], settings))["removed"] == ["a.txt"]
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+async def test_a_link_that_leads_nowhere_for_a_while_loses_nothing(
+    index: MemoryIndex, settings: Settings, library: Path, tmp_path: Path, by_name: bool
+) -> None:
+    (tmp_path / "volume").mkdir()
+    (tmp_path / "volume" / "d.txt").write_text("Other.")
+    link = library / ("linked.txt" if by_name else "linked")
+    link.symlink_to(tmp_path / "volume" / "d.txt" if by_name else tmp_path / "volume")
+    (library / "never.txt").symlink_to(tmp_path / "nothing")
+    await ingest(index, [library], settings)
+    (tmp_path / "volume").rename(tmp_path / "elsewhere")
+    report = await ingest(index, [library], settings)
+    assert by_status(report)["failed"] == [f"library/{link.name}"]
+    assert by_status(report)["skipped"] == ["library/never.txt"]
+    assert len(index.held) == 4
+    link.unlink()
+    assert by_status(await ingest(index, [library], settings))["removed"] == [
+        f"library/{link.name}{'' if by_name else '/d.txt'}"
+    ]
+
+
+async def test_a_rebuild_loses_no_folder_where_the_index_cannot_be_asked(
+    index: MemoryIndex, settings: Settings, library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    age(*(path for path in library.rglob("*") if path.is_file()))
+    await ingest(index, [library], settings)
+
+    async def refuse() -> list[Source]:
+        raise IndexMismatch("built with other settings")
+
+    monkeypatch.setattr(index, "sources", refuse)
+    shutil.rmtree(library)
+    library.mkdir()
+    with pytest.raises(ConfigurationError, match=r"would lose library/a\.txt"):
+        await ingest(index, [library], settings, rebuild=True)
     assert len(index.held) == 3
-    report = await forget(index, ["library/"], settings)
-    assert by_status(report) == {"removed": ["library/a.txt", "library/b.md", "library/deep/er/c.html"]}
+    await ingest(index, [library], settings, rebuild=True, allow_empty=True)
     assert index.held == {}
 
 
@@ -283,6 +370,8 @@ async def test_forgetting_one_source_leaves_the_others(index: MemoryIndex, setti
     assert set(index.held) == {"library/a.txt", "library/deep/er/c.html"}
     with pytest.raises(SourceNotFound, match="nothing named lib"):
         await forget(index, ["lib"], settings)
+    await forget(index, ["library/"], settings)
+    assert index.held == {}
 
 
 async def test_an_unreadable_folder_fails_and_keeps_what_lies_below(
@@ -301,6 +390,10 @@ async def test_an_unreadable_folder_fails_and_keeps_what_lies_below(
     assert by_status(report)["failed"] == ["library/deep"]
     assert "library/deep/er/c.html" in index.held
     assert report.exit_code == 1
+    with pytest.raises(
+        ConfigurationError, match=r"would lose library/deep/er/c\.html: in library/deep, the folder cannot be read"
+    ):
+        await ingest(index, [library], settings, rebuild=True)
 
 
 async def test_an_unreadable_ignore_file_fails_and_keeps_what_lies_in_its_folder(
