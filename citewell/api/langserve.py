@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictStr
 from sse_starlette import EventSourceResponse
 from typing_extensions import TypedDict
 
-from citewell.api.problems import to_problem
+from citewell.api.problems import NO_JSON, to_problem
 from citewell.api.turns import SAMPLE, identity_of, options, run_context
 from citewell.citations import Citation
 from citewell.errors import InvalidRequest
@@ -249,11 +249,11 @@ class Handler(APIHandler):
 
     async def stream_log(self, request: Request, **kwargs: Any) -> EventSourceResponse:
         _hide_models(await _json(request))
-        return await _honest(await super().stream_log(request, **kwargs))
+        return await _honest(await super().stream_log(request, **kwargs), held=2)
 
     async def astream_events(self, request: Request, **kwargs: Any) -> EventSourceResponse:
         _hide_models(await _json(request))
-        return await _honest(await super().astream_events(request, **kwargs))
+        return await _honest(await super().astream_events(request, **kwargs), held=2)
 
 
 def _hide_models(body: dict[str, Any]) -> None:
@@ -277,16 +277,25 @@ def _readable() -> Iterator[None]:
         raise InvalidRequest("The input cannot be read as what the schema describes.") from None
 
 
-async def _honest(response: EventSourceResponse) -> EventSourceResponse:
-    """Wait for the first event, so that a fault before it gets a status; name a later fault in its `error` event."""
+async def _honest(response: EventSourceResponse, held: int = 1) -> EventSourceResponse:
+    """Wait for the first events, so that a fault before them gets a status; name a later fault in its `error` event.
+
+    Args:
+        held: How many to wait for: those that are sent before the turn is let in, and one.
+    """
     events: AsyncIterator[Any] = response.body_iterator  # type: ignore[assignment]  # sse_starlette types it loosely
-    first = await anext(events)
-    if first.get("event") == "error":
-        await anext(events)  # raises what the error was
+    first = []
+    async for event in events:
+        if event.get("event") == "error":
+            await anext(events)  # raises what the error was
+        first.append(event)
+        if len(first) == held:
+            break
 
     async def rest() -> AsyncIterator[Any]:
         async with aclosing(events):  # type: ignore[type-var]  # LangServe gives an async generator
-            yield first
+            for event in first:
+                yield event
             async for event in events:
                 if event.get("event") != "error":
                     yield event
@@ -309,19 +318,21 @@ async def _json(request: Request) -> dict[str, Any]:
     """The body as an object; LangServe reads it again from the request's cache.
 
     Raises:
-        InvalidRequest: It is no JSON object, or `config` holds what cannot be set.
+        InvalidRequest: It is no JSON object, or holds what cannot be set, or not there.
     """
     try:
         body = json.loads(await request.body(), parse_int=_int)
-    except (ValueError, RecursionError):  # ValueError: no JSON, no UTF-8, a number that is too large
-        raise InvalidRequest("The body is not valid JSON.") from None
+    except json.JSONDecodeError as exc:
+        raise InvalidRequest(f"The body is no valid JSON: it goes wrong at character {exc.pos}.") from None
+    except (ValueError, RecursionError):  # ValueError: no UTF-8, or a number that is too large
+        raise InvalidRequest(NO_JSON) from None
     request._json = body  # where Starlette keeps it too
     if not isinstance(body, dict):
         raise InvalidRequest("The body must be a JSON object.")
     if body.get("config") is None:
         body["config"] = {}  # LangServe takes an absent config, but not one that is null
-    configs = body["config"]
-    for config in configs if isinstance(configs, list) else [configs]:
+    _check_places(body)
+    for config in _each(body["config"]):
         if not isinstance(config, dict):
             raise InvalidRequest("config must be an object, or for a batch a list of objects.")
         chosen = config.get("configurable")
@@ -336,6 +347,25 @@ async def _json(request: Request) -> dict[str, Any]:
     return body
 
 
+def _check_places(body: dict[str, Any]) -> None:
+    """LangServe reads only what it knows: a `thread_id` beside `config` would begin another conversation each time.
+
+    Raises:
+        InvalidRequest: An option stands where nothing looks for it, or the body has a key that no client of LangServe's sends.
+    """
+    for place in (body, *_each(body["config"]), *_each(body.get("kwargs"))):
+        for key in CONFIGURABLE:
+            if isinstance(place, dict) and key in place:
+                raise InvalidRequest(f"{key} is read in config.configurable only.")
+    for key in body:
+        if key not in _KEYS:
+            raise InvalidRequest(f"The body has no {key!a}. It has input, for a batch inputs, and config.")
+
+
+def _each(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
 def _int(digits: str) -> int:
     value = int(digits)
     if not -(2**63) <= value < 2**63:
@@ -346,6 +376,11 @@ def _int(digits: str) -> int:
 CONFIGURABLE = (
     "thread_id", "chat_model", "temperature", "max_tokens", "top_k", "filter", "thread_policy", "trace",
 )  # fmt: skip
+_KEYS = frozenset({
+    "input", "inputs", "config", "kwargs", "diff", "version", "include_names", "include_types", "include_tags",
+    "exclude_names", "exclude_types", "exclude_tags",
+})  # fmt: skip
+"""What the clients and playgrounds of LangServe put into a body."""
 
 
 _EVENT = {"type": "object", "properties": {"event": {"type": "string"}, "data": {"type": "string"}}}

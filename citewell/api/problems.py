@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
-from citewell.errors import CircuitOpen, CitewellError, Draining, RateLimited
+from citewell.errors import CircuitOpen, CitewellError, Draining, InvalidRequest, RateLimited
 from citewell.telemetry import arrival
 
 MEDIA_TYPE = "application/problem+json"
@@ -25,6 +25,11 @@ OTHERS = (
     ("internal", 500, INTERNAL, False),
 )
 """Code, status, title and whether another try is worth it, of the problems that are no `CitewellError`."""
+NO_JSON = (
+    "The body cannot be read as JSON. It must be UTF-8, not compressed, not nested a thousand deep, and hold no integer of "
+    "more than 64 bits."
+)
+"""What is said of a body where no parser says at which character it goes wrong."""
 log = structlog.get_logger()
 
 
@@ -86,6 +91,9 @@ def to_problem(exc: BaseException) -> Problem:
         case HTTPException(status_code=405):
             allowed = (exc.headers or {}).get("Allow", "another method")
             return _problem(*_named("http_405"), detail=f"This address takes {allowed}. /docs describes how.")
+        case HTTPException(status_code=400 | 422):
+            # FastAPI's, of a body that it cannot read, has a cause; LangServe's say themselves what is wrong.
+            return to_problem(InvalidRequest(NO_JSON if exc.__cause__ else exc.detail))
         case HTTPException():
             detail = exc.detail if isinstance(exc.detail, str) else "The request cannot be used."
             return _problem(f"http_{exc.status_code}", "The request was refused", exc.status_code, detail)
@@ -113,7 +121,7 @@ def _fault(error: Any) -> Fault:
     match error:
         case {"type": "json_invalid", "loc": ("body", int(place))}:
             return Fault(field="", message=f"The body is no valid JSON: it goes wrong at character {place}.")
-        case {"type": "model_attributes_type" | "model_type" | "dict_type", "loc": ("body",)}:
+        case {"type": "model_attributes_type" | "model_type" | "dict_type" | "missing", "loc": ("body",)}:
             return Fault(field="", message="Send a JSON object as the body, with Content-Type: application/json.")
         case {"type": "model_type", "loc": ()}:
             return Fault(field="", message="The input must be a JSON object with the fields that its schema names.")

@@ -126,12 +126,16 @@ def test_schemas_name_what_goes_in_and_what_comes_out(live: Live) -> None:
         ({"input": TOWER, "config": {"configurable": {"colour": "red"}}}, "colour"),
         ({"input": TOWER, "config": {"configurable": {"filter": {"$nope": 1}}}}, "$nope"),
         ({"input": TOWER, "config": {"configurable": {"thread_policy": "shout"}}}, "policy"),
+        ({"input": TOWER, "config": {"thread_id": "t"}}, "thread_id is read in config.configurable"),
+        ({"input": TOWER, "thread_id": "t"}, "thread_id is read in config.configurable"),
+        ({"input": TOWER, "kwargs": {"temperature": 0}}, "temperature is read in config.configurable"),
+        ({"input": TOWER, "configurable": {"thread_id": "t"}}, "configurable"),
     ],
 )
 @pytest.mark.parametrize("endpoint", ["invoke", "stream", "batch"])
 def test_bad_input_is_named_before_anything_runs(live: Live, endpoint: str, body: dict[str, Any], named: str) -> None:
     if endpoint == "batch":
-        body = {"inputs": [TOWER, body["input"]], "config": body.get("config", {})}
+        body = {"inputs": [TOWER, body["input"]]} | {key: value for key, value in body.items() if key != "input"}
     reply = httpx.post(f"{live.url}/rag/{endpoint}", json=body, timeout=60)
     assert reply.headers["content-type"] == "application/problem+json", reply.text
     assert 400 <= reply.status_code < 500
@@ -168,6 +172,8 @@ def test_bodies_that_are_no_request_get_a_4xx(live: Live, endpoint: str, raw: by
     reply = httpx.post(f"{live.url}/rag/{endpoint}", content=raw, headers={"content-type": "application/json"})
     assert 400 <= reply.status_code < 500, reply.text
     assert reply.headers["content-type"] == "application/problem+json"
+    if raw.startswith(b'{"input": 9'):
+        assert "64 bits" in reply.json()["detail"]
 
 
 @pytest.mark.parametrize("endpoint", ["invoke", "stream", "batch", "stream_log", "stream_events"])
@@ -180,6 +186,12 @@ def test_a_conversation_that_is_not_unicode_is_refused(live: Live, endpoint: str
     given = {"inputs": [{"messages": messages}]} if endpoint == "batch" else {"input": {"messages": messages}}
     body = json.dumps(given)  # in which the half pair is an escape
     problem(httpx.post(f"{live.url}/chat/{endpoint}", content=body, timeout=60), "invalid_request", 422)
+
+
+def test_what_langserve_refuses_by_itself_has_a_code_that_is_known(live: Live) -> None:
+    body = {"inputs": [TOWER], "config": [{}, {}]}
+    problem(httpx.post(f"{live.url}/rag/batch", json=body), "invalid_request", 422)
+    problem(httpx.post(f"{live.url}/rag/c/nothing/invoke", json={"input": TOWER}), "invalid_request", 422)
 
 
 def test_a_configuration_in_an_address_has_a_limit(live: Live) -> None:

@@ -1,5 +1,6 @@
 """`POST /chat`, conversations, health."""
 
+import gzip
 import re
 from typing import Any
 from uuid import uuid4
@@ -89,10 +90,16 @@ def test_bad_input_gets_a_problem_that_names_the_fault(client: httpx.Client, bod
         ),  # as curl sends it
         ("application/json", '["x"]', "Send a JSON object as the body"),
         ("application/json", '{"message": "x"', "no valid JSON: it goes wrong at character 15"),
-        ("application/json", "", "Field required"),
+        ("application/json", "", "Send a JSON object as the body"),
+        ("application/json", gzip.compress(b"{}"), "not compressed"),
+        ("application/json", "[" * 100_000, "not nested"),
+        ("application/json", "9" * 5000, "more than 64 bits"),
     ],
+    ids=["form", "list", "cut", "empty", "compressed", "deep", "huge number"],
 )
-def test_a_body_that_is_no_object_is_told_what_to_be(client: httpx.Client, kind: str, body: str, says: str) -> None:
+def test_a_body_that_is_no_object_is_told_what_to_be(
+    client: httpx.Client, kind: str, body: str | bytes, says: str
+) -> None:
     reply = client.post("/chat", content=body, headers={"content-type": kind})
     assert says in problem(reply, "invalid_request", 422)["detail"]  # type: ignore[operator]
 

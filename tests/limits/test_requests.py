@@ -33,6 +33,8 @@ async def test_whatever_makes_work_counts_and_is_refused(
         assert first(client).status_code == 200
         for call in (ask, search, upload):
             assert problem(call(client), "rate_limited", 429)["retry_after_s"]
+        for verb in ("invoke", "stream", "stream_log", "stream_events"):
+            problem(client.post(f"/rag/{verb}", json={"input": {"question": QUESTION}}), "rate_limited", 429)
         assert client.get("/sources").status_code == 200
     async with Client(f"{service.url}/mcp") as mcp:
         refused = await mcp.call_tool("search", {"query": QUESTION})
