@@ -9,11 +9,11 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from typing import Any, cast
+from datetime import datetime
+from typing import Any, TypeAlias, cast
 from uuid import uuid4
 
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph.state import CompiledStateGraph
 
@@ -21,19 +21,18 @@ from citewell import telemetry
 from citewell.documents import ScoredChunk
 from citewell.errors import CheckpointError, InvalidRequest, ResumeOff, RunReplaced, ThreadNotFound, TurnTimeout
 from citewell.identity import bind, given_id
-from citewell.limits import Limits
 from citewell.models.chat import not_offered
-from citewell.models.circuit import Circuits
 from citewell.questions import check_history, check_question, check_thread_id
 from citewell.retrieval import filters
-from citewell.retrieval.index import Index
 from citewell.runs import Result, Run, Runs
-from citewell.settings import Settings
 from citewell.threads import Policy, ThreadInfo, Threads, milestones_only
 from citewell.threads.journal import new_run_id
 from graph.events import Event, at_end, listener
-from graph.parts import Guards
+from graph.parts import Parts
 from graph.state import RunContext, check_context
+from graph.transcript import answer_message, token_counts
+
+Graph: TypeAlias = CompiledStateGraph[Any, Any, Any, Any]
 
 __all__ = ["Found", "Result", "Service", "Transcript", "Turn"]
 
@@ -85,20 +84,22 @@ class Found:
 class Service:
     """The compiled graph, the threads and the index, behind the calls that doors make."""
 
-    def __init__(
-        self, *, settings: Settings, graph: CompiledStateGraph[Any, Any, Any, Any],
-        stateless: CompiledStateGraph[Any, Any, Any, Any], threads: Threads, index: Index, guards: Guards,
-        limits: Limits, circuits: Circuits,
-    ) -> None:  # fmt: skip
-        self.settings = settings
-        self.graph = graph
+    def __init__(self, parts: Parts, threads: Threads, *, graph: Graph, stateless: Graph) -> None:
+        """Args:
+        parts: What the graphs were built over.
+        threads: Where conversations are kept.
+        graph: Compiled with the threads' checkpointer.
+        stateless: The same without one, for turns that are not remembered.
+        """
+        self.settings = parts.settings
+        self.index = parts.index
+        self.limits = parts.limits
+        self.circuits = parts.models.circuits
         self.threads = threads
-        self.index = index
-        self.limits = limits
-        self.circuits = circuits
-        self.runs = Runs(threads, keep_s=settings.resume_s, longest_s=settings.turn_timeout_s)
+        self.graph = graph
+        self.runs = Runs(threads, keep_s=self.settings.resume_s, longest_s=self.settings.turn_timeout_s)
         self._stateless = stateless
-        self._guards = guards
+        self._guards = parts.guards
 
     def prepare(
         self,
@@ -334,16 +335,13 @@ class Service:
         """Put what was said into the thread, unchecked, and make a turn's outcome of it."""
         metadata = {"answerer": "stopped", "stopped": True, "finish_reason": "stopped"}
         if answer:
-            created_at = datetime.now(UTC).isoformat(timespec="milliseconds")
-            kept = {"citations": [], "metadata": metadata, "created_at": created_at}
-            reply = AIMessage(answer, id=str(uuid4()), additional_kwargs=kept)
+            reply = answer_message(answer, [], metadata)
             await self.graph.aupdate_state({"configurable": held}, {"messages": [reply]}, as_node="verify")
-        usage = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
-        return {"answer": answer, "citations": [], "usage": usage, "metadata": metadata}
+        return {"answer": answer, "citations": [], "usage": token_counts(), "metadata": metadata}
 
     async def _drive(
-        self, graph: CompiledStateGraph[Any, Any, Any, Any], state: dict[str, Any], turn: Turn,
-        config: RunnableConfig, held: dict[str, Any], hear: Callable[[Event], None],
+        self, graph: Graph, state: dict[str, Any], turn: Turn, config: RunnableConfig, held: dict[str, Any],
+        hear: Callable[[Event], None],
     ) -> dict[str, Any]:  # fmt: skip
         # Whoever watches the run sees the thread's id as the caller knows it.
         watched = {**(config.get("metadata") or {}), "thread_id": turn.thread_id}

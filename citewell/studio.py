@@ -24,7 +24,7 @@ class _Parts:
             if self._graph is None:
                 settings = await asyncio.to_thread(Settings.load)
                 opening = open_parts(settings)
-                parts, _ = await opening.__aenter__()
+                parts = await opening.__aenter__()
                 self._opening = opening  # never closed: the parts live as long as the process
                 self._graph = build_graph(parts).compile(name="citewell")
             return self._graph

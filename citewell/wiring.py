@@ -1,4 +1,4 @@
-"""The one place that knows which class does which job: settings in, live parts out."""
+"""The composition root: settings in, live parts out. Only this module knows which class does which job."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -12,7 +12,6 @@ from citewell.limits import open_limits
 from citewell.models import open_embedder
 from citewell.models.chat import EXTRACTIVE, open_chat_models
 from citewell.retrieval import open_index
-from citewell.retrieval.index import Index
 from citewell.service import Service
 from citewell.settings import Settings
 from citewell.threads import open_threads
@@ -21,8 +20,8 @@ from graph.parts import Parts
 
 
 @asynccontextmanager
-async def open_parts(settings: Settings) -> AsyncIterator[tuple[Parts, Index]]:
-    """Open models, index and guards; close them in reverse."""
+async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
+    """Open models, index and guards; close them in reverse order."""
     async with AsyncExitStack() as stack:
         embedder = open_embedder(settings)
         stack.callback(embedder.close)
@@ -34,35 +33,25 @@ async def open_parts(settings: Settings) -> AsyncIterator[tuple[Parts, Index]]:
         index = await stack.enter_async_context(open_index(settings, embedder, guard=guards.scanner))
         if models.default != EXTRACTIVE:
             models.get()  # a missing key or package stops the start, not the first question
-        yield (
-            Parts(
-                settings=settings,
-                retriever=index,
-                models=models,
-                extractive=extractive_answerer(embedder),
-                guards=guards,
-                evidence=Evidence(embedder, settings.answer_from),
-                limits=await stack.enter_async_context(open_limits(settings)),
-                cache=await stack.enter_async_context(open_cache(settings)),
-            ),
-            index,
+        yield Parts(
+            settings=settings,
+            index=index,
+            models=models,
+            extractive=extractive_answerer(embedder),
+            guards=guards,
+            evidence=Evidence(embedder, settings.answer_from),
+            limits=await stack.enter_async_context(open_limits(settings)),
+            cache=await stack.enter_async_context(open_cache(settings)),
         )
 
 
 @asynccontextmanager
 async def open_service(settings: Settings) -> AsyncIterator[Service]:
     """Everything a door needs: the compiled graph over live parts, and the threads."""
-    async with open_parts(settings) as (parts, index), open_threads(settings) as threads:
+    async with open_parts(settings) as parts, open_threads(settings) as threads:
         graph = build_graph(parts)
         service = Service(
-            settings=settings,
-            graph=graph.compile(checkpointer=threads.checkpointer),
-            stateless=graph.compile(),
-            threads=threads,
-            index=index,
-            guards=parts.guards,
-            limits=parts.limits,
-            circuits=parts.models.circuits,
+            parts, threads, graph=graph.compile(checkpointer=threads.checkpointer), stateless=graph.compile()
         )
         try:
             yield service

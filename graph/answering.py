@@ -1,4 +1,4 @@
-"""An answer while it is made: a model's words or the documents' own, past the guards, its markers put right, piece by piece."""
+"""Makes an answer: a model's or the extractive answerer's pieces pass the guards and marker repair as they stream."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from citewell.documents import ScoredChunk
 from citewell.errors import CitewellError
 from citewell.models.chat import EXTRACTIVE
 from citewell.retrieval.neighbours import join
-from graph.calls import Calls, Order, finish_reason
+from graph.calls import Call, Calls, finish_reason
 from graph.parts import Parts
 from graph.state import RunContext
 
 
 @dataclass
 class Answered:
-    """What was made."""
+    """An answer that was made."""
 
     chunks: list[ScoredChunk]
-    """What it was written from, in the order its markers number them."""
+    """What it was made from, in the order its markers number them."""
     answerer: str
     """`provider:model`, or `extractive`."""
     shown: list[str] = field(default_factory=list)
@@ -35,18 +35,19 @@ class Answered:
     response: dict[str, Any] = field(default_factory=dict)
     """The model's `response_metadata`."""
     guard: str | None = None
-    """The rule of the guards that changed or stopped it."""
+    """The guards' rule that changed or stopped it."""
     stopped: str = ""
-    """What a guard that stopped it says in its place; empty where none did."""
+    """The reason shown where a guard stopped it; empty where none did."""
     is_withheld: bool = False
-    """Whether nothing of it was shown before it was stopped."""
+    """Whether it was stopped before any of it was shown."""
 
     @property
     def is_written(self) -> bool:
-        """By a model, and not quoted."""
+        """Whether a model wrote it; otherwise it is quoted from the documents."""
         return self.answerer != EXTRACTIVE
 
     def metadata(self) -> dict[str, Any]:
+        """What the turn's metadata says of it."""
         finish = finish_reason(self.response) or ("unknown" if self.is_written else "stop")
         if self.stopped:
             finish = "blocked"
@@ -63,81 +64,84 @@ class Answered:
 
 
 class Answering:
-    """Makes answers, over live parts."""
+    """Makes answers with the live parts."""
 
     def __init__(self, parts: Parts, calls: Calls) -> None:
         self._parts = parts
         self._settings = parts.settings
         self._calls = calls
 
-    async def __call__(
-        self, context: RunContext, order: Order | None, given: AnswerInput, asked: str, emit: Callable[[str], None]
+    async def make(
+        self, context: RunContext, call: Call | None, given: AnswerInput, asked: str, emit: Callable[[str], None]
     ) -> Answered:
-        """Make an answer and show it piece by piece.
+        """Make an answer and emit it piece by piece.
 
         Args:
-            order: Whom to ask; None: the documents' own sentences are quoted.
-            given: What it is made from.
-            asked: The question as it was asked, which a model is given with the conversation.
-            emit: Takes each piece that may be shown.
+            context: Of the run.
+            call: To a chat model; None: sentences of the documents are quoted.
+            given: What the answer is made from.
+            asked: The question as it was asked; a model is given this one, together with the conversation.
+            emit: Called with each piece that may be shown.
 
         Raises:
             CitewellError: No model answered, or one broke off.
         """
-        wide = await self._widened(given["chunks"]) if order else given["chunks"]
-        screen = self._parts.guards.answer_screen(own_words(self._settings.instructions) if order else "")
-        markers = MarkerRepair(wide) if order else None  # what is quoted has the right ones
+        wide = await self._widened(given["chunks"]) if call else given["chunks"]
+        screen = self._parts.guards.answer_screen(own_words(self._settings.instructions) if call else "")
+        markers = MarkerRepair(wide) if call else None  # quotations come with the right markers
         answer = Answered(chunks=list(wide), answerer=EXTRACTIVE)
 
         def show(text: str) -> None:
-            if text := markers.feed(text) if markers else text:
+            if text:
                 answer.shown.append(text)
                 emit(text)
 
-        if order:
+        def repaired(text: str) -> str:
+            return markers.feed(text) if markers else text
+
+        if call:
             told = AnswerInput(**given | {"question": asked, "chunks": await self._parts.guards.screen_names(wide)})
-            pieces = self._write(context, order, told, given)
+            pieces = self._write(context, call, told, given)
         else:
             pieces = self._quote(given)
         async with aclosing(pieces):
             async for piece in pieces:
-                show(screen.feed(piece.text))
+                show(repaired(screen.feed(piece.text)))
                 if piece.usage_metadata:
                     answer.usage = add_usage(answer.usage, piece.usage_metadata)
                 answer.response |= piece.response_metadata
                 if screen.is_blocked:
                     break
-        show(await screen.finish())
+        show(repaired(await screen.finish()))
         if markers:
-            rest, markers = markers.finish(), None
-            show(rest)
+            show(markers.finish())
         answer.guard = screen.verdict.rule
         if screen.is_blocked:
             answer.stopped, answer.is_withheld = screen.verdict.reason, not answer.shown
             show(("\n\n" if answer.shown else "") + answer.stopped)
-        if order:
-            answer.answerer = order.answered
+        if call:
+            answer.answerer = call.answered
         return answer
 
     async def _widened(self, kept: Sequence[ScoredChunk]) -> list[ScoredChunk]:
-        """The chunks with those around them, as far as the guards let these through and the settings leave room."""
+        """The chunks joined with their neighbours, as far as the guards pass these and the settings leave room."""
         if not self._settings.neighbour_chars:
             return list(kept)
-        found = await self._parts.retriever.neighbours(kept)
+        found = await self._parts.index.neighbours(kept)
         fit, _ = await self._parts.guards.screen_chunks(found)
         return join(kept, fit, max_chars=self._settings.neighbour_chars, apart=self._parts.guards.reads_apart)
 
     async def _write(
-        self, context: RunContext, order: Order, given: AnswerInput, quoted: AnswerInput
+        self, context: RunContext, call: Call, given: AnswerInput, quoted: AnswerInput
     ) -> AsyncGenerator[AIMessageChunk, None]:
-        """A model's words from what it is given; where none answers and the settings say so, the documents' own.
+        """What a model writes from `given`; where none answers and the settings allow it, quotations from `quoted`.
 
-        Quoting is done from chunks as they were found: with their neighbours, worse sentences are chosen.
+        Quotations are taken from the chunks as they were found: with their neighbours, worse sentences are chosen.
         """
         begun = False
         try:
             async with aclosing(
-                self._calls.stream(context, order, answer_messages(given, self._settings.instructions))
+                self._calls.stream(context, call, answer_messages(given, self._settings.instructions))
             ) as pieces:
                 async for piece in pieces:
                     begun = True
@@ -146,7 +150,7 @@ class Answering:
         except CitewellError as exc:
             if begun:
                 raise
-            order.do_without(exc)
+            call.do_without(exc)
         async for piece in self._quote(quoted):
             yield piece
 

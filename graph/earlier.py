@@ -1,4 +1,4 @@
-"""What a client that keeps its own transcript says was said before."""
+"""The earlier messages that a client with a transcript of its own sends along."""
 
 from __future__ import annotations
 
@@ -6,23 +6,25 @@ from collections.abc import Sequence
 
 from langchain_core.messages import BaseMessage, HumanMessage
 
+from citewell.guards.checks import Guards
 from citewell.guards.verdict import UNDECIDED, Verdict
-from graph.parts import Guards
+from graph.transcript import is_own
 
 
 async def guarded(messages: Sequence[BaseMessage], guards: Guards) -> tuple[list[BaseMessage], Verdict | None]:
-    """Let the guards judge what no turn of ours has put into the transcript.
+    """Let the guards judge the messages that no turn has written.
 
-    An exchange that they refuse stays out of prompts, as a refused question of a thread does.
+    An exchange that they refuse is kept out of prompts, like a refused question of a thread.
 
     Args:
-        messages: The transcript; those with `created_at` are ours.
+        messages: The transcript.
+        guards: What judges them.
 
     Returns:
-        The messages that change, and the verdict where the guards could not decide, which refuses the whole turn.
+        The messages that change; and where the guards could not decide, their verdict, which refuses the whole turn.
     """
-    given = [message for message in messages if "created_at" not in message.additional_kwargs]
-    verdicts: list[Verdict] = await guards.screen_earlier([
+    given = [message for message in messages if not is_own(message)]
+    verdicts = await guards.screen_earlier([
         ("question" if isinstance(message, HumanMessage) else "document", message.text) for message in given
     ])  # fmt: skip
     exchanges: list[list[tuple[BaseMessage, Verdict]]] = []

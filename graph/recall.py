@@ -1,10 +1,10 @@
-"""Answers from the cache: what their key holds, which are kept, and how one that was found is given."""
+"""Answers from the cache: what their key is made of, which are kept, and how a cached one is given."""
 
 import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from langchain_core.messages import BaseMessage
@@ -12,6 +12,7 @@ from langchain_core.messages import BaseMessage
 from chains import condense, expand, prompts
 from citewell import __version__
 from citewell.cache import AnswerCache, Kept
+from citewell.citations import Citation
 from citewell.models.chat import EXTRACTIVE
 from citewell.settings import Settings
 from graph.calls import SIMPLE
@@ -23,14 +24,16 @@ _ELSEWHERE: Final = frozenset(
     drain_s cors_origins log_level log_format otlp_endpoint ui_service_url ui_public_url ui_api_key api_keys_file
     metrics_access api_key answer_cache_s answer_cache_entries""".split()
 )
-"""Settings that say where and for whom a service runs, not what it answers. All others are part of the key, those to come
-too."""
+"""Settings that say where and for whom a service runs, not what it answers. All others, future ones included, are part of the
+key."""
 _WHOLE: Final = ("stop", "end_turn", "stop_sequence")
-"""How providers call an answer that its model ended by itself."""
+"""Finish reasons of an answer that its model ended by itself."""
+_OF_ONE_TURN: Final = frozenset({"calls", "cached", "earlier_withheld"})
+"""Metadata that would not be true of an answer given again."""
 
 
 def fingerprint(settings: Settings) -> str:
-    """Of everything that is the same for all turns and an answer depends on: settings, prompts, this version."""
+    """A digest of what all turns share and answers depend on: settings, prompts, this version."""
     words = [
         prompts.PROMPT_VERSION, prompts.SYSTEM, prompts.INSTRUCTIONS, prompts.SUMMARY, prompts.NO_SOURCES,
         *(repr(message) for message in [*condense.PROMPT.messages, *expand.PROMPT.messages]),
@@ -39,7 +42,7 @@ def fingerprint(settings: Settings) -> str:
 
 
 class Recall:
-    """Looks answers up and keeps them. For one service."""
+    """Finds and keeps answers for one service."""
 
     def __init__(self, parts: Parts, cache: AnswerCache) -> None:
         self.cache = cache
@@ -47,43 +50,51 @@ class Recall:
         self._fingerprint = fingerprint(parts.settings)
 
     async def view(self, context: RunContext) -> str:
-        """The documents as the caller can see them now."""
-        return await self._parts.retriever.view(None if context.access is None else frozenset(context.access))
+        """A digest of the documents that the caller can find now."""
+        return await self._parts.index.view(context.labels)
 
     def key(self, state: State, context: RunContext, recent: Sequence[BaseMessage], *, asked: str, view: str) -> str:
-        """Everything an answer is made from.
+        """A digest of everything an answer is made from.
 
         Args:
             state: With the standalone question.
             context: What the caller chose, and may read.
-            recent: The messages that would go to a model.
+            recent: The messages that would go into a model's prompt.
             asked: The question as it was asked.
-            view: Of the documents.
+            view: As `view` returns it.
         """
         model = context.chat_model or self._parts.models.default
-        # What was said before goes into a model's prompt, and from there into its answer.
+        # A model reads what was said before; the extractive answerer does not.
         before = [] if model == EXTRACTIVE else [state.get("summary", ""), *([m.type, m.text] for m in recent)]
-        # Whether the caller chose the model counts too: who did is not given a cheaper one's answer.
+        # A caller who chose the model is not given the answer of a cheaper one, so the choice itself is part of the key.
         return _digest([
             self._fingerprint, view, _plain(asked), _plain(state["standalone"]), before, state.get("cited", []) if recent else [],
             context.chat_model, context.temperature, context.max_tokens, context.top_k, context.filter,
         ])  # fmt: skip
 
-    def is_worth_keeping(self, state: State, citations: Sequence[Any]) -> bool:
-        """Whole answers of the model that was asked for, with a sentence that a source bears out. No refusal is."""
-        metadata = state["metadata"]
-        return (
-            bool(metadata.get("supported"))
-            and metadata.get("guard") is None
-            and metadata.get("finish_reason") in _WHOLE
-            and all(call["why"] in (None, SIMPLE) for call in metadata.get("calls", {}).values())
-            and any(citation["status"] != "unsupported" for citation in citations)
-        )
+    async def keep(
+        self,
+        state: State,
+        context: RunContext,
+        *,
+        citations: Sequence[Citation],
+        metadata: dict[str, Any],
+        cited: list[str],
+    ) -> None:
+        """Keep an answer that is worth it, unless the documents have changed while it was made."""
+        if "recalled" not in state or not _is_worth_keeping(metadata, citations):
+            return
+        key, view = state["recalled"]
+        if await self.view(context) == view:
+            about = {name: value for name, value in metadata.items() if name not in _OF_ONE_TURN}
+            await self.cache.keep(
+                key, answer=state["answer"], citations=[dict(one) for one in citations], metadata=about, cited=cited
+            )
 
     async def pieces(self, kept: Kept, context: RunContext) -> list[str] | None:
-        """Its words, one by one, past the guards once more; None where these have something to say now.
+        """A cached answer's words, one by one, after the guards have seen them again; None where these would change it now.
 
-        Moderation is not asked again: it is a setting, so what is kept has been judged by the same model.
+        Moderation is not asked again: the model that judges is a setting, so the same one has judged what is kept.
         """
         is_quoted = (context.chat_model or self._parts.models.default) == EXTRACTIVE
         screen = self._parts.guards.answer_screen(
@@ -94,8 +105,19 @@ class Recall:
         return None if screen.is_blocked or "".join(pieces) != kept["answer"] else pieces
 
 
+def _is_worth_keeping(metadata: Mapping[str, Any], citations: Sequence[Citation]) -> bool:
+    """Whether it is a whole answer of the model that was asked for, with a sentence that a source supports; no refusal is."""
+    return (
+        bool(metadata.get("supported"))
+        and metadata.get("guard") is None
+        and metadata.get("finish_reason") in _WHOLE
+        and all(call["why"] in (None, SIMPLE) for call in metadata.get("calls", {}).values())
+        and any(citation["status"] != "unsupported" for citation in citations)
+    )
+
+
 def _plain(text: str) -> str:
-    """A question as it is compared: white space and the ways to encode a letter do not count."""
+    """A question as it is compared: without regard to white space and to how its letters are encoded."""
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 

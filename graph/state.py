@@ -75,7 +75,7 @@ class State(TypedDict, total=False):
     typed: Annotated[str, UntrackedValue]
     """The question without the words that a rule added to make it so; only where a rule did."""
     condense_call: Annotated[dict[str, Any], UntrackedValue]
-    """How the call that made it so went, where a model was asked: see `graph.calls.Order`."""
+    """How the call that made it so went, where a model was asked: see `graph.calls.Call`."""
     folded: Annotated[bool, UntrackedValue]
     """Whether the summary was written anew in this run; `generate` waits for that, so the run cannot end before."""
     summarize_call: Annotated[dict[str, Any], UntrackedValue]
@@ -114,7 +114,12 @@ class RunContext:
     """Labels the caller holds; None: everything may be read."""
     caller: str = "local"
     trace: bool = False
-    """Whether the answer's metadata holds why these chunks."""
+    """Whether the answer's metadata explains why these chunks were chosen."""
+
+    @property
+    def labels(self) -> frozenset[str] | None:
+        """`access` as the index takes it."""
+        return None if self.access is None else frozenset(self.access)
 
 
 def check_context(context: RunContext) -> None:

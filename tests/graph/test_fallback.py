@@ -53,13 +53,13 @@ class Asker:
     async def ask(self) -> tuple[str, dict[str, Any]]:
         """The words, and how the call went."""
         context = RunContext()
-        order = self.calls.order(context)
+        call = self.calls.prepare(context)
         try:
-            pieces = [piece.text async for piece in self.calls.stream(context, order, [HumanMessage(QUESTION)])]
+            pieces = [piece.text async for piece in self.calls.stream(context, call, [HumanMessage(QUESTION)])]
         except CitewellError as exc:
-            exc.add_note(repr(order.as_dict()))
+            exc.add_note(repr(call.as_dict()))
             raise
-        return "".join(pieces), order.as_dict()
+        return "".join(pieces), call.as_dict()
 
     async def spent_usd(self) -> float:
         return (await self.limits.spent("local"))["usd"]
@@ -86,7 +86,7 @@ def opened(told: ToldServer) -> Open:
         no: Any = None  # parts that calls have nothing to do with
         async with open_chat_models(settings) as models, open_limits(settings) as limits:
             parts = Parts(
-                settings=settings, models=models, limits=limits, retriever=no, extractive=no, guards=no, evidence=no
+                settings=settings, models=models, limits=limits, index=no, extractive=no, guards=no, evidence=no
             )
             yield Asker(Calls(parts), limits, models.circuits)
 
@@ -155,10 +155,10 @@ async def test_what_is_no_answer_is_a_failure_and_the_other_model_answers(
 async def test_what_is_no_answer_to_a_smaller_call_is_a_failure_too(opened: Open, told: ToldServer, deed: Any) -> None:
     told.always["dear"] = deed
     async with opened(fallback_models=(OTHER,), model_retries=0) as asker:
-        order = asker.calls.order(RunContext())
+        call = asker.calls.prepare(RunContext())
         given = ExpandInput(question=QUESTION, count=1)
-        assert await asker.calls.text(RunContext(), order, PROMPT, given) == ANSWER
-    assert (order.answered, order.why) == (OTHER, "model_error")
+        assert await asker.calls.text(RunContext(), call, PROMPT, given) == ANSWER
+    assert (call.answered, call.why) == (OTHER, "model_error")
 
 
 async def test_an_end_for_a_tool_that_nobody_offered_is_no_answer(opened: Open, told: ToldServer) -> None:
@@ -175,8 +175,8 @@ async def test_who_says_what_cannot_be_used_is_paid_in_full(
     told.used = used
     async with opened(budget_usd_per_day=1.0) as asker:
         context = RunContext()
-        order = asker.calls.order(context)
-        said = [piece.usage_metadata async for piece in asker.calls.stream(context, order, [HumanMessage(QUESTION)])]
+        call = asker.calls.prepare(context)
+        said = [piece.usage_metadata async for piece in asker.calls.stream(context, call, [HumanMessage(QUESTION)])]
         assert await asker.spent_usd() == pytest.approx((len(QUESTION) * 10 + 500 * 30) / 1e6)
     assert all(min(usage["input_tokens"], usage["output_tokens"]) >= 0 for usage in said if usage)
 
@@ -366,9 +366,9 @@ async def test_many_calls_over_failing_models_never_overspend(opened: Open, told
 async def test_what_is_set_aside_for_a_text_holds_the_whole_prompt(opened: Open, told: ToldServer) -> None:
     given = ExpandInput(question="Domes?", count=5)
     async with opened(tokens_per_day=len(PROMPT.invoke(dict(given)).to_string()) + 500 - 1) as asker:
-        order = asker.calls.order(RunContext())
+        call = asker.calls.prepare(RunContext())
         with pytest.raises(RateLimited):
-            await asker.calls.text(RunContext(), order, PROMPT, given)
+            await asker.calls.text(RunContext(), call, PROMPT, given)
     assert told.calls == []
 
 

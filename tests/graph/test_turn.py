@@ -51,8 +51,8 @@ async def test_nothing_blocks_the_event_loop(service: Service) -> None:
 
 
 async def test_nobody_waits_while_a_long_answer_is_checked(settings: Settings) -> None:
-    async with open_parts(settings) as (parts, index):
-        found = await index.search("How high is the tower of the lighthouse?", candidates=3)
+    async with open_parts(settings) as parts:
+        found = await parts.index.search("How high is the tower of the lighthouse?", candidates=3)
         words = "tower light keeper stone sea metres ferry lamp rope oil".split()
         said = [f"The {' '.join(words[i % 10 :] + words[: i % 10])} is {i} metres [{i % 3 + 1}]." for i in range(2000)]
         state: Any = {

@@ -40,7 +40,7 @@ class NoModel:
 async def ask(limits: object, **context: Any) -> None:
     calls = Calls(SimpleNamespace(settings=make_settings(), limits=limits, models=NoModel()))  # type: ignore[arg-type]
     run = RunContext(**context)
-    async for _ in calls.stream(run, calls.order(run), [HumanMessage(QUESTION)]):
+    async for _ in calls.stream(run, calls.prepare(run), [HumanMessage(QUESTION)]):
         pass
 
 
