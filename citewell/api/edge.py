@@ -1,4 +1,7 @@
-"""What happens to every HTTP request before a route sees it: a bound on the body, and a watch on the client."""
+"""What happens to every HTTP request before a route sees it: a bound on the body, and a watch on the client.
+
+HEAD is what GET is, to every route; the server leaves the body out.
+"""
 
 import asyncio
 
@@ -35,6 +38,8 @@ class Edge:
             await problems.response(exc, Request(scope))(scope, receive, send)
             return
         if body is not None:
+            if scope["method"] == "HEAD":
+                scope = {**scope, "method": "GET"}  # a copy: the server looks into its own for whether to send the body
             await self._watched(scope, receive, send, body)
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes | None:

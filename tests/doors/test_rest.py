@@ -135,6 +135,14 @@ def test_liveness_readiness_and_metrics_answer(client: httpx.Client) -> None:
     assert "citewell_turns_total" in client.get("/metrics").text
 
 
+@pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/metrics", "/docs", "/rag/playground/", "/sources"])
+def test_whoever_asks_for_the_head_alone_gets_that_of_get_and_no_body(client: httpx.Client, path: str) -> None:
+    head, whole = client.head(path), client.get(path)
+    assert (head.status_code, head.content) == (whole.status_code, b"") == (200, b"")
+    assert head.headers["content-type"] == whole.headers["content-type"]
+    assert client.head("/chat/invoke").status_code == 405
+
+
 def test_the_type_of_a_problem_leads_to_what_it_is(client: httpx.Client) -> None:
     kind = client.get("/conversation/nobody").json()["type"]
     page = client.get(kind)
