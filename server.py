@@ -1,19 +1,16 @@
 """Front door: the service."""
 
-import typer
-
-from citewell.cli import serve
-from citewell.garbage import seldom_collected
-
-app = typer.Typer(
-    add_completion=False, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]}
-)
-app.command()(serve)
+from citewell.loading import loading
 
 
 def main() -> None:
     """Entry point of the `citewell-server` command."""
-    with seldom_collected():
+    with loading():
+        from citewell.cli import serve
+        from citewell.commands import command_line
+
+        app = command_line()
+        app.command()(serve)
         app()
 
 

@@ -19,14 +19,12 @@ from rich.text import Text
 
 from citewell import __version__
 from citewell.client import AsyncClient, ServiceError
+from citewell.commands import command_line
 from citewell.errors import CitewellError, ConfigurationError, InvalidFilter, NotFound
-from citewell.garbage import seldom_collected
+from citewell.loading import loading
 from citewell.settings import Settings
 
-app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)  # fmt: skip
+app = command_line(no_args_is_help=True)
 SIGNS = {"verified": "✓ verified", "partial": "~ partial", "unsupported": "✗ unsupported"}
 
 
@@ -189,5 +187,5 @@ def _by(metadata: Mapping[str, Any]) -> str:
 
 def main() -> None:
     """Entry point of the `citewell` command."""
-    with seldom_collected():
+    with loading():
         app()

@@ -10,10 +10,11 @@ from typing import Annotated
 
 import typer
 
+from citewell.commands import command_line
 from citewell.errors import CitewellError
 from citewell.identity.keys import new_key
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = command_line(no_args_is_help=True)
 
 
 @app.callback()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from citewell.garbage import seldom_collected
+from citewell.loading import loading
 
 
 def main() -> None:
-    with seldom_collected():
+    with loading():
         from citewell.ingestion.command import app  # within it: this loads much of what stays
 
         app()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import orjson
 import typer
 
+from citewell.commands import command_line
 from citewell.errors import CitewellError, ConfigurationError, IndexMismatch, SourceNotFound
 from citewell.guards.injection import open_scanner
 from citewell.ingestion.load import TYPES
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 _STYLES: dict[Status, str] = {"new": "green", "changed": "yellow", "failed": "bold red", "removed": "magenta"}
 _MOST_ROWS = 40
 """Files the table shows one by one; failed ones are always shown."""
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = command_line()
 
 
 @app.command()

@@ -11,13 +11,14 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from citewell.commands import command_line
 from citewell.documents import ScoredChunk
 from citewell.errors import CitewellError, InvalidFilter
 from citewell.models import open_embedder
 from citewell.retrieval import Trace, open_index
 from citewell.settings import Settings
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Look into the index.")
+app = command_line(no_args_is_help=True, help="Look into the index.")
 
 COLUMNS = (
     ("dense", "dense_rank"), ("keyword", "keyword_rank"), ("fused", "fused_rank"), ("maxsim", None),

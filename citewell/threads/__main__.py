@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
+from citewell.commands import command_line
 from citewell.errors import CitewellError
 from citewell.feedback import open_feedback
 from citewell.settings import Settings
@@ -21,9 +22,7 @@ from citewell.threads.archive import Outcome, export
 
 T = TypeVar("T")
 
-app = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="What conversations cost, trimming and archiving them."
-)
+app = command_line(no_args_is_help=True, help="What conversations cost, trimming and archiving them.")
 
 
 @app.command()

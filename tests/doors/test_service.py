@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -179,6 +180,10 @@ def test_the_command_line_names_the_address_that_does_not_answer(tmp_path: Path,
     ("arguments", "code", "says"),
     [
         (["citewell-server", "--help"], 0, "CITEWELL_"),
+        (["citewell-ingest", "-h"], 0, "--rebuild"),
+        (["citewell.threads", "-h"], 0, "export"),
+        (["citewell.retrieval", "why", "-h"], 0, "--where"),
+        (["citewell.identity", "new", "-h"], 0, "--caller"),
         (["citewell-server", "--port", "9"], 2, "No such option: --port"),
         (["citewell", "-h"], 0, "serve"),
         (["citewell", "--version"], 0, f"citewell {__version__}"),
@@ -188,15 +193,26 @@ def test_a_command_that_is_asked_what_it_does_says_so_and_does_nothing(
     tmp_path: Path, arguments: list[str], code: int, says: str
 ) -> None:
     name, *rest = arguments
-    entry = {"citewell-server": "server", "citewell": "citewell.cli"}[name]
+    entry = {"citewell-server": "server", "citewell-ingest": "ingest", "citewell": "citewell.cli"}.get(name)
     told = f"import sys; sys.argv[0] = {name!r}; from {entry} import main; main()"
     done = subprocess.run(
-        [sys.executable, "-c", told, *rest], env=environment(tmp_path / "data") | {"COLUMNS": "100"}, cwd=tmp_path,
-        capture_output=True, text=True, timeout=60,
+        [sys.executable, *(["-c", told] if entry else ["-m", name]), *rest], cwd=tmp_path,
+        env=environment(tmp_path / "data") | {"COLUMNS": "100"}, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert done.returncode == code
     assert says in done.stdout + done.stderr
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("command", ["server.py", "ingest.py"])
+def test_ctrl_c_while_packages_are_loaded_ends_a_program_without_a_word(tmp_path: Path, command: str) -> None:
+    (tmp_path / "typer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)")
+    done = subprocess.run(
+        [sys.executable, str(ROOT / command)], capture_output=True, text=True, timeout=60, cwd=tmp_path,
+        env=environment(tmp_path / "data", PYTHONPATH=f"{tmp_path}:{ROOT}"),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell's background job ignores it
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 def test_the_command_line_imports_what_answers_only_to_answer(tmp_path: Path) -> None:
