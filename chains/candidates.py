@@ -39,12 +39,14 @@ class Candidate(NamedTuple):
     whole: bool
     """Begins and ends like a sentence; a chunk's edge or a PDF's line may have cut it."""
     cells: tuple[str, ...] = ()
-    """Of a table's row, as a reader sees them; of one in a PDF, which has none, the whole row."""
+    """Of a table's row, as a reader sees them; of one in a PDF, which has none, the whole row, and so of a list's item."""
     context: str = ""
     """What says what it is about and stands elsewhere: the names of a row's columns, the question or the words in bold that the
     document puts before it. It is scored with that, and quoted without."""
     columns: Candidate | None = None
     """The row that names them, to be quoted before the first of a table."""
+    item: str | None = None
+    """Of a list that is quoted whole, the sign or number of the item that begins with this; empty for one that goes on."""
 
 
 def candidates(chunks: Sequence[ScoredChunk]) -> list[Candidate]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator, Sequence
-from itertools import zip_longest
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from itertools import pairwise, zip_longest
 from typing import cast
 
 import numpy as np
@@ -16,6 +16,7 @@ from langchain_core.runnables import Runnable, RunnableGenerator
 from chains.candidates import Candidate, begins, candidates, ends
 from chains.compound import Single, singles
 from chains.judge import probabilities
+from chains.lists import asked_for
 from chains.prompts import AnswerInput
 from chains.reading import FEATURES, features, in_context, overlap, repeats
 from citewell.citations import verify
@@ -81,20 +82,24 @@ def select(question: str, chunks: Sequence[ScoredChunk], embedder: Embedder, *, 
     """
     asked = singles(question, typed)
     found = [one for one in candidates(chunks) if not any(repeats(single.typed, one.text) for single in asked)]
-    if not found:
-        return []
-    answers = [_answering(single, found, chunks, embedder) for single in asked]
+    answers = [
+        [one for one in asked_for(single.typed, chunks) if _holds(one, chunks)]
+        or _answering(single, found, chunks, embedder)
+        for single in asked
+    ]
     # The best sentence for each comes before the second best for any.
-    best = dict.fromkeys(i for place in zip_longest(*answers) for i in place if i is not None)
-    kept = set(list(best)[: max(MOST_SENTENCES, len(asked))])
-    in_order = dict.fromkeys(i for answer in answers for i in answer if i in kept)
-    return list(_under_columns([found[i] for i in in_order], chunks))
+    best = dict.fromkeys(one for place in zip_longest(*answers) for one in place if one is not None)
+    kept = {*list(best)[: max(MOST_SENTENCES, len(asked))], *(one for one in best if one.item is not None)}
+    in_order = dict.fromkeys(one for answer in answers for one in answer if one in kept)
+    return list(_under_columns(in_order, chunks))
 
 
 def _answering(
     asked: Single, found: list[Candidate], chunks: Sequence[ScoredChunk], embedder: Embedder
-) -> list[np.intp]:
+) -> list[Candidate]:
     """Which of the candidates answer one thing that is asked, best first."""
+    if not found:
+        return []
     rows = features(asked.typed, found, chunks, embedder)
     probable = probabilities(rows)
     shares = rows[:, FEATURES.index("overlap")]
@@ -116,10 +121,10 @@ def _answering(
                 first[found[i].number] = i
         spread = sorted(first.values(), key=order.index)
         kept = [*spread, *(i for i in kept if i not in spread)][:MOST_SENTENCES]
-    return kept
+    return [found[i] for i in kept]
 
 
-def _under_columns(quoted: Sequence[Candidate], chunks: Sequence[ScoredChunk]) -> Iterator[Candidate]:
+def _under_columns(quoted: Iterable[Candidate], chunks: Sequence[ScoredChunk]) -> Iterator[Candidate]:
     """A table's first row comes after the names of its columns: "adult · £7.50 · £16.00" leaves open which is which."""
     named = set()
     for one in quoted:
@@ -143,13 +148,20 @@ def compose(quoted: Sequence[Candidate], chunks: Sequence[ScoredChunk]) -> str:
     """The answer: each quoted sentence with the marker of its chunk, or a plain statement that there is none."""
     if not quoted:
         return not_in_documents(chunks)
-    return " ".join(_quotation(one) for one in quoted)
+    said = _quotation(quoted[0])
+    for before, one in pairwise(quoted):
+        if one.item is None or before.item is None:
+            gap = " " if one.item == before.item else "\n\n"
+        else:
+            gap = "\n" if one.item else " "
+        said += gap + _quotation(one)
+    return said
 
 
 def _quotation(one: Candidate) -> str:
     """With its marker, and with dots where a chunk's edge or a line cut the sentence; a row with signs between its cells."""
     if one.cells:
-        return f"{' · '.join(one.cells)} [{one.number}]"
+        return f"{f'{one.item} ' if one.item else ''}{' · '.join(one.cells)} [{one.number}]"
     return f"{'' if begins(one.text) else '… '}{one.text}{'' if ends(one.text) else ' …'} [{one.number}]"
 
 
