@@ -70,7 +70,7 @@ def create_app(settings: Settings) -> FastAPI:
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=list(settings.cors_origins), allow_methods=["GET", "POST", "PATCH", "DELETE"],
-            allow_headers=["authorization", "content-type", "last-event-id", "x-api-key", "x-request-id", "x-thread-id"],
+            allow_headers=["*"],  # clients add some of their own, as OpenAI's and MCP's do
             expose_headers=["x-request-id", "retry-after", "x-thread-id"],
         )  # fmt: skip
     app.add_middleware(Arrivals)  # the last one added is the first that sees a request

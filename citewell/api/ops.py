@@ -72,7 +72,7 @@ async def alive() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/readyz", response_model=None)
+@router.get("/readyz", response_model=None, responses={503: {"description": "Not ready; `checks` says why."}})
 async def ready(request: Request) -> Response:
     """Readiness: index, vector store and threads can be reached, and the process is not about to go. No model is asked."""
     service: Service = request.app.state.service

@@ -60,6 +60,14 @@ async def chat(socket: WebSocket) -> None:
             raise exc
 
 
+@router.get("/ws/chat", include_in_schema=False)
+async def no_socket() -> None:
+    """What is left of a WebSocket behind a proxy that does not hand it on."""
+    raise InvalidRequest(
+        "This address takes WebSockets. A proxy in between must hand on the headers Upgrade and Connection, over HTTP/1.1."
+    )
+
+
 async def _read(socket: WebSocket, inbox: asyncio.Queue[str | bytes]) -> None:
     while True:
         message = await socket.receive()

@@ -26,6 +26,10 @@ def test_the_example_streams_an_answer_into_a_page(indexed: Path, page: Page, tm
                 assert files.poll() is None
                 time.sleep(0.1)
         with running(indexed, CITEWELL_CORS_ORIGINS=f'["{origin}"]') as live:
+            # other clients in a page send headers of their own, as OpenAI's and MCP's do
+            sent = {"access-control-request-headers": "authorization, mcp-protocol-version, x-stainless-os"}
+            preflight = {"origin": origin, "access-control-request-method": "POST"} | sent
+            assert httpx.options(f"{live.url}/v1/chat/completions", headers=preflight).status_code == 200
             page.goto(f"{origin}/stream.html?service={live.url}")
             page.get_by_label("Question").fill("When was the fog horn added?")
             page.get_by_role("button", name="Ask").click()

@@ -7,7 +7,7 @@ import httpx
 import pytest
 import websockets
 
-from tests.service import Live
+from tests.service import Live, problem
 
 
 async def turn(socket: Any, **message: Any) -> tuple[list[str], dict[str, Any]]:
@@ -60,6 +60,10 @@ async def test_a_bad_frame_gets_an_error_frame_and_the_socket_lives_on(live: Liv
         tokens, last = await turn(socket, message="How high is the tower?")
         assert last["done"]
         assert "42 metres" in "".join(tokens)
+
+
+def test_a_proxy_that_hands_on_no_websocket_is_told_of(live: Live) -> None:
+    assert "Upgrade" in str(problem(httpx.get(f"{live.url}/ws/chat"), "invalid_request", 422)["detail"])
 
 
 async def test_a_page_from_elsewhere_is_turned_away(live: Live) -> None:
