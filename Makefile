@@ -76,7 +76,7 @@ bench: $(VENV)/.bench  ## measure speed: turns under load, threads, retrieval, e
 	$(BIN)/python -m benchmarks.embedding
 
 ui: $(VENV)/.ui  ## the chat page, over a service that `make run` started
-	$(BIN)/python -m citewell.ui --server.address=$(HOST)
+	$(BIN)/python -m citewell.ui $(ARGS)
 
 studio: $(VENV)/.test  ## the same graph, step by step, in langgraph dev
 	$(BIN)/langgraph dev --no-browser

@@ -9,6 +9,7 @@ from citewell.errors import ConfigurationError, MissingExtra
 from citewell.settings import Settings
 
 OPTIONS = (
+    "--server.address=127.0.0.1",  # Streamlit's own is every address, and whoever opens the page acts with its key
     "--browser.gatherUsageStats=false",
     "--client.toolbarMode=minimal",
     "--client.showErrorDetails=none",
@@ -20,7 +21,7 @@ OPTIONS = (
 
 
 def main(arguments: list[str]) -> None:
-    """Hand over to Streamlit; further options are its own, as `--server.port=8501`."""
+    """Hand over to Streamlit; further options are its own, as `--server.port=8501`, and of two the last one counts."""
     if find_spec("streamlit") is None:
         missing = MissingExtra("ui", "The chat page")
         sys.exit(f"citewell.ui: {missing.detail}")

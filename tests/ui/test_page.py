@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 from reportlab.lib.pagesizes import A5
@@ -32,6 +33,7 @@ class Chat:
 
     url: str
     service: Live
+    process: subprocess.Popen[bytes]
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +62,8 @@ def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def chat(documents: Path) -> Iterator[Chat]:
-    with running(documents) as service, serving(service.url, documents) as url:
-        yield Chat(url, service)
+    with running(documents) as service, (page := serving(service.url, documents)) as url:
+        yield Chat(url, service, page.process)
 
 
 class serving:
@@ -70,8 +72,8 @@ class serving:
     def __init__(self, service_url: str, data_dir: Path) -> None:
         self._port = free_port()
         self._log = (data_dir.parent / f"page-{self._port}.log").open("wb")
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "citewell.ui", f"--server.port={self._port}", "--server.address=127.0.0.1"],
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "citewell.ui", f"--server.port={self._port}"],
             env=environment(data_dir, CITEWELL_UI_SERVICE_URL=service_url) | {"HOME": str(data_dir.parent)},
             cwd=data_dir.parent, stdout=self._log, stderr=subprocess.STDOUT,
         )  # fmt: skip
@@ -79,7 +81,7 @@ class serving:
     def __enter__(self) -> str:
         url, deadline = f"http://127.0.0.1:{self._port}", time.monotonic() + 60
         while True:
-            assert self._process.poll() is None, Path(self._log.name).read_text()
+            assert self.process.poll() is None, Path(self._log.name).read_text()
             try:
                 if httpx.get(f"{url}/_stcore/health", timeout=5).is_success:
                     return url
@@ -88,8 +90,8 @@ class serving:
             time.sleep(0.1)
 
     def __exit__(self, *_: object) -> None:
-        self._process.terminate()
-        self._process.wait(15)
+        self.process.terminate()
+        self.process.wait(15)
         self._log.close()
 
 
@@ -334,6 +336,12 @@ def test_an_answer_can_be_stopped_and_a_fault_says_what_to_do(
         expect(page.get_by_text("cannot be reached").last).to_be_visible()
         expect(page.get_by_text("make run").last).to_be_visible()
         page.screenshot(path=pictures / "ui-fault.png")
+
+
+def test_nobody_else_is_let_in_unless_that_is_asked_for(chat: Chat) -> None:
+    """Whoever opens the page acts with the key it was started with."""
+    listening = [one.laddr.ip for one in psutil.Process(chat.process.pid).net_connections() if one.status == "LISTEN"]
+    assert listening == ["127.0.0.1"]
 
 
 def test_a_setting_that_cannot_be_stops_the_start_with_a_sentence(tmp_path: Path) -> None:
