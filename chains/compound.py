@@ -20,6 +20,8 @@ _NEXT = re.compile(
     rf"(?:[,;]?\s+(?:and|or|but)\s+|[?;]\s+(?:(?:and|or|but)\s+)?)(?={_ASKS}|{_ASKS_WHETHER})", re.IGNORECASE
 )
 _INTERROGATIVE = re.compile(rf"(?:^|\s){_ASKS}", re.IGNORECASE)
+MOST = 8
+"""Things that one question asks. Each is embedded and searched for by itself, so that one question could cost hundreds."""
 
 
 class Single(NamedTuple):
@@ -35,14 +37,16 @@ def singles(question: str, typed: str) -> list[Single]:
     """What a question asks, in order: "Why is Algol variable, and who found out?" asks two things.
 
     English. Each must ask, with a word of its own or for yes or no, and say about what: "where and when did it begin" is
-    one.
+    one. So is what would ask more than `MOST` things.
 
     Args:
         question: Standalone.
         typed: The question without the words that a rule added at its end; the same where none did.
     """
     asked = _NEXT.split(typed)
-    if not all((_INTERROGATIVE.search(part) or ASKS_YES_OR_NO.match(part)) and read(part).terms for part in asked):
+    if len(asked) > MOST or not all(
+        (_INTERROGATIVE.search(part) or ASKS_YES_OR_NO.match(part)) and read(part).terms for part in asked
+    ):
         asked = [typed]
     if len(asked) == 1:
         return [Single(question, typed)]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from chains.compound import Single, interleaved, singles
+from chains.compound import MOST, Single, interleaved, singles
 from chains.extract import select
 from citewell.documents import Chunk, ScoredChunk
 from citewell.models.minilm import MiniLM
@@ -54,6 +54,13 @@ def test_each_thing_that_is_asked_stands_by_itself(question: str, typed: list[st
 )
 def test_one_thing_stays_whole(question: str) -> None:
     assert singles(question, question) == [Single(question, question)]
+
+
+def test_nobody_has_hundreds_of_things_looked_up_with_one_question() -> None:
+    asked = [f"how is lamp {number} lit" for number in range(MOST + 1)]
+    for parts in (asked[:MOST], asked):
+        question = " and ".join(parts)
+        assert [single.typed for single in singles(question, question)] == (parts if len(parts) == MOST else [question])
 
 
 def test_a_later_part_gets_the_words_that_it_refers_to() -> None:
