@@ -1,4 +1,4 @@
-"""Question and evidence -> a written answer with markers: prompt | model."""
+"""A chat model that answers from numbered chunks, as a runnable: prompt | model."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ from langchain_core.runnables import Runnable, RunnableLambda
 
 from chains.prompts import AnswerInput, answer_messages
 
-__all__ = ["AnswerInput", "answer_chain"]
-
 
 def answer_chain(model: BaseChatModel) -> Runnable[AnswerInput, AIMessageChunk]:
-    """A chat model that answers from the numbered chunks it is given.
+    """An answer with markers, written by a chat model from the chunks it is given.
 
-    `astream` yields the model's pieces, `ainvoke` the whole message (an `AIMessage`, as chat models return it). The
-    model's own errors pass through.
+    `astream` yields the model's pieces, `ainvoke` the whole message (an `AIMessage`). The model's own errors pass through. The
+    graph does not use it: see `graph.calls.Calls.stream`.
     """
     # what the model returns is BaseMessage to the type checker; chat models stream AIMessageChunk
     return cast("Runnable[AnswerInput, AIMessageChunk]", RunnableLambda(answer_messages, name="prompt") | model)

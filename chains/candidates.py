@@ -1,4 +1,4 @@
-"""What could be quoted: the sentences of the evidence and the rows of its tables, each with what it is understood by."""
+"""What could be quoted: the sentences of the evidence and the rows of its tables, each with the context that explains it."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from citewell.sentences import Span, clauses, readable, sentence_spans
 
 _SHORTEST = 8
 _LONGEST = 600
-"""Characters of what may be quoted; a longer piece is a table or a list that was not split."""
+"""Bounds of a candidate, in characters; a longer piece is a table or a list that was not split."""
 
 _TABLE_RULE = re.compile(r"[ \t]*\r?\n[ \t]*\|[ \t]*:?-{2,}[-:| \t]*(?=\r|\n|$)")
-"""What stands below the names of a Markdown table's columns."""
+"""The line below the column names of a Markdown table."""
 _CELLS = " | "
-"""What stands between a row's cells, in Markdown and in what the loaders make of other formats' tables."""
+"""What separates the cells of a row, in Markdown and in what the loaders make of other formats' tables."""
 _LINE = re.compile(r"[^\s][^\r\n]*[^\s]")
 _FIRST_LINE = re.compile(r"(?P<line>[^\r\n]+)(?:\r?\n[ \t]*|$)")
 _NUMBERED_HEADING = re.compile(r"\d+(?:\.\d+)*[.)]?[ \t]+[^\W\d_a-z][^\r\n.!?:\d]{0,55}\r?\n[ \t]*(?=[^\W\d_a-z])")
-"""A short numbered line right above what begins with a capital, in plain text; not an item of a list, which another or the
-rest of it follows."""
+"""In plain text, a short numbered line right above one that begins with a capital. Not the item of a list: what follows that is
+another item, or the rest of it."""
 _LEAD_IN = re.compile(r"(\*\*|__)(?=\S)[^\r\n]{1,100}?(?<=\S)\1(?=[ \t]*(?:\r?\n)?[ \t]*\S)")
-"""A sentence in bold with more of its paragraph after it, as a heading within the line: what it says, the next ones are about."""
+"""A sentence in bold at the head of a paragraph: a heading within the line, which says what the next sentence is about."""
 _ASKS = re.compile(r"[?\uff1f\u061f][\"'\u2019\u201d\u00bb)\]*_ ]*$")
 
 
@@ -31,31 +31,37 @@ class Candidate(NamedTuple):
     """A passage that could be quoted."""
 
     number: int
-    """Of its chunk, from 1, as the markers count."""
+    """Number of its chunk, from 1, as in markers."""
     span: Span
-    """In the chunk's text."""
+    """Where it stands in the chunk's text."""
     text: str
     """As a reader sees it: one line, without markup."""
     whole: bool
-    """Begins and ends like a sentence; a chunk's edge or a PDF's line may have cut it."""
+    """Whether it begins and ends like a sentence; the edge of a chunk or of a PDF's line may have cut it."""
     cells: tuple[str, ...] = ()
-    """Of a table's row, as a reader sees them; of one in a PDF, which has none, the whole row, and so of a list's item."""
+    """The cells of a table's row, as a reader sees them. A row of a PDF, whose cells are unknown, is one cell, and so is an item of a list
+    that is quoted whole."""
     context: str = ""
-    """What says what it is about and stands elsewhere: the names of a row's columns, the question or the words in bold that the
-    document puts before it. It is scored with that, and quoted without."""
+    """What the document says elsewhere about its subject: the names of a row's columns, or the question or the words in bold before
+    it. It is judged with its context and quoted without."""
     columns: Candidate | None = None
-    """The row that names them, to be quoted before the first of a table."""
+    """The row that names the columns, which is quoted before the first row of a table."""
     item: str | None = None
-    """Of a list that is quoted whole, the sign or number of the item that begins with this; empty for one that goes on."""
+    """Of a list that is quoted whole, the mark or number of the item that begins with this; empty for the continuation of one."""
+
+    @property
+    def in_context(self) -> str:
+        """What it is judged by."""
+        return f"{self.context} {self.text}" if self.context else self.text
 
 
 def candidates(chunks: Sequence[ScoredChunk]) -> list[Candidate]:
-    """The sentences and rows of the chunks, in order, each text once; not the part of one that overlapping chunks share.
+    """The sentences and table rows of the chunks, in order, each text once; of a sentence that overlapping chunks share, the whole.
 
-    No headings, no names of columns and no questions: they say nothing by themselves.
+    Headings, column names and questions are left out: they state nothing.
     """
     found = [one for number, scored in enumerate(chunks, 1) for one in _of_chunk(number, scored.chunk)]
-    return [one for i, one in enumerate(found) if not _is_told(one, i, found)]
+    return [one for i, one in enumerate(found) if not _is_repeated(i, found)]
 
 
 def _of_chunk(number: int, chunk: Chunk) -> Iterator[Candidate]:
@@ -88,8 +94,7 @@ def _of_chunk(number: int, chunk: Chunk) -> Iterator[Candidate]:
 
 
 def _pieces(chunk: Chunk) -> Iterator[tuple[Span, bool]]:
-    """Sentences, long ones in their clauses, and tables in their rows; and whether it is a whole line of a PDF's table, which
-    has no cells."""
+    """The sentences (long ones as clauses) and table rows of a chunk; each with whether it is a whole row of a PDF's table."""
     text = chunk.text
     for sentence in sentence_spans(text):
         if heading := _NUMBERED_HEADING.match(text, sentence.start) or _heading(chunk, sentence):
@@ -110,14 +115,14 @@ def _pieces(chunk: Chunk) -> Iterator[tuple[Span, bool]]:
 
 
 def _heading(chunk: Chunk, sentence: Span) -> re.Match[str] | None:
-    """The sentence's first line, with the break after it, where it is a heading that the loader found."""
+    """The sentence's first line, including the break after it, where it is a heading that the loader found."""
     line = _FIRST_LINE.match(chunk.text, sentence.start, sentence.end)
     return line if line and readable(line["line"]) in chunk.headings else None
 
 
 def _are_rows(lines: Sequence[str]) -> bool:
-    """Whether lines that the loader did not join are a table's: half of them, one by itself or two at least, hold a figure, and
-    they do not end like a sentence."""
+    """Whether lines that the loader did not join are rows of a table: at least half of them hold a figure (two at least, if there is more
+    than one line), and the last does not end like a sentence."""
     figures = sum(map(_has_figure, lines))
     return figures >= max(min(2, len(lines)), len(lines) / 2) and not ends(lines[-1])
 
@@ -127,8 +132,8 @@ def _has_figure(text: str) -> bool:
 
 
 def _cells(raw: str) -> tuple[str, ...]:
-    """An empty one between others has a dash, so that those after it stand below their columns' names. Before the first there
-    is none: it would make the row a list's item."""
+    """The cells of a row. An empty one between others becomes a dash, so that those after it stay below their columns' names; empty
+    ones at the ends are dropped, as a dash at the head would make the row the item of a list."""
     inner = raw.strip().removeprefix("|").removesuffix("|")
     cells = [readable(cell) for cell in re.split(r"(?<=\s)\|(?=\s)", f" {inner} ")]
     while cells and not cells[-1]:
@@ -139,19 +144,19 @@ def _cells(raw: str) -> tuple[str, ...]:
 
 
 def _names_columns(raw: str) -> bool:
-    """Whether a table's first row, in a format that does not tell, names its columns: it says no figure. Of two columns the
-    first as often names what the second holds."""
+    """Whether a table's first row names its columns, in a format that does not say: it holds no figure. Not with two columns, of which
+    the first as often names what the second holds."""
     return raw.strip("| ").count(_CELLS) >= 2 and not _has_figure(raw)
 
 
 def asks(text: str) -> bool:
-    """Whether it is a question, which states nothing."""
+    """Whether a text is a question, which states nothing."""
     return _ASKS.search(text) is not None
 
 
 def _is_title(raw: str, chunk: Chunk) -> bool:
-    """A heading, by its sign or because it is short, says no figure and ends like none, or what stands above code; list items
-    are not. In a PDF it may begin with a small letter: so do the names of a table's columns and what a chunk's edge cut off."""
+    """Whether it is a heading, by its mark or because it is short, holds no figure and does not end like a sentence; or the fence above
+    code. It begins with a capital, except in a PDF, where column names and what a chunk's edge cut off may not."""
     if raw.startswith(("#", "```", "~~~")):
         return True
     return (
@@ -162,20 +167,19 @@ def _is_title(raw: str, chunk: Chunk) -> bool:
     )
 
 
-def _is_told(one: Candidate, place: int, found: Sequence[Candidate]) -> bool:
-    """Whether another sentence says all of it; of two that are equal the first stays."""
+def _is_repeated(place: int, found: Sequence[Candidate]) -> bool:
+    """Whether another candidate contains the one at `place`; of two equal ones the first stays."""
+    text = found[place].text
     return any(
-        one.text in other.text and (len(one.text) < len(other.text) or i < place)
-        for i, other in enumerate(found)
-        if i != place
+        text in other.text and (len(text) < len(other.text) or i < place) for i, other in enumerate(found) if i != place
     )
 
 
 def begins(text: str) -> bool:
-    """Whether it starts like a sentence, not with a small letter."""
+    """Whether a text begins like a sentence, that is, not with a small letter."""
     return not text.lstrip("\"'\u2018\u201c\u00ab([*_")[:1].islower()
 
 
 def ends(text: str) -> bool:
-    """Whether it ends like a sentence, with a full stop or its like."""
+    """Whether a text ends like a sentence, with a full stop or the like."""
     return text.rstrip("\"'\u2019\u201d\u00bb)]*_ ")[-1:] in tuple(".!?:\u2026\u3002\uff01\uff1f\u061f\u0964")

@@ -1,16 +1,16 @@
-"""Questions that ask more than one thing: each is looked up, and answered, by itself."""
+"""Questions that ask several things: each is searched for and answered separately."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import zip_longest
 from typing import NamedTuple
 
 from langchain_core.messages import HumanMessage
 
+from chains.answer_type import asks_yes_or_no
 from chains.condense import condense_rule
-from chains.reading import ASKS_YES_OR_NO
 from citewell.documents import ScoredChunk
 from citewell.terms import read
 
@@ -28,24 +28,24 @@ class Single(NamedTuple):
     """One thing that is asked."""
 
     question: str
-    """Understandable by itself: "who found out? (Algol variable)"."""
+    """Standalone: "who found out? (Algol variable)"."""
     typed: str
     """Without the words that a rule added: "who found out?"."""
 
 
 def singles(question: str, typed: str) -> list[Single]:
-    """What a question asks, in order: "Why is Algol variable, and who found out?" asks two things.
+    """Split a question into the things it asks, in order: "Why is Algol variable, and who found out?" asks two.
 
-    English. Each must ask, with a word of its own or for yes or no, and say about what: "where and when did it begin" is
-    one. So is what would ask more than `MOST` things.
+    English. Each part must have an interrogative or ask for yes or no, and must name something: "where and when did it begin" is one
+    question. So is one that would be split into more than `MOST`.
 
     Args:
         question: Standalone.
-        typed: The question without the words that a rule added at its end; the same where none did.
+        typed: The question without the words that a rule added at its end; equal to `question` where none were.
     """
     asked = _NEXT.split(typed)
     if len(asked) > MOST or not all(
-        (_INTERROGATIVE.search(part) or ASKS_YES_OR_NO.match(part)) and read(part).terms for part in asked
+        (_INTERROGATIVE.search(part) or asks_yes_or_no(part)) and read(part).terms for part in asked
     ):
         asked = [typed]
     if len(asked) == 1:
@@ -55,13 +55,9 @@ def singles(question: str, typed: str) -> list[Single]:
 
 
 def interleaved(rankings: Sequence[Sequence[ScoredChunk]], most: int) -> list[ScoredChunk]:
-    """The best of each ranking, then the second of each, and so on; each chunk once, at most `most`."""
+    """The best of each ranking, then the second best of each, and so on: each chunk once, at most `most`."""
+    in_turn = (scored for place in zip_longest(*rankings) for scored in place if scored is not None)
     found: dict[str, ScoredChunk] = {}
-    for scored in _in_turn(rankings):
+    for scored in in_turn:
         found.setdefault(scored.chunk.id, scored)
     return list(found.values())[:most]
-
-
-def _in_turn(rankings: Sequence[Sequence[ScoredChunk]]) -> Iterator[ScoredChunk]:
-    for place in zip_longest(*rankings):
-        yield from filter(None, place)

@@ -1,4 +1,4 @@
-"""Turn a follow-up into a question that stands alone: with a chat model, or by a rule without one."""
+"""Turn a follow-up into a question that stands alone: the prompt for a chat model, and the rule that does without one."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ PROMPT = ChatPromptTemplate.from_messages([
 CONTEXT_WORDS = 4
 """Words a follow-up is given from the conversation."""
 DECAY = 0.6
-"""A word weighs this much less for each question between it and the follow-up ..."""
+"""Factor on a word's weight for each question between it and the follow-up."""
 TOPIC_DECAY = 0.77
-"""... and less so in the first question, which names the topic (the square root of DECAY)."""
+"""The same for words of the first question, which names the topic: the square root of DECAY."""
 RARE = 0.7
 """Share of a word's weight that depends on how rare it is in English."""
 ENOUGH_WORDS = 3
-"""A question with so many words of its own, that refers to nothing before it, is left alone."""
+"""A question that has so many content words and refers to nothing before it is left as it is."""
 
 _WORD = re.compile(r"[^\W_]+(?:[-'’.][^\W_]+)*")
 _REFERS = re.compile(
@@ -57,7 +57,7 @@ _GOES_ON = re.compile(
 _STANDS_FOR = re.compile(
     r"\b(?:its|he|him|his|she|her|hers|they|them|their|theirs|these|those|he's|she's|they're)\b", re.IGNORECASE
 )
-"""Not "it" and "that", which may stand for nothing said before: "is it allowed to smoke?"."""
+"""Without "it" and "that", which need not refer to anything said before: "is it allowed to smoke?"."""
 _EMPTY = frozenset(
     """a an the and or but if then than so of to in on at by for with from as into about over under between out up down off
     is are was were be been being am do does did done doing have has had having can could will would shall should may might
@@ -72,19 +72,19 @@ _EMPTY = frozenset(
 
 
 def condense_rule(question: str, history: Sequence[BaseMessage]) -> str:
-    """Give a follow-up the words it leaves out, without a chat model.
+    """Add to a follow-up the words it leaves out, without a chat model.
 
-    A question that refers to nothing before it is returned as it is. To any other, the words of earlier questions
-    that say most about the topic are added in brackets: recent ones and those of the first question weigh more, rare
-    words more than common ones, words that come up again more than once (after HQExp, Yang et al. 2019, TREC CAsT).
-    Answers are not looked at: two words of the last one helped on MTRAG (BM25 nDCG@10 +.011) and hurt on CAsT (-.032).
+    A question that refers to nothing before it is returned as it is. To any other, the words of earlier questions that say most about
+    the topic are added in brackets. Recent words and those of the first question weigh more, so do rare words, and a word's weight
+    adds up over the questions that repeat it (after HQExp, Yang et al. 2019, TREC CAsT). Answers are ignored: two words of the last
+    one helped on MTRAG (BM25 nDCG@10 +.011) and hurt on CAsT (-.032).
 
     Args:
         question: The newest question.
         history: What came before it, oldest first.
 
     Returns:
-        The question, as it was or followed by " (" words ")". Takes well under a millisecond.
+        The question, unchanged or followed by the words in brackets. Takes well under a millisecond.
     """
     earlier = [message.text for message in history if isinstance(message, HumanMessage)]
     if not earlier or _stands_alone(question):
@@ -106,8 +106,8 @@ def condense_rule(question: str, history: Sequence[BaseMessage]) -> str:
 
 
 def refers(question: str) -> bool:
-    """Whether a question cannot be about something else than the conversation: a word in it stands for somebody or something
-    that it does not name, as in "when may they open again?". English."""
+    """Whether a question must be about the conversation, because a pronoun in it stands for something it does not name: "when may they
+    open again?". English."""
     return _STANDS_FOR.search(question) is not None
 
 
@@ -120,7 +120,7 @@ def _stands_alone(question: str) -> bool:
 
 
 def _content(text: str) -> list[str]:
-    """The words that carry meaning, as written."""
+    """The content words, as written."""
     return [word for word in _WORD.findall(text) if len(word) > 1 and _plain(word).replace("'", "") not in _EMPTY]
 
 
@@ -129,7 +129,7 @@ def _plain(word: str) -> str:
 
 
 def _stem(word: str) -> str:
-    """Enough to see that "trees" and "tree" are one word; never shown."""
+    """Enough to see that "trees" and "tree" are one word. Never shown; `citewell.terms.stem` is more careful."""
     plain = _plain(word)
     for ending, replacement in (("ies", "y"), ("sses", "ss"), ("ing", ""), ("ed", ""), ("s", "")):
         if plain.endswith(ending) and len(plain) - len(ending) >= 3 and not plain.endswith("ss"):
@@ -139,7 +139,7 @@ def _stem(word: str) -> str:
 
 @cache
 def _ranks() -> dict[str, int]:
-    """The tokenizer's vocabulary, which lists whole words by falling frequency."""
+    """Ranks in the tokenizer's vocabulary, which lists whole words by falling frequency."""
     pieces = files("citewell.models").joinpath("vocab.txt").read_text("utf-8").splitlines()
     return {piece: rank for rank, piece in enumerate(pieces)}
 

@@ -1,9 +1,9 @@
-"""How likely it is that the chunks found hold the answer: the line between "in the documents" and "not there".
+"""How likely it is that the retrieved chunks hold the answer: the line between "in the documents" and "not there".
 
-Logistic regression over what retrieval said of the chunks and over the words they share with the question. Fitted and
-measured by `python -m evals.calibrate` (figures and curves in `docs/citations.md`), on questions of which half have
-their answer in the documents, a quarter are about something else, and a quarter are about the same things but
-ask what is not said there. Nothing is embedded: a few milliseconds.
+Logistic regression over retrieval's scores and over the words that the chunks share with the question. Fitted and measured by
+`python -m evals.calibrate` (figures and curves in `docs/citations.md`): half of its questions have their answer in the documents, a
+quarter are about something else, and a quarter are about the same things but ask what the documents do not say. Nothing is
+embedded.
 """
 
 from __future__ import annotations
@@ -17,37 +17,37 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from chains.reading import cue, overlap, wanted
+from chains.answer_type import answer_type, cue
 from citewell import blas
 from citewell.documents import ScoredChunk
 from citewell.models.embedder import Embedder
 from citewell.sentences import sentence_spans
-from citewell.terms import Statement, read
+from citewell.terms import Statement, overlap, read
 
-SIGNS = ("maxsim", "stretch", "missing")
-"""No BM25 scores: they grow with the number of documents, so a line fitted on many would be wrong for few. No cosine of the
-chunk either: it falls with all that stands in the chunk besides and with the question's brevity, so a line fitted on the
-long questions of test collections refused one in five short ones that a small collection answers."""
-WORDS_ONLY = ("overlap", "overlap_union", "overlap_sentence", "missing", "cue", "terms", "title")
-"""What is left where vectors are another model's, whose scale nobody measured, or where there is no late interaction."""
-ALL_SIGNS = tuple(dict.fromkeys((*SIGNS, *WORDS_ONLY)))
+FEATURES = ("maxsim", "stretch", "missing")
+"""BM25 scores are left out: they grow with the number of documents, so a line fitted on many would be wrong for few. So is the
+chunk's cosine: it falls with whatever else the chunk holds and with the brevity of the question, so a line fitted on the long
+questions of test collections refused one in five short questions that a small collection answers."""
+WORD_FEATURES = ("overlap", "overlap_union", "overlap_sentence", "missing", "cue", "terms", "title")
+"""Used where the vectors are another model's, whose scale is unknown, or where there is no late interaction."""
+ALL_FEATURES = tuple(dict.fromkeys((*FEATURES, *WORD_FEATURES)))
 _MOST_CHUNKS = 5
 
 
 class Line(NamedTuple):
-    """A fitted judge."""
+    """A fitted logistic regression."""
 
     weights: NDArray[np.float32]
     bias: float
 
 
 class Fitted(NamedTuple):
-    """What `python -m evals.calibrate` found."""
+    """What `python -m evals.calibrate` fitted."""
 
     full: Line
-    """Over SIGNS."""
+    """Over FEATURES."""
     words: Line
-    """Over WORDS_ONLY."""
+    """Over WORD_FEATURES."""
     supported_from: float
     """Confidence (0..1) below which the documents count as not holding the answer."""
 
@@ -57,8 +57,8 @@ def fitted() -> Fitted:
     blas.one_thread()
     with files("chains").joinpath("evidence.npz").open("rb") as file, np.load(file) as data:
         lines = [Line(data[f"{name}_weights"], float(data[f"{name}_bias"])) for name in ("full", "words")]
-        if [len(line.weights) for line in lines] != [len(SIGNS), len(WORDS_ONLY)]:
-            raise RuntimeError("chains/evidence.npz was made for other signs: run python -m evals.calibrate")
+        if [len(line.weights) for line in lines] != [len(FEATURES), len(WORD_FEATURES)]:
+            raise RuntimeError("chains/evidence.npz was made for other features: run python -m evals.calibrate")
         return Fitted(lines[0], lines[1], float(data["supported_from"]))
 
 
@@ -66,47 +66,47 @@ class Evidence:
     """The calibrated line, for the embedding model that the index was built with.
 
     Args:
-        embedder: Decides which line applies: the built-in model's scores are known, others' are not used.
+        embedder: Decides which line applies: only the built-in model's scores have a known scale.
         answer_from: Confidence (0..1) from which an answer is tried; None: the calibrated operating point.
     """
 
     def __init__(self, embedder: Embedder, answer_from: float | None = None) -> None:
         self._answer_from = answer_from
         self._known_scale = embedder.name == "minilm"
-        fitted()  # reads a file, once
+        fitted()  # reads a file, once per process
 
     def confidence(self, question: str, chunks: Sequence[ScoredChunk]) -> float:
-        """Probability (0..1) that the chunks hold the answer; 0 without chunks. Reads the five best.
+        """Probability (0..1) that the five best chunks hold the answer; 0 without chunks.
 
-        Half a millisecond of Python at most where the chunks have been read before. In a thread of a busy service it took ten
-        times as long, for it waited for the interpreter's lock while the event loop did as much work without it.
+        Meant for the event loop: it takes half a millisecond at most where the chunks' terms are cached, and took ten times as
+        long in a thread of a busy service, which has to wait for the interpreter's lock.
         """
         if not chunks:
             return 0.0
         # A reranker that is not late interaction leaves no `maxsim`.
         full = self._known_scale and "maxsim" in chunks[0].evidence
-        line, names = (fitted().full, SIGNS) if full else (fitted().words, WORDS_ONLY)
-        found = signs(question, chunks, names)
+        line, names = (fitted().full, FEATURES) if full else (fitted().words, WORD_FEATURES)
+        found = features(question, chunks, names)
         return 1 / (1 + math.exp(-float(np.dot([found[name] for name in names], line.weights)) - line.bias))
 
     def is_supported(self, confidence: float) -> bool:
-        """Whether an answer should be tried. The calibrated point refuses 2 % of the answerable ones."""
+        """Whether an answer should be attempted. The calibrated threshold refuses 2 % of the answerable questions."""
         return confidence >= (fitted().supported_from if self._answer_from is None else self._answer_from)
 
 
 def is_about(typed: str, chunks: Sequence[ScoredChunk]) -> bool:
-    """Whether the five best chunks hold a word of the question as it was typed, or it has none that could be held.
+    """Whether the five best chunks hold a word of the question as it was typed, or the question has no such word.
 
-    Chunks that were found with words of the conversation look like an answer to any question with these words: "Who won the cup?"
-    after one about wind and domes.
+    Chunks found with words of the conversation look like evidence for any question to which these words are added: "Who won the
+    cup?" after a question about wind and domes.
     """
     asked = {term.key for term in read(typed).terms}
     held = (said for one in chunks[:_MOST_CHUNKS] for said in (read(one.chunk.text), _title(one)))
     return not asked or any(term.key in asked for said in held for term in said.terms)
 
 
-def signs(question: str, chunks: Sequence[ScoredChunk], names: Sequence[str] = ALL_SIGNS) -> dict[str, float]:
-    """What speaks for and against, by name; each about 0..1. Of sentences only where `names` asks for what they say."""
+def features(question: str, chunks: Sequence[ScoredChunk], names: Sequence[str] = ALL_FEATURES) -> dict[str, float]:
+    """The features by name, each about 0..1. Sentences are looked at only where one of `names` is about them."""
     chunks = chunks[:_MOST_CHUNKS]
     asked = read(question)
     texts = [read(scored.chunk.text) for scored in chunks]
@@ -136,8 +136,8 @@ def _title(scored: ScoredChunk) -> Statement:
 
 
 def _best_sentence(question: str, chunks: Sequence[ScoredChunk]) -> tuple[float, float]:
-    """The largest share of the question's words that a sentence holds, and whether that holds something of the kind asked for."""
-    asked, kind = read(question), wanted(question)
+    """The largest overlap of a sentence with the question, and whether that sentence holds something of its answer type (0..1)."""
+    asked, kind = read(question), answer_type(question)
     known = {(term.key, term.unit) for term in asked.terms}
     best, its_cue = 0.0, 0.0
     for scored in chunks:

@@ -1,4 +1,4 @@
-"""Other wordings of a question, which find passages that use other words for the same."""
+"""Other wordings of a question, to find passages that use other words for the same thing."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ PROMPT = ChatPromptTemplate.from_messages([
 ])  # fmt: skip
 
 _MARK = re.compile(r"^\s*(?:[-*\u2022]|\d+[.)])\s+")
-"""What models put before the items of a list, asked or not."""
+"""List marks, which models write whether asked to or not."""
 
 
 def wordings(written: str, question: str, *, most: int, longest: int) -> list[str]:
-    """The wordings in what a model wrote, without list marks, repetitions and the question itself.
+    """Read the wordings from a model's reply, without list marks, repetitions and the question itself.
 
     Args:
-        written: By a model that was given `PROMPT`.
+        written: The reply to `PROMPT`, one wording per line.
         question: What was to be reworded.
         most: How many to return at most.
-        longest: Characters of the longest that is kept; whatever is longer is no wording of a question.
+        longest: Longer lines, in characters, are dropped.
     """
     lines = (_MARK.sub("", line).strip() for line in written.splitlines())
     kept = dict.fromkeys(line for line in lines if line and len(line) <= longest and line != question)

@@ -1,9 +1,10 @@
-"""The answerer that needs no chat model: quotes the sentences that answer best, word for word, each with its marker."""
+"""The answerer that needs no chat model: it quotes the sentences that answer best, word for word, each with its marker."""
 
 from __future__ import annotations
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from itertools import pairwise, zip_longest
 from typing import cast
@@ -13,38 +14,38 @@ from langchain_core.messages import AIMessageChunk
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.runnables import Runnable, RunnableGenerator
 
+from chains.answer_type import asks_yes_or_no
 from chains.candidates import Candidate, begins, candidates, ends
 from chains.compound import Single, singles
+from chains.features import FEATURES, features
 from chains.judge import probabilities
 from chains.lists import asked_for
 from chains.prompts import AnswerInput
-from chains.reading import FEATURES, features, in_context, overlap, repeats
 from citewell.citations import verify
 from citewell.documents import ScoredChunk
 from citewell.models.embedder import Embedder
-from citewell.terms import read
+from citewell.settings import EXTRACTIVE
+from citewell.terms import overlap, read
 
-MODEL_NAME = "extractive"
 MOST_SENTENCES = 3
 NEAR = 0.25
-"""Cosine with the question from which a sentence may be quoted that shares no word with it. Neither is no answer."""
+"""Cosine with the question from which a sentence that shares no word with it may be quoted."""
 KEEP_FROM = 0.2
-"""A further sentence is quoted when it is at least this probable, as a share of the best one's probability."""
+"""A further sentence is quoted if its probability is at least this share of the best one's."""
 SURE_FROM = 0.4
-"""Where it is less probable than this that one of the sentences to be quoted answers, no sentence stands out: the answer
-may be spread over a table, or have to be worked out. Then each chunk is quoted before one is quoted twice, to show all
-places that were found."""
+"""Probability that one of the chosen sentences answers, below which none stands out: the answer may be spread over a table, or have
+to be worked out. Then every chunk is quoted once before any is quoted twice, to show all the places that were found."""
 
 
 def extractive_answerer(embedder: Embedder) -> Runnable[AnswerInput, AIMessageChunk]:
     """An answerer that quotes.
 
-    `astream` yields one word at a time, `ainvoke` the whole message. The last piece carries `usage_metadata` (words)
-    and `response_metadata` with `model_name` "extractive", `finish_reason` "stop" and `sentences`, the number
-    quoted; 0 when the answer says that the documents hold none. The work is done off the event loop.
+    `astream` yields one word at a time, `ainvoke` the whole message. The last piece carries `usage_metadata` (in words) and
+    `response_metadata` with `model_name` "extractive", `finish_reason` "stop" and `sentences`, the number quoted: 0 where the answer
+    says that the documents hold none. The work is done off the event loop.
 
     Args:
-        embedder: The model that the chunks were embedded with, or any other.
+        embedder: Any model; it need not be the one that the chunks were embedded with.
     """
 
     async def pieces(inputs: AsyncIterator[AnswerInput]) -> AsyncIterator[AIMessageChunk]:
@@ -63,25 +64,25 @@ def extractive_answerer(embedder: Embedder) -> Runnable[AnswerInput, AIMessageCh
                 usage_metadata=UsageMetadata(
                     input_tokens=read_words, output_tokens=len(words), total_tokens=read_words + len(words)
                 ),
-                response_metadata={"model_name": MODEL_NAME, "finish_reason": "stop", "sentences": len(quoted)},
+                response_metadata={"model_name": EXTRACTIVE, "finish_reason": "stop", "sentences": len(quoted)},
                 chunk_position="last",
             )
 
-    return cast("Runnable[AnswerInput, AIMessageChunk]", RunnableGenerator(pieces, name=MODEL_NAME))
+    return cast("Runnable[AnswerInput, AIMessageChunk]", RunnableGenerator(pieces, name=EXTRACTIVE))
 
 
 def select(question: str, chunks: Sequence[ScoredChunk], embedder: Embedder, *, typed: str) -> list[Candidate]:
-    """The sentences to quote, best first; none when no sentence is likely to hold the answer.
+    """The sentences to quote, best first; none where no sentence is likely to hold the answer.
 
     Args:
         question: Standalone.
-        chunks: To quote from.
+        chunks: What to quote from.
         embedder: See `extractive_answerer`.
-        typed: The question without the words that a rule added to it. The chunks were found with these, so they lie about the
-            topic already; to answer a sentence must fit what is asked now, or the answer before is given once more.
+        typed: The question without the words that a rule added to it. Sentences are judged by this one: the chunks are about the
+            added words already, and with them the answer to the question before would be given again.
     """
     asked = singles(question, typed)
-    found = [one for one in candidates(chunks) if not any(repeats(single.typed, one.text) for single in asked)]
+    found = [one for one in candidates(chunks) if not any(_repeats(single.typed, one.text) for single in asked)]
     answers = [
         [one for one in asked_for(single.typed, chunks) if _holds(one, chunks)]
         or _answering(single, found, chunks, embedder)
@@ -97,7 +98,7 @@ def select(question: str, chunks: Sequence[ScoredChunk], embedder: Embedder, *, 
 def _answering(
     asked: Single, found: list[Candidate], chunks: Sequence[ScoredChunk], embedder: Embedder
 ) -> list[Candidate]:
-    """Which of the candidates answer one thing that is asked, best first."""
+    """The candidates that answer one thing that is asked, best first."""
     if not found:
         return []
     rows = features(asked.typed, found, chunks, embedder)
@@ -105,7 +106,7 @@ def _answering(
     shares = rows[:, FEATURES.index("overlap")]
     if asked.typed != asked.question:
         topic = read(asked.question)
-        shares = np.array([overlap(topic, read(in_context(one))) for one in found])
+        shares = np.array([overlap(topic, read(one.in_context)) for one in found])
     related = (shares > 0) | (rows[:, FEATURES.index("cosine")] >= NEAR)
     order = sorted(np.flatnonzero(related), key=lambda i: -probable[i])
     kept: list[np.intp] = []
@@ -125,11 +126,11 @@ def _answering(
 
 
 def _under_columns(quoted: Iterable[Candidate], chunks: Sequence[ScoredChunk]) -> Iterator[Candidate]:
-    """A table's first row comes after the names of its columns: "adult · £7.50 · £16.00" leaves open which is which."""
+    """Put the names of a table's columns before its first row: "adult · £7.50 · £16.00" does not say which is which."""
     named = set()
     for one in quoted:
         columns = one.columns
-        # Fewer than two words before a marker are read as the end of what stands before them.
+        # Fewer than two terms before a marker would be read as the end of the sentence before.
         if columns and columns.cells not in named and len(read(columns.text).terms) >= 2 and _holds(columns, chunks):
             named.add(columns.cells)
             yield columns
@@ -137,15 +138,43 @@ def _under_columns(quoted: Iterable[Candidate], chunks: Sequence[ScoredChunk]) -
 
 
 def _holds(one: Candidate, chunks: Sequence[ScoredChunk]) -> bool:
-    """A quotation that the check of citations would not confirm (nothing but function words, say) is not made."""
+    """Whether the check of citations would confirm a quotation; it would not if this holds only function words, say."""
     citations = verify(_quotation(one), chunks)
     return bool(citations) and all(
         (citation["marker"], citation["status"]) == (one.number, "verified") for citation in citations
     )
 
 
+_QUOTED_QUESTION = re.compile(
+    r"(?:^|(?<=[\s(\[{=:,]))[\"'\u201c\u2018\u00ab]([^\"\u201c\u201d\u00ab\u00bb]+\?)[\"'\u201d\u2019\u00bb]"
+)
+_SAME_QUESTION = 0.5
+"""Overlap from which two questions count as the same."""
+_INTERROGATIVE = re.compile(r"\b(?:who|whom|whose|what|which|when|where|why|how)\b", re.I)
+
+
+def _repeats(question: str, text: str) -> bool:
+    """Whether a text only repeats the question: it quotes one that is much the same (as examples of code do), holds this one word
+    for word, or says no more than it does.
+
+    English. A question that asks for yes or no may be answered in its own words.
+    """
+    asked = read(question)
+    if any(overlap(asked, read(quoted)) >= _SAME_QUESTION for quoted in _QUOTED_QUESTION.findall(text)):
+        return True
+    if not _INTERROGATIVE.search(question) and (question.rstrip().endswith("?") or asks_yes_or_no(question)):
+        return False
+    if _spaced_words(question) in _spaced_words(text):
+        return True
+    return Counter(term.key for term in read(text).terms) <= Counter(term.key for term in asked.terms)
+
+
+def _spaced_words(text: str) -> str:
+    return " ".join(["", *re.findall(r"[^\W_]+", text.casefold()), ""])
+
+
 def compose(quoted: Sequence[Candidate], chunks: Sequence[ScoredChunk]) -> str:
-    """The answer: each quoted sentence with the marker of its chunk, or a plain statement that there is none."""
+    """The answer: each quoted sentence with the marker of its chunk, or a statement that the documents hold none."""
     if not quoted:
         return not_in_documents(chunks)
     said = _quotation(quoted[0])
@@ -159,7 +188,8 @@ def compose(quoted: Sequence[Candidate], chunks: Sequence[ScoredChunk]) -> str:
 
 
 def _quotation(one: Candidate) -> str:
-    """With its marker, and with dots where a chunk's edge or a line cut the sentence; a row with signs between its cells."""
+    """A candidate as it is quoted, with its marker: a row as its cells, a sentence with an ellipsis where a chunk's edge or a line
+    break cut it."""
     if one.cells:
         return f"{f'{one.item} ' if one.item else ''}{' · '.join(one.cells)} [{one.number}]"
     return f"{'' if begins(one.text) else '… '}{one.text}{'' if ends(one.text) else ' …'} [{one.number}]"

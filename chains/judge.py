@@ -1,4 +1,4 @@
-"""How probable it is that a sentence answers: logistic regression over the features of `chains.reading`."""
+"""How probable it is that a sentence answers a question: logistic regression over `chains.features`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from importlib.resources import files
 
 import numpy as np
 
-from chains.reading import FEATURES, Floats
+from chains.features import FEATURES, Floats
 from citewell import blas
 
 
@@ -22,6 +22,6 @@ def _fitted() -> tuple[Floats, float]:
 
 
 def probabilities(rows: Floats) -> Floats:
-    """For each row of features, 0..1. float32[n, len(FEATURES)] in, float32[n] out."""
+    """The probability (0..1) of each row: float32[n, len(FEATURES)] in, float32[n] out."""
     weights, bias = _fitted()
     return np.asarray(1 / (1 + np.exp(-(rows @ weights + bias))), np.float32)

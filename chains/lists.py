@@ -1,4 +1,4 @@
-"""Lists that a question asks for as a whole: how to descale a machine is told by all the steps, not by the likeliest."""
+"""Lists that a question asks for as a whole: "how to descale a machine" is answered by all the steps, not by the likeliest one."""
 
 from __future__ import annotations
 
@@ -6,34 +6,34 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
+from chains.answer_type import answer_type, asks_yes_or_no
 from chains.candidates import Candidate
-from chains.reading import ASKS_YES_OR_NO, overlap, wanted
 from citewell.documents import Chunk, ScoredChunk
 from citewell.sentences import Span, readable, sentence_spans
-from citewell.terms import read
+from citewell.terms import overlap, read
 
 ASKED_FROM: Final = 0.6
-"""Share of what the question says (numbers and names count more) that the list's headings and its document's title hold."""
+"""Overlap (0..1) of the question with the list's headings and its document's title, from which the list is what it asks for."""
 
-_SIGN: Final = r"(?:[-*+\u2022\u2023\u25aa\u25cf\u25e6]|\d{1,3}[.)])"
+_MARK: Final = r"(?:[-*+\u2022\u2023\u25aa\u25cf\u25e6]|\d{1,3}[.)])"
 _ITEM: Final = re.compile(
-    rf"^[ \t]*(?P<sign>{_SIGN})[ \t]+(?P<said>\S.*(?:\n(?![ \t]*{_SIGN}[ \t])[ \t]*\S.*)*)", re.MULTILINE
+    rf"^[ \t]*(?P<mark>{_MARK})[ \t]+(?P<said>\S.*(?:\n(?![ \t]*{_MARK}[ \t])[ \t]*\S.*)*)", re.MULTILINE
 )
 _NAMES: Final = re.compile(r"\s*(?:(?P<bold>\*\*|__).+(?P=bold)|.+:)\s*")
-"""A line in bold or one that ends in a colon: it says what the list below it is of."""
+"""A line in bold, or one that ends in a colon: it names the list below it."""
 
 
 class _Headed(NamedTuple):
-    """What a list stands below."""
+    """Where a list stands, and what it stands below."""
 
     source: str
     title: str
     headings: tuple[str, ...]
     line: str
-    """Right above it; empty where that does not name it."""
+    """The line right above the list; empty where that does not name it."""
 
     def share(self, question: str) -> float:
-        """How much of the question it says, 0..1; 0 where only the title says some, which is about all of the document."""
+        """Overlap with the question, 0..1; 0 where only the title overlaps, for that is about the whole document."""
         asked = read(question)
         own = [*(heading for heading in self.headings[-1:] if heading != self.title), self.line]
         if not overlap(asked, read(" ".join(own))):
@@ -42,17 +42,17 @@ class _Headed(NamedTuple):
 
 
 def asked_for(question: str, chunks: Sequence[ScoredChunk]) -> list[Candidate]:
-    """The list whose headings say what the question asks, sentence by sentence; empty where there is none.
+    """The sentences of the list whose headings say what the question asks for; empty where there is none.
 
-    English, as `wanted` is: a date, a number, a reason, yes or no is not told by a list.
+    English. No list answers a question for a date, a number or a reason, or for yes or no.
 
     Args:
         question: As it was typed.
-        chunks: To quote from. Items that stand in none of them are left out.
+        chunks: What to quote from; items that stand in none of them are left out.
     """
-    if ASKS_YES_OR_NO.match(question) or wanted(question) in ("date", "number", "reason"):
+    if asks_yes_or_no(question) or answer_type(question) in ("date", "number", "reason"):
         return []
-    found: dict[_Headed, dict[str, Candidate]] = {}  # chunks that follow one another share some
+    found: dict[_Headed, dict[str, Candidate]] = {}  # by text: neighbouring chunks overlap
     for number, scored in enumerate(chunks, 1):
         for headed, one in _items(number, scored.chunk):
             found.setdefault(headed, {}).setdefault(one.text, one)
@@ -63,7 +63,7 @@ def asked_for(question: str, chunks: Sequence[ScoredChunk]) -> list[Candidate]:
 
 
 def _items(number: int, chunk: Chunk) -> Iterator[tuple[_Headed, Candidate]]:
-    """The sentences of a chunk's lists, each with what its list stands below."""
+    """The sentences of a chunk's lists, each with where its list stands."""
     line, end = "", None
     for match in _ITEM.finditer(chunk.text):
         before = chunk.text[end : match.start()].strip()
@@ -75,5 +75,5 @@ def _items(number: int, chunk: Chunk) -> Iterator[tuple[_Headed, Candidate]]:
         for said in sentence_spans(match["said"]):
             span = Span(match.start("said") + said.start, match.start("said") + said.end)
             shown = readable(chunk.text[span.start : span.end])
-            item = "" if said.start else match["sign"]
+            item = "" if said.start else match["mark"]
             yield headed, Candidate(number, span, shown, True, cells=(shown,), item=item)

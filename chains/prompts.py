@@ -1,4 +1,4 @@
-"""The words the chat models are given. One prompt for streaming and not."""
+"""The prompt for an answer, the same whether it is streamed or not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 from citewell.documents import ScoredChunk
 
 PROMPT_VERSION = "answer-1"
-"""Part of what an answer depends on; changes whenever a word below does."""
+"""Named in the metadata of answers and part of the answer cache's key: to be changed with any word below."""
 
 SYSTEM = """\
 You answer questions from the sources below, and from nothing else.
@@ -35,18 +35,18 @@ NO_SOURCES = "(No source was found for this question.)"
 
 
 class AnswerInput(TypedDict):
-    """What an answer is made from. The same for a chat model and for the extractive answerer."""
+    """What an answer is made from, by a chat model or by the extractive answerer."""
 
     question: str
-    """As the user asked it, or standalone where the conversation made that necessary."""
+    """Standalone, or as the user asked it."""
     typed: NotRequired[str]
-    """As the user asked it, where a rule made it standalone by adding words of the conversation."""
+    """The question as the user asked it, where a rule added words of the conversation."""
     chunks: list[ScoredChunk]
     """The evidence, best first; the markers `[1]` to `[n]` number it in this order."""
     history: list[BaseMessage]
     """The newest messages before the question, oldest first."""
     summary: str
-    """Of what came before those; empty when nothing did."""
+    """Of the messages before those; empty where there are none."""
 
 
 def answer_messages(given: AnswerInput, instructions: str = "") -> list[BaseMessage]:
@@ -69,7 +69,7 @@ def answer_messages(given: AnswerInput, instructions: str = "") -> list[BaseMess
 
 
 def own_words(instructions: str) -> str:
-    """What of a prompt is the service's and the operator's, and in no answer."""
+    """The service's and the operator's part of a prompt, which no answer may repeat."""
     return SYSTEM + instructions
 
 
@@ -83,8 +83,8 @@ def _sources(chunks: Sequence[ScoredChunk], fence: str) -> str:
 
 
 def _label(scored: ScoredChunk) -> str:
-    """Name, page and heading of a source on one line, as far as the guards leave them. They come from documents too, so they
-    stay inside the fence."""
+    """Name, page and headings of a source on one line, as far as the guards pass them. They come from documents too, so they stand
+    inside the fence."""
     chunk = scored.chunk
     parts = [chunk.source if chunk.title in ("", chunk.source) else f"{chunk.title} ({chunk.source})"]
     if chunk.page is not None:

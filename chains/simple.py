@@ -1,13 +1,13 @@
-"""Which questions a cheaper model can answer: those that ask for one thing which a passage most likely states.
+"""Which questions a cheaper model can answer: those that ask for a single thing that a passage very likely states.
 
-A rule, so that it costs nothing and can be measured: `python -m evals.routing`. English; what it does not understand is
-not simple.
+A rule, so that it costs nothing and can be measured (`python -m evals.routing`). English; a question that it does not understand
+is not simple.
 """
 
 import re
 from typing import Final
 
-from chains.reading import wanted
+from chains.answer_type import answer_type
 
 MOST_WORDS: Final = 16
 CONFIDENT_FROM: Final = 0.8
@@ -25,7 +25,7 @@ _ASKS_FOR_MORE: Final = re.compile(
 
 
 def is_simple(question: str, *, confidence: float) -> bool:
-    """Whether a question is short, asks for one date, number, person, place or thing, and finds good evidence.
+    """Whether a question is short, asks for one date, number, person, place or thing, and has good evidence.
 
     Args:
         question: One that stands alone as it was asked.
@@ -41,5 +41,5 @@ def is_lookup(question: str) -> bool:
         and len(re.findall(r"[?;\n]", question.strip())) <= 1
         and _ASKS_FOR_A_THING.search(question) is not None
         and _ASKS_FOR_MORE.search(question) is None
-        and wanted(question) != "reason"
+        and answer_type(question) != "reason"
     )

@@ -1,4 +1,4 @@
-"""What needs no document and finds none: a greeting, thanks, or a question about the service itself."""
+"""Greetings, thanks and questions about the service itself, which no document answers."""
 
 import re
 from typing import Final
@@ -19,5 +19,5 @@ _SMALL_TALK: Final = re.compile(
 
 
 def is_small_talk(text: str) -> bool:
-    """Whether a text is made of nothing but such phrases. English; what it does not know is a question."""
+    """Whether a text consists of such phrases alone. English; any other text is a question."""
     return _SMALL_TALK.fullmatch(text) is not None

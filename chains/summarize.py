@@ -34,12 +34,12 @@ def summary_input(summary: str, messages: Sequence[BaseMessage]) -> SummaryInput
 
 
 def summarize_rule(summary: str, messages: Sequence[BaseMessage], *, limit: int = SUMMARY_CHARS) -> str:
-    """Summarize without a chat model: each question with the first sentence of its answer, newest kept longest.
+    """Summarize without a chat model: a line for each question and one for the first sentence of its answer.
 
     Args:
         summary: What this function returned before, or empty.
         messages: The messages to fold in, oldest first.
-        limit: Longest result, in characters; the oldest lines go first.
+        limit: Longest result, in characters; the oldest lines are dropped first.
     """
     lines = summary.splitlines()
     for message in messages:
@@ -56,11 +56,10 @@ def summarize_rule(summary: str, messages: Sequence[BaseMessage], *, limit: int 
 
 
 def to_fold(messages: Sequence[BaseMessage], *, most: int, tokens: int) -> int:
-    """How many of the oldest messages to fold into the summary now; 0 when the conversation is short enough.
+    """How many of the oldest messages to fold into the summary now; 0 while the conversation is short enough.
 
-    Folding starts when there are more than `most` messages or more than `tokens` tokens, and leaves about half of
-    either, so that a long conversation is summarized every few turns and not at each. What stays begins with a
-    question.
+    Folding starts at more than `most` messages or `tokens` tokens (estimated) and leaves about half of either, so that a long
+    conversation is summarized every few turns and not at each. What is left begins with a question.
     """
     sizes = [count_tokens_approximately([message]) for message in messages]
     if len(messages) <= most and sum(sizes) <= tokens:

@@ -19,6 +19,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from citewell.errors import ConfigurationError
 
 PREFIX = "CITEWELL_"
+EXTRACTIVE = "extractive"
+"""In the place of a chat model: quotes the documents' own sentences. Needs no key and costs nothing."""
 _SIGNATURES = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 """With a public key. HS256 and its kind would take the public key for the secret; `none` takes anything."""
 
@@ -40,7 +42,7 @@ class Settings(BaseSettings):
 
     # --- models -------------------------------------------------------------------------------
     chat_model: str = Field(
-        "extractive",
+        EXTRACTIVE,
         description="`extractive` (needs no key: quotes the best sentences) or `provider:model`, as "
         "`openai:gpt-5-mini`, `anthropic:claude-sonnet-5`, `ollama:llama3.2`.",
     )
@@ -340,7 +342,7 @@ class Settings(BaseSettings):
                 f"workers is {self.workers}, but the embedded Chroma belongs to one process: set CITEWELL_VECTOR_STORE "
                 "to a Chroma server (chroma+http://host:port), Pinecone or Weaviate, or CITEWELL_WORKERS to 1"
             )
-        if self.simple_model == "extractive":
+        if self.simple_model == EXTRACTIVE:
             raise ValueError("CITEWELL_SIMPLE_MODEL must be a provider:model; extractive is no model to ask")
         if self.moderation != "off" and not re.fullmatch(r"openai:\S+", self.moderation):
             raise ValueError("CITEWELL_MODERATION must be off or openai:MODEL, as openai:omni-moderation-latest")
@@ -356,13 +358,13 @@ class Settings(BaseSettings):
     @property
     def offered_models(self) -> frozenset[str]:
         """What a caller may choose from, `extractive` among them."""
-        return frozenset({self.chat_model, *self.chat_models, "extractive"})
+        return frozenset({self.chat_model, *self.chat_models, EXTRACTIVE})
 
     @property
     def called_models(self) -> frozenset[str]:
         """Every chat model that may be called, by a caller's choice or by the settings'."""
         others = {name for name in (self.budget_model, self.simple_model) if name}
-        return (self.offered_models | others | set(self.fallback_models)) - {"extractive"}
+        return (self.offered_models | others | set(self.fallback_models)) - {EXTRACTIVE}
 
     @property
     def is_keyless(self) -> bool:

@@ -37,6 +37,14 @@ class Statement(NamedTuple):
     """For each "not", "never", "without" ...: the indices of the terms it governs, the nearest first; at most three."""
 
 
+def overlap(asked: Statement, said: Statement, *, names_only: bool = False) -> float:
+    """The weighted share (0..1) of the terms of `asked` that `said` holds; with `names_only`, of its numbers and names."""
+    keys = {term.key for term in said.terms}
+    terms = [term for term in asked.terms if not names_only or term.kind != "word"]
+    total = sum(WEIGHTS[term.kind] for term in terms)
+    return sum(WEIGHTS[term.kind] for term in terms if term.key in keys) / total if total else 0.0
+
+
 # Said in every sentence and so telling nothing. Comparatives, quantities and before/after are left out on purpose:
 # exchanging one for another changes what a sentence says.
 STOPWORDS = frozenset(

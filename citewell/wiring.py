@@ -10,10 +10,10 @@ from citewell.cache import open_cache
 from citewell.guards.checks import open_guards
 from citewell.limits import open_limits
 from citewell.models import open_embedder
-from citewell.models.chat import EXTRACTIVE, open_chat_models
+from citewell.models.chat import open_chat_models
 from citewell.retrieval import open_index
 from citewell.service import Service
-from citewell.settings import Settings
+from citewell.settings import EXTRACTIVE, Settings
 from citewell.threads import open_threads
 from graph.build import build_graph
 from graph.parts import Parts

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chains import evidence
-from chains.evidence import ALL_SIGNS, SIGNS, WORDS_ONLY, signs
+from chains.evidence import ALL_FEATURES, FEATURES, WORD_FEATURES, features
 from citewell.models import open_embedder
 from citewell.retrieval import open_index
 from citewell.settings import Settings
@@ -69,7 +69,7 @@ def ask(name: str, data: Path) -> list[tuple[str, str, str, str]]:
 
 
 async def gather(name: str, data: Path, sample: int, seed: int, folder: Path) -> list[Case]:
-    """Search every question of a pack and read the signs."""
+    """Search every question of a pack and compute the features."""
     questions = ask(name, data)
     ids = {
         kind: sorted({id_ for id_, _, kind_, _ in questions if (kind_ == "unanswerable") == (kind == "unanswerable")})
@@ -86,8 +86,8 @@ async def gather(name: str, data: Path, sample: int, seed: int, folder: Path) ->
             if id_ in chosen:
                 where: dict[str, object] | None = {"title": {"$ne": article}} if kind == "absent" else None
                 kept = await index.rerank(question, await index.search(question, where=where), top_k=settings.top_k)
-                values = signs(question, kept)
-                cases.append(Case(name, kind, f"{name} {article}", tuple(values[sign] for sign in ALL_SIGNS)))
+                values = features(question, kept)
+                cases.append(Case(name, kind, f"{name} {article}", tuple(values[name] for name in ALL_FEATURES)))
     embedder.close()
     return cases
 
@@ -186,8 +186,8 @@ def main() -> None:
     saved: dict[str, Any] = {}
     report: dict[str, Any] = {}
     threshold = 0.0
-    for name, names in (("full", SIGNS), ("words", WORDS_ONLY)):
-        columns = [ALL_SIGNS.index(sign) for sign in names]
+    for name, names in (("full", FEATURES), ("words", WORD_FEATURES)):
+        columns = [ALL_FEATURES.index(feature) for feature in names]
         honest = cross_validated(cases, columns)
         weights, bias = fit(rows[:, columns], right, weigh(cases))
         if name == "full":

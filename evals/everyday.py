@@ -5,7 +5,7 @@
 `everyday.jsonl` asks the samples in `examples/` and the made-up documents in `evals/handbook/` (a firm's handbook, house
 rules, a library's page, a machine's instructions). `holds` lists what the answer must hold, each in one of several wordings;
 empty where the documents do not say it. Of several questions in `asked` the last follows on the others. Each goes the way
-a turn goes, without a key. Written by hand, few, and known to who chose the signs of the confidence: they show what kind of
+a turn goes, without a key. Written by hand, few, and known to those who chose the features of the confidence: they show what kind of
 question fails, not how many of yours will.
 """
 

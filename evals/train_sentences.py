@@ -1,4 +1,4 @@
-"""Fit `chains/judge.npz`: how probable it is that a sentence answers the question, from `chains.reading`'s features.
+"""Fit `chains/judge.npz`: how probable it is that a sentence answers the question, from `chains.features`'s features.
 
     python -m evals.train_sentences [--data DIR] [--questions 1500] [--index DIR]
 
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from chains import judge
 from chains.candidates import candidates
-from chains.reading import FEATURES, Floats, features
+from chains.features import FEATURES, Floats, features
 from citewell.models import open_embedder
 from citewell.retrieval import Index, open_index
 from citewell.settings import Settings

@@ -14,8 +14,8 @@ from chains.prompts import PROMPT_VERSION, AnswerInput, answer_messages, own_wor
 from citewell.citations.streaming import MarkerRepair
 from citewell.documents import ScoredChunk
 from citewell.errors import CitewellError
-from citewell.models.chat import EXTRACTIVE
 from citewell.retrieval.neighbours import join
+from citewell.settings import EXTRACTIVE
 from graph.calls import Call, Calls, finish_reason
 from graph.parts import Parts
 from graph.state import RunContext

@@ -29,8 +29,8 @@ from citewell.errors import (
     ModelUnavailable,
 )
 from citewell.limits import WARN_AT, Reservation
-from citewell.models.chat import EXTRACTIVE, map_model_errors
-from citewell.models.faults import asked_pause_s, is_free, is_models
+from citewell.models.faults import asked_pause_s, is_free, is_models, map_model_errors
+from citewell.settings import EXTRACTIVE
 from citewell.telemetry import metrics, tracing
 from graph.parts import Parts
 from graph.state import RunContext

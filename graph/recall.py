@@ -13,8 +13,7 @@ from chains import condense, expand, prompts
 from citewell import __version__
 from citewell.cache import AnswerCache, Kept
 from citewell.citations import Citation
-from citewell.models.chat import EXTRACTIVE
-from citewell.settings import Settings
+from citewell.settings import EXTRACTIVE, Settings
 from graph.calls import SIMPLE
 from graph.parts import Parts
 from graph.state import RunContext, State

@@ -23,9 +23,8 @@ from citewell.api.problems import Problem, to_problem
 from citewell.api.turns import SAMPLE, identity_of, run_context
 from citewell.citations import Citation
 from citewell.errors import ContextOverflow, InvalidRequest, NotFound, UnknownModel
-from citewell.models.chat import EXTRACTIVE
 from citewell.service import Result, Service, Turn
-from citewell.settings import Settings
+from citewell.settings import EXTRACTIVE, Settings
 
 DEFAULT = "citewell"
 """The model's name that stands for what the settings say."""

@@ -23,7 +23,7 @@ from citewell.errors import (
 )
 from citewell.limits.ledger import Ask, Ledger, Outcome, ProcessLedger, RedisLedger
 from citewell.limits.prices import NANO, Prices
-from citewell.settings import Settings
+from citewell.settings import EXTRACTIVE, Settings
 from citewell.telemetry import metrics
 from citewell.threads.connection import connect
 
@@ -79,7 +79,7 @@ class Limits:
         self._max_tokens = settings.tokens_per_day
         self._max_cost = round(settings.budget_usd_per_day * NANO)
         # What quotes the documents makes no call that could be paid for: who asks stands back to it.
-        self._cheaper = None if settings.budget_model == "extractive" else settings.budget_model
+        self._cheaper = None if settings.budget_model == EXTRACTIVE else settings.budget_model
         self._closing: set[asyncio.Task[None]] = set()
         self._warned: tuple[int, set[str]] = (0, set())
         """The day, and the callers of whom it was said that their budget is nearly spent."""

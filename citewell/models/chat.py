@@ -11,17 +11,12 @@ from langchain_core.language_models import BaseChatModel
 
 from citewell.errors import ConfigurationError, InvalidRequest, MissingExtra, UnknownModel
 from citewell.models.circuit import Circuits
-from citewell.models.faults import map_model_errors
-from citewell.settings import Settings
+from citewell.settings import EXTRACTIVE, Settings
 from citewell.telemetry import tracing
 
 if TYPE_CHECKING:
     import openai
 
-__all__ = ["EXTRACTIVE", "ChatModels", "map_model_errors", "open_chat_models"]
-
-EXTRACTIVE = "extractive"
-"""The answerer that needs no chat model; it is not made here."""
 _EXTRAS = {"anthropic": "anthropic", "ollama": "ollama"}
 _CONNECTIONS = 1000
 """Calls under way at once, to all models of OpenAI's; as the SDK has it."""

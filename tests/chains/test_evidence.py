@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from chains.evidence import ALL_SIGNS, Evidence, signs
+from chains.evidence import ALL_FEATURES, Evidence, features
 from citewell.documents import ScoredChunk, Source
 from citewell.ingestion.document import Document
 from citewell.ingestion.split import split
@@ -92,8 +92,8 @@ async def test_confidence_is_a_probability_and_none_without_chunks(index: Index)
 
 
 async def test_every_sign_is_given_and_finite(index: Index) -> None:
-    values = signs("How long does bread keep?", await found(index, "How long does bread keep?"))
-    assert set(values) == set(ALL_SIGNS)
+    values = features("How long does bread keep?", await found(index, "How long does bread keep?"))
+    assert set(values) == set(ALL_FEATURES)
     assert all(abs(value) < 100 for value in values.values())
 
 

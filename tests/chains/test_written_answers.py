@@ -5,8 +5,8 @@ import re
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage
 
-from chains.answer import AnswerInput, answer_chain
-from chains.prompts import NO_SOURCES, answer_messages
+from chains.answer import answer_chain
+from chains.prompts import NO_SOURCES, AnswerInput, answer_messages
 from citewell.documents import Chunk, ScoredChunk
 
 

@@ -30,8 +30,8 @@ from citewell.errors import (
     RateLimited,
     UnknownModel,
 )
-from citewell.models.chat import map_model_errors, open_chat_models
-from citewell.models.faults import ANTHROPIC, OPENAI, asked_pause_s, translate
+from citewell.models.chat import open_chat_models
+from citewell.models.faults import ANTHROPIC, OPENAI, asked_pause_s, map_model_errors, translate
 from citewell.settings import Settings
 from tests.models.faulty_server import faulty_server
 from tests.models.openai_server import OpenAIServer
