@@ -32,7 +32,7 @@ def check_thread_id(thread_id: object) -> str | None:
     """Return the id, or None when there is none (absent, null or empty).
 
     Raises:
-        InvalidRequest: Not text, longer than 1,024 characters, or with control characters.
+        InvalidRequest: Not text, longer than 1,024 characters, with control characters, or `.` or `..`.
     """
     if thread_id is None or thread_id == "":
         return None
@@ -40,6 +40,8 @@ def check_thread_id(thread_id: object) -> str | None:
         raise InvalidRequest("The conversation id must be text.")
     if len(thread_id) > 1024:
         raise InvalidRequest("The conversation id is longer than 1,024 characters.")
+    if thread_id in (".", ".."):
+        raise InvalidRequest("A conversation cannot be called . or .., which no client can send within an address.")
     _check_text(thread_id, "conversation id", _ANY_CONTROL)
     return thread_id
 

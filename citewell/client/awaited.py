@@ -59,7 +59,7 @@ class AsyncClient(Door):
             try:
                 with wire.faults(self.url):
                     async with self._http.stream("POST", "/chat", json=body, headers=reader.headers) as response:
-                        if response.is_error:
+                        if not wire.is_stream(response):
                             await response.aread()
                         wire.check(response)
                         async for line in response.aiter_lines():
@@ -113,7 +113,7 @@ class AsyncClient(Door):
         reader = wire.UploadReader()
         with wire.faults(self.url):
             async with request as response:
-                if response.is_error:
+                if not wire.is_stream(response):
                     await response.aread()
                 wire.check(response)
                 async for line in response.aiter_lines():

@@ -78,7 +78,7 @@ class Client(Door):
                     wire.faults(self.url),
                     self._http.stream("POST", "/chat", json=body, headers=reader.headers) as response,
                 ):
-                    if response.is_error:
+                    if not wire.is_stream(response):
                         response.read()
                     wire.check(response)
                     for line in response.iter_lines():
@@ -134,7 +134,7 @@ class Client(Door):
         request = self._http.stream("POST", "/uploads", params=params, content=data, headers=wire.EVENTS)
         reader = wire.UploadReader()
         with wire.faults(self.url), request as response:
-            if response.is_error:
+            if not wire.is_stream(response):
                 response.read()
             wire.check(response)
             for line in response.iter_lines():

@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 import httpx
 
 from . import wire
+from .values import ServiceError
 
 
 class Door:
@@ -19,7 +20,9 @@ class Door:
 
     def __init__(self, url: str, *, key: str | None, timeout: httpx.Timeout | float | None) -> None:
         self.url = url.rstrip("/")
-        key = os.environ.get("CITEWELL_API_KEY") if key is None else key
+        key = (os.environ.get("CITEWELL_API_KEY", "") if key is None else key).strip()  # a file's ends with its line
+        if not (key.isascii() and key.isprintable()):
+            raise ServiceError({"code": "not_authenticated", "detail": "The key holds characters that no key has."})
         with wire.faults(self.url):
             address = httpx.URL(self.url)
         self._options: dict[str, Any] = {

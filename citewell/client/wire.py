@@ -47,7 +47,7 @@ def chat(question: str, thread_id: str | None, options: Mapping[str, Any]) -> di
 
 
 def path(thread_id: str) -> str:
-    return quote(thread_id, safe="")
+    return quote(thread_id, safe="", errors="surrogatepass")  # no id of the service's, which says so
 
 
 def thread(thread_id: str) -> str:
@@ -62,7 +62,10 @@ def faults(url: str) -> Iterator[None]:
     """What goes wrong on the way to the service at `url`, as a ServiceError."""
     try:
         yield
-    except httpx.RemoteProtocolError as exc:
+    except UnicodeEncodeError as exc:
+        detail = "What is to be sent holds half of a surrogate pair, which is not a character."
+        raise ServiceError({"code": "invalid_request", "detail": detail}) from exc
+    except (httpx.RemoteProtocolError, httpx.DecodingError) as exc:
         raise ServiceError({"code": "broken_off", "detail": "The service broke off.", "retryable": True}) from exc
     except httpx.TimeoutException as exc:
         raise ServiceError(
@@ -77,11 +80,19 @@ def faults(url: str) -> Iterator[None]:
         ) from exc
 
 
+def is_stream(response: httpx.Response) -> bool:
+    """Whether it brings events, which are read one by one."""
+    return response.headers.get("content-type", "").startswith("text/event-stream")
+
+
 def check(response: httpx.Response, *, readiness: bool = False) -> Any:
     """The reply's JSON, or the problem it holds. A stream is left unread."""
     if response.is_success or (readiness and response.status_code == 503):
-        streamed = response.headers.get("content-type", "").startswith("text/event-stream")
-        return None if streamed or response.status_code == 204 else response.json()
+        try:
+            return None if is_stream(response) or response.status_code == 204 else response.json()
+        except ValueError:
+            detail = f"What answers at {response.url} is no Citewell service."
+            raise ServiceError({"code": "unreachable", "detail": detail}) from None
     try:
         problem = response.json()
     except ValueError:

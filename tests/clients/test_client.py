@@ -1,10 +1,12 @@
 """`citewell.client` against a real service."""
 
 import ast
+import asyncio
 import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -148,6 +150,43 @@ def test_a_service_that_is_not_there_is_unreachable() -> None:
     with Client(f"http://127.0.0.1:{free_port()}") as client, pytest.raises(ServiceError) as caught:
         client.ask("hi")
     assert (caught.value.status, caught.value.code, caught.value.retryable) == (0, "unreachable", True)
+
+
+def test_what_no_service_can_take_is_a_fault_like_any_other(client: Client) -> None:
+    half = "\ud83d"
+    for call in (
+        lambda: client.ask(half), lambda: list(client.stream("hi", thread_id=half)), lambda: client.history(half),
+        lambda: client.passage(half, 0, 1), lambda: list(client.upload(half, b"")), lambda: Client(client.url, key="cw_\u200b"),
+    ):  # fmt: skip
+        with pytest.raises(ServiceError):
+            call()
+
+
+async def test_another_program_at_the_address_is_told_of() -> None:
+    """A page where the service was expected, as a proxy or a login shows it."""
+
+    async def page(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError):  # the client is done
+            while await reader.readuntil(b"\r\n\r\n"):
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 7\r\n\r\nWelcome")
+        writer.close()
+
+    server = await asyncio.start_server(page, "127.0.0.1", 0)
+    async with server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with AsyncClient(url) as awaited:
+            for reply in (awaited.ask("hi"), anext(awaited.stream("hi")), awaited.status()):
+                with pytest.raises(ServiceError, match="no Citewell service"):
+                    await reply
+        with Client(url) as blocking:
+            for call in (lambda: blocking.ask("hi"), lambda: next(blocking.stream("hi")), blocking.status):
+                with pytest.raises(ServiceError, match="no Citewell service"):
+                    await asyncio.to_thread(call)
+
+
+def test_a_key_out_of_a_file_may_end_with_its_line(live: Live) -> None:
+    with Client(live.url, key="cw_abc\n") as client:
+        assert client.models() == ["extractive"]
 
 
 def test_models_and_status_are_told(client: Client) -> None:

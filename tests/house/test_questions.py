@@ -37,6 +37,6 @@ def test_too_long_says_how_long() -> None:
 def test_thread_ids() -> None:
     assert check_thread_id(None) is check_thread_id("") is None
     assert check_thread_id("a:{b} ü") == "a:{b} ü"
-    for bad in (7, "x" * 1025, "a\x00", "a\n", "a\rb", "a\tb", "a\x7f"):
+    for bad in (7, "x" * 1025, "a\x00", "a\n", "a\rb", "a\tb", "a\x7f", ".", ".."):
         with pytest.raises(InvalidRequest):
             check_thread_id(bad)
