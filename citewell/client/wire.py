@@ -82,7 +82,7 @@ def faults(url: str) -> Iterator[None]:
 
 def is_stream(response: httpx.Response) -> bool:
     """Whether it brings events, which are read one by one."""
-    return response.headers.get("content-type", "").startswith("text/event-stream")
+    return "text/event-stream" in response.headers.get("content-type", "")
 
 
 def check(response: httpx.Response, *, readiness: bool = False) -> Any:
