@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -33,8 +34,10 @@ router = APIRouter(tags=["documents"])
 UPLOADS = "/uploads"
 """Reads its body in pieces and bounds it itself."""
 _IN_MEMORY_BYTES = 1 << 20
-AROUND = 600
-"""Characters shown on either side of a passage."""
+AROUND = 250
+"""Most characters shown on either side of a passage: so few that it is in sight where they begin, on a phone too."""
+_LONGEST_WORD = 40
+"""Characters that may be left out so that what is shown begins and ends with a whole word; some scripts have no spaces."""
 _MEDIA_TYPES = {
     "pdf": "application/pdf",
     "docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
@@ -69,6 +72,7 @@ class PassageInPlace(BaseModel):
     quote: str
     after: str
     page: int | None = Field(None, description="Page on which the quote starts, from 1, where the format has pages.")
+    goes_on: bool = Field(description="Whether the text goes on after it.")
     has_file: bool = Field(description="Whether /source/file has the original.")
 
 
@@ -140,8 +144,9 @@ async def passage(
     found = await _readable(request, uri)
     index = _index(request)
     text = await index.text(uri)
-    low, high = max(0, start - AROUND), min(len(text), end + AROUND)
-    start, end = max(low, min(start, high)), max(low, min(end, high))
+    start = max(0, min(start, len(text)))
+    end = max(start, min(end, len(text)))
+    low, high = _surroundings(text, start, end)
     return PassageInPlace(
         uri=uri,
         title=found.title,
@@ -150,8 +155,19 @@ async def passage(
         quote=text[start:end],
         after=text[end:high],
         page=await index.page_at(uri, start),
+        goes_on=high < len(text),
         has_file=await asyncio.to_thread(_original, _settings(request), found) is not None,
     )
+
+
+def _surroundings(text: str, start: int, end: int) -> tuple[int, int]:
+    """Where to begin and to end around a passage."""
+    low, high = max(0, start - AROUND), min(len(text), end + AROUND)
+    if low and (begun := re.match(rf"\S{{0,{_LONGEST_WORD}}}\s+", text[low:start])):
+        low += begun.end()
+    if high < len(text) and (cut := re.search(rf"\s+\S{{0,{_LONGEST_WORD}}}\Z", text[end:high])):
+        high = end + cut.start()
+    return low, high
 
 
 @router.get("/source/file", response_class=FileResponse, response_model=None)

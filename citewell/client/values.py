@@ -141,6 +141,8 @@ class Passage(Value):
     after: str
     page: int | None
     """Page on which the quote starts, where the format has pages."""
+    goes_on: bool
+    """Whether the text goes on after it."""
     has_file: bool
     """Whether `file_url` leads to the original file."""
 

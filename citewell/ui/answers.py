@@ -130,11 +130,8 @@ def _passage(citation: Citation, passage: Passage | None) -> str:
     parts = (passage.before.lstrip(), passage.quote, passage.after.rstrip())
     before, quote, after = (html.escape(part) for part in parts)
     quote = f"<mark>{quote}</mark>" if quote.strip() else ""
-    begins_within = citation.start > len(passage.before)
-    return (
-        f'<blockquote class="cw-passage" tabindex="0">{"…" if begins_within else ""}{before}{quote}{after}{"…" if after else ""}'
-        "</blockquote>"
-    )
+    begun = "… " if citation.start > len(passage.before) else ""
+    return f'<blockquote class="cw-passage">{begun}{before}{quote}{after}{" …" if passage.goes_on else ""}</blockquote>'
 
 
 def _link(citation: Citation, passage: Passage | None, file_url: Callable[[str, int | None], str] | None) -> str:

@@ -36,6 +36,25 @@ def test_every_quote_stands_where_its_citation_says(client: httpx.Client) -> Non
         assert passage["quote"] == citation["quote"]
 
 
+def test_what_stands_around_a_passage_begins_and_ends_with_whole_words(client: httpx.Client) -> None:
+    def around(start: int, end: int) -> dict[str, Any]:
+        wanted = {"uri": "library/lighthouse.md", "start": start, "end": end}
+        found: dict[str, Any] = client.get("/source", params=wanted).json()
+        return found
+
+    whole = around(0, 10_000)
+    text = whole["quote"]
+    assert (whole["before"], whole["after"], whole["goes_on"]) == ("", "", False)
+    for start in range(0, len(text), 7):
+        found = around(start, start + 20)
+        low = start - len(found["before"])
+        high = start + len(found["quote"] + found["after"])
+        assert text[low:high] == found["before"] + found["quote"] + found["after"]
+        assert low == 0 or (text[low - 1].isspace() and not text[low].isspace())
+        assert found["goes_on"] == (high < len(text))
+        assert high == len(text) or (text[high].isspace() and not text[high - 1].isspace())
+
+
 def test_nothing_in_the_documents_is_said_so(client: httpx.Client) -> None:
     reply = ask(client, "Who won the football world cup in 1954?", include_sources=True)
     assert reply["metadata"]["supported"] is False

@@ -1,6 +1,7 @@
 """Answers as HTML: every mark with its own source, and nothing that runs or loads."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -29,9 +30,15 @@ def test_each_mark_opens_the_source_of_its_own_sentence() -> None:
 
 
 @pytest.mark.parametrize(("start", "within"), [(4, False), (600, True)])
-def test_a_passage_has_dots_in_front_only_where_the_document_began_before_it(start: int, within: bool) -> None:
-    passage = Passage(uri="a.md", title="A", type="md", before="One ", quote="two", after="", page=None, has_file=False)
-    assert ("…One" in answer_html("Two [1].", [citation(1, "two", start=start)], [passage])) is within
+def test_a_passage_has_dots_only_where_the_document_goes_on(start: int, within: bool) -> None:
+    passage = Passage(
+        uri="a.md", title="A", type="md", before="One ", quote="two", after=" three", page=None, goes_on=False, has_file=False
+    )  # fmt: skip
+    html = answer_html("Two [1].", [citation(1, "two", start=start)], [passage])
+    assert ("… One" in html) is within
+    assert " three</blockquote>" in html
+    html = answer_html("Two [1].", [citation(1, "two", start=start)], [replace(passage, goes_on=True)])
+    assert " three …</blockquote>" in html
 
 
 def test_a_mark_without_a_citation_stays_text() -> None:
@@ -60,7 +67,15 @@ def test_a_citation_whose_marker_was_corrected_still_opens() -> None:
 def test_nothing_in_an_answer_or_a_document_runs_or_loads(hostile: str) -> None:
     source = citation(1, hostile, title=hostile, source=hostile, also_in=[hostile])
     passage = Passage(
-        uri=hostile, title=hostile, type="pdf", before=hostile, quote=hostile, after=hostile, page=2, has_file=True
+        uri=hostile,
+        title=hostile,
+        type="pdf",
+        before=hostile,
+        quote=hostile,
+        after=hostile,
+        page=2,
+        goes_on=True,
+        has_file=True,
     )
     html = answer_html(f"{hostile} [1]", [source], [passage], lambda uri, page: f"http://service/?{uri}#{page}")
     tags = re.findall("<([a-z]+)((?: [^<>]*)?)>", html)

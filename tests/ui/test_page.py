@@ -38,7 +38,7 @@ class Chat:
 
 @pytest.fixture(scope="module")
 def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data directory with the test library and a PDF of two pages."""
+    """A data directory with the test library, a PDF of two pages, and a text of which the middle is worth a question."""
     folder = tmp_path_factory.mktemp("ui")
     canvas = Canvas(str(folder / "tides.pdf"), pagesize=A5)
     canvas.setTitle("Tides of the Skerrow coast")
@@ -54,9 +54,12 @@ def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
             canvas.drawString(40, 520 - 24 * number, line)
         canvas.showPage()
     canvas.save()
+    stages = [f"Stage {number} leads along the dunes to the next hut and takes two hours.\n\n" for number in range(40)]
+    stages.insert(20, "The reed warden lends binoculars at the third hide.\n\n")
+    (folder / "walk.txt").write_text("".join(stages))
     data_dir = folder / "data"
     data_dir.mkdir()
-    ingest(data_dir, LIBRARY, folder / "tides.pdf")
+    ingest(data_dir, LIBRARY, folder / "tides.pdf", folder / "walk.txt")
     return data_dir
 
 
@@ -156,6 +159,21 @@ def test_an_answer_shows_the_passage_behind_each_sentence(chat: Chat, page: Page
     expect(why).to_contain_text("rerank")
     why.scroll_into_view_if_needed()
     page.screenshot(path=pictures / "ui-why.png")
+
+
+def test_a_quote_in_the_midst_of_a_document_is_in_sight_where_its_source_opens(chat: Chat, page: Page) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    for url, sources in ((chat.url, ".cw-cite"), (chat.service.url, "details")):
+        page.goto(url)
+        page.get_by_placeholder("Ask the documents").fill("Where does the reed warden lend binoculars?")
+        page.keyboard.press("Enter")
+        source = page.locator(sources).first
+        source.locator("summary").click()
+        expect(source.locator("mark")).to_contain_text("third hide")
+        expect(source.locator("mark")).to_be_in_viewport(ratio=1)
+        expect(source.get_by_role("link", name="Open the file")).to_have_attribute(
+            "href", re.compile(r"/source/file\?uri=walk\.txt$")
+        )
 
 
 def drawn(page: Page, answer: str) -> None:
