@@ -11,21 +11,21 @@ PUBLIC = "public"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Where a document came from. Everything a metadata filter can name stands here."""
+    """Where a document came from. Every field that a metadata filter can name is here."""
 
     uri: str
-    """Path as the ingestion saw it (POSIX, relative to the folder given) or a URI. Unique in an index."""
+    """Its path as the ingestion saw it (POSIX, relative to the folder given) or a URI. Unique in an index."""
     title: str
     type: str
     """`pdf`, `md`, `txt`, `html` or `docx`."""
     sha256: str
-    """Of the file's bytes, hexadecimal; what change detection compares."""
+    """Of the file's bytes, in hexadecimal; changes are detected by it."""
     size_bytes: int
     date: str | None = None
     """ISO 8601 date from front matter or the document's own metadata, never the file's clock."""
     tags: tuple[str, ...] = ()
     access: tuple[str, ...] = (PUBLIC,)
-    """Labels of which a caller must hold at least one to be shown any of it."""
+    """A caller must hold at least one of these labels to read it."""
     pages: int | None = None
     """Number of pages where the format has them."""
 
@@ -35,7 +35,7 @@ class Chunk:
     """One indexed piece of a source. `document_text[start:end] == text`, always."""
 
     id: str
-    """Stable over runs: derived from the source's uri, the offsets and the text."""
+    """Stable over ingestions: derived from the source's uri, the offsets and the text."""
     source: str
     """`Source.uri`."""
     title: str
@@ -54,8 +54,8 @@ class Chunk:
     tags: tuple[str, ...] = ()
     access: tuple[str, ...] = (PUBLIC,)
     also_in: tuple[str, ...] = ()
-    """Other sources that hold the same text; set by retrieval when it shows duplicates once. Of a chunk grown by its
-    neighbours, they hold what it was before."""
+    """Other sources that hold the same text; set by retrieval, which shows duplicates once. Of a chunk that was joined with its
+    neighbours, they hold the original text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,9 +64,9 @@ class ScoredChunk:
 
     chunk: Chunk
     score: float
-    """0..1, higher is better; what that means is the stage's that set it."""
+    """0..1, higher is better; its meaning depends on the stage that set it."""
     evidence: Mapping[str, float] = field(default_factory=dict)
     """Raw figures by name, for the trace: `dense`, `keyword`, `fused`, `maxsim`, and `<name>_rank` (from 1)."""
     suspicion: float | None = None
-    """0..1, how much of an instruction to the assistant the guard, as it is now, saw in the chunk when it was ingested;
-    None where it has not judged it."""
+    """How much the chunk reads like an instruction to the assistant, 0..1, as the current guard judged it when it was ingested; None
+    where that guard has not judged it."""

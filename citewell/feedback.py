@@ -1,7 +1,7 @@
-"""What people thought of answers: kept with the question, the answer and its citations, so that it can be judged later.
+"""Ratings of answers, kept with the question, the answer and its citations, so that they can be judged later.
 
-In Redis where threads are (one hash a thread), otherwise in `feedback.db` in the data directory. A row outlives the
-time to live of its thread, and is removed when somebody deletes the conversation.
+They are in Redis where threads are (one hash per thread), otherwise in `feedback.db` in the data directory. A rating outlives the
+time to live of its thread; it is removed when the conversation is deleted.
 """
 
 from __future__ import annotations
@@ -43,27 +43,27 @@ class Row(TypedDict):
     """ISO 8601, UTC."""
     question: str
     standalone: str
-    """The question as it was searched for; the same where it did not lean on the conversation."""
+    """The question as it was searched for; equal to `question` where it did not depend on the conversation."""
     answer: str
     citations: list[Any]
     model: str
-    """Who answered."""
+    """What answered: `extractive` or the model's name."""
 
 
 class FeedbackStore(Protocol):
     """Where ratings are kept. Every method raises CheckpointError when the store cannot be used."""
 
     async def put(self, row: Row) -> None:
-        """Keep a rating; a later one of the same answer takes its place."""
+        """Keep a rating, in the place of an earlier one of the same answer."""
 
     async def of_thread(self, thread_id: str) -> list[Row]:
-        """A conversation's ratings, in its order."""
+        """A conversation's ratings, in the order of its messages."""
 
     async def forget(self, thread_id: str) -> None:
         """Remove a conversation's ratings."""
 
     def walk(self) -> AsyncIterator[Row]:
-        """Every rating, in no order."""
+        """Every rating, in no particular order."""
 
 
 class SqliteFeedback:
@@ -126,7 +126,7 @@ class RedisFeedback:
 
 @asynccontextmanager
 async def open_feedback(settings: Settings) -> AsyncIterator[FeedbackStore]:
-    """Ratings where the settings keep threads.
+    """Open the ratings in the place where the settings keep threads.
 
     Raises:
         CheckpointError: The store cannot be used.

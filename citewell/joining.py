@@ -1,7 +1,7 @@
-"""A queue whose neighbours join while nobody takes them.
+"""A queue whose items are joined while they wait.
 
-A reader that keeps up gets every item as it comes. One that is busy finds all that came meanwhile as one item, so the
-work for each falls as the load rises.
+A reader that keeps up gets every item as it comes. A reader that is busy finds all that came meanwhile as one item, so the work per
+item falls as the load rises.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ T = TypeVar("T")
 
 
 class JoiningQueue(Generic[T]):
-    """Unbounded, for one reader and one event loop."""
+    """Unbounded; for one reader on one event loop.
+
+    Args:
+        join: Given the last waiting item and a new one, returns both as one item, or None where they cannot be joined.
+    """
 
     def __init__(self, join: Callable[[T, T], T | None]) -> None:
-        """Args:
-        join: Given the last item that waits and a new one, returns both in one; None where they do not go together.
-        """
         self._join = join
         self._waiting: deque[T] = deque()
         self._news = asyncio.Event()
@@ -35,7 +36,7 @@ class JoiningQueue(Generic[T]):
         self._news.set()
 
     def end(self) -> None:
-        """Nothing comes any more: the iteration ends after what waits."""
+        """End the iteration once the waiting items have been taken."""
         self._ended = True
         self._news.set()
 

@@ -1,4 +1,4 @@
-"""What a question must be before anything is done with it. Every door checks, and the graph checks again."""
+"""Checks on questions, thread ids and transcripts, made at every door; the graph checks the question again."""
 
 import re
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from citewell.errors import InvalidRequest, MessageTooLong
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _ANY_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-"""An id stands in addresses, headers and log lines, where no line may break."""
+"""Barred from ids, which stand in addresses, headers and log lines, where no line may break."""
 
 
 def check_question(text: object, *, limit: int) -> str:
@@ -15,7 +15,7 @@ def check_question(text: object, *, limit: int) -> str:
 
     Raises:
         InvalidRequest: Not text, empty, or with characters that are not text (NUL, control, lone surrogates).
-        MessageTooLong: More than `limit` characters. Nothing is ever cut off in silence.
+        MessageTooLong: More than `limit` characters; no question is ever cut silently.
     """
     if not isinstance(text, str):
         raise InvalidRequest("The question must be text.")
@@ -47,7 +47,7 @@ def check_thread_id(thread_id: object) -> str | None:
 
 
 def check_history(texts: Iterable[str]) -> None:
-    """Check what was said before, which other programs may have written.
+    """Check the earlier messages that a client sends.
 
     Raises:
         InvalidRequest: One of them is not Unicode text.

@@ -1,7 +1,7 @@
-"""Run turns: what every door calls.
+"""The service behind every door: turns, searches and conversations.
 
-One compiled graph, one run per thread at a time, a deadline for the turn, and a run that ends when whoever waits for
-it goes away.
+One compiled graph, one run per thread at a time, a deadline for each turn, and a run that ends when the client that waits for it
+leaves, unless it is kept.
 """
 
 import asyncio
@@ -34,10 +34,10 @@ from graph.transcript import answer_message, token_counts
 
 Graph: TypeAlias = CompiledStateGraph[Any, Any, Any, Any]
 
-__all__ = ["Found", "Result", "Service", "Transcript", "Turn"]
+__all__ = ["Result", "SearchResult", "Service", "Transcript", "Turn"]
 
 STOP_WITHIN_S = 8.0
-"""Longest that a call to stop a run waits for its end: a process that died frees its thread within five."""
+"""Longest wait for a run to end that was asked to stop, in seconds. A process that died frees its threads after five."""
 STOP_POLL_S = 0.05
 
 
@@ -51,31 +51,31 @@ class Turn:
     context: RunContext
     policy: Policy | None = None
     history: Sequence[BaseMessage] | None = None
-    """Given by callers that keep their own transcript; such a turn is not remembered."""
+    """The earlier messages, from callers that keep their own transcript; such a turn is not remembered."""
     run_id: str
     is_kept: bool = False
-    """Whether the run goes on when its client leaves, and can be resumed."""
+    """Whether the run goes on when its client leaves and can be resumed."""
 
     @property
     def stored_id(self) -> str:
-        """The thread as it is stored and locked: the caller's own, whatever id was given."""
+        """The id under which the thread is stored and locked, which no other caller's thread can have."""
         return bind(self.context.caller, self.thread_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transcript:
-    """A conversation as it stands in its thread."""
+    """A whole conversation."""
 
     messages: list[BaseMessage]
     summary: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """What a search came upon."""
+class SearchResult:
+    """What a search found."""
 
     chunks: list[ScoredChunk]
-    """What a turn would have been answered from, best first."""
+    """The chunks that a turn would have been answered from, best first."""
     trace: dict[str, Any]
     blocked: str | None = None
     """The rule that refused the question."""
@@ -110,10 +110,10 @@ class Service:
         policy: str | None = None,
         history: Sequence[BaseMessage] | None = None,
     ) -> Turn:
-        """Check everything that can be checked before anything runs.
+        """Check all that can be checked before a turn runs.
 
         Raises:
-            InvalidRequest: The question, the id or an option cannot be used; the message names it.
+            InvalidRequest: The question, the thread's id or an option cannot be used; the message names it.
             Draining: The process is shutting down.
         """
         self.runs.check_open()
@@ -142,10 +142,10 @@ class Service:
 
         Args:
             turn: From `prepare`.
-            config: Callbacks, tags and metadata of whoever calls; `configurable` is ours.
+            config: The caller's callbacks, tags and metadata; its `configurable` is replaced.
 
         Raises:
-            CitewellError: What stopped the turn; the question is in the thread all the same.
+            CitewellError: The turn failed; its question is in the thread nevertheless.
         """
         run = Run(turn.run_id, turn.stored_id, turn.context.caller, is_kept=turn.is_kept)
         self.runs.start(run, self._answer(turn, config or {}, run))
@@ -154,11 +154,11 @@ class Service:
                 yield event
 
     async def resume(self, caller: str, run_id: str, after: int) -> AsyncGenerator[str | Result, None]:
-        """Go on with a run of the caller's whose events up to number `after` have arrived.
+        """The events of one of the caller's runs after number `after`, see `Runs.resume`.
 
         Raises:
-            ResumeOff: Runs end with the connection here.
-            RunNotFound: There is none, it has been over for too long, or it is another caller's.
+            ResumeOff: By the settings, runs end with the connection.
+            RunNotFound: There is no such run, it ended too long ago, or it is another caller's.
         """
         if self.settings.on_disconnect == "cancel":
             raise ResumeOff(
@@ -168,17 +168,19 @@ class Service:
         return await self.runs.resume(caller, run_id, after)
 
     async def stop(self, caller: str, thread_id: str, run_id: str = "") -> bool:
-        """End the turn of the caller's conversation that is being answered, in whichever process, and wait until it
-        has. What it had said stays in the conversation, marked as stopped.
+        """Stop the run of a conversation of the caller's, in whichever process it is, and wait until it has ended. What it had
+        said so far stays in the conversation, marked as stopped.
 
         Args:
-            run_id: Only if this is the one; empty: whichever it is.
+            caller: Whose conversation it is.
+            thread_id: The conversation.
+            run_id: Stop only this run; empty: whichever is running.
 
         Returns:
-            Whether there was one.
+            Whether there was such a run.
 
         Raises:
-            ThreadNotFound: There is no such conversation of the caller's.
+            ThreadNotFound: The caller has no such conversation.
         """
         await self.conversation(caller, thread_id)
         stored = _stored(caller, thread_id)
@@ -197,11 +199,11 @@ class Service:
                     return event
         raise AssertionError("a turn ends with its result or an error")
 
-    async def search(self, turn: Turn) -> Found:
+    async def search(self, turn: Turn) -> SearchResult:
         """Find passages as a turn would, guards and the limit on requests included, and stop before an answer is made.
 
         Raises:
-            CitewellError: What stopped the search.
+            CitewellError: The search failed.
         """
         context = replace(turn.context, trace=True)
         state = {"question": turn.question, "messages": []}
@@ -212,35 +214,37 @@ class Service:
                 async with aclosing(cast("AsyncGenerator[dict[str, Any], None]", stream)) as updates:
                     async for update in updates:
                         if blocked := (update.get("screen") or {}).get("blocked"):
-                            return Found(chunks=[], trace={}, blocked=blocked)
+                            return SearchResult(chunks=[], trace={}, blocked=blocked)
                         if found := update.get("rerank"):
-                            return Found(chunks=found["sources"], trace=found["metadata"]["trace"])
+                            return SearchResult(chunks=found["sources"], trace=found["metadata"]["trace"])
         except TimeoutError as exc:
             raise TurnTimeout(f"The search took longer than {self.settings.turn_timeout_s:g} s.") from exc
         raise AssertionError("a search ends at the guards or at the reranker")
 
     async def transcript(self, caller: str, thread_id: str) -> Transcript | None:
-        """The caller's whole conversation; None when there is none.
+        """A whole conversation of the caller's; None where there is none.
 
         Raises:
-            CheckpointError: The threads cannot be read. Never mistaken for an empty conversation.
+            CheckpointError: The threads cannot be read; that never looks like an empty conversation.
         """
         config: RunnableConfig = {"configurable": {"thread_id": _stored(caller, thread_id)}}
         values = (await self.graph.aget_state(config)).values
         if not values.get("messages"):
             return None
-        await self.threads.touch(_stored(caller, thread_id))  # who reads it wants it, in the list of threads too
+        await self.threads.touch(
+            _stored(caller, thread_id)
+        )  # being read keeps it alive, and in the list of threads too
         return Transcript(messages=values["messages"], summary=values.get("summary", ""))
 
     async def conversations(self, caller: str, *, limit: int, before: datetime | None = None) -> list[ThreadInfo]:
-        """The caller's conversations, the one used last first."""
+        """The caller's conversations, the most recently used first."""
         return [_as_given(info) for info in await self.threads.list(caller, limit=limit, before=before)]
 
     async def conversation(self, caller: str, thread_id: str) -> ThreadInfo:
         """One conversation of the caller's.
 
         Raises:
-            ThreadNotFound: There is none, or it is another caller's, which is not told apart.
+            ThreadNotFound: There is none, or it is another caller's; callers cannot tell which.
         """
         info = await self.threads.info(_stored(caller, thread_id))
         if info is None or info.owner != caller:
@@ -248,19 +252,19 @@ class Service:
         return _as_given(info)
 
     async def rename(self, caller: str, thread_id: str, title: str) -> ThreadInfo:
-        """Give a conversation of the caller's another title. Raises ThreadNotFound as `conversation` does."""
+        """Change the title of a conversation of the caller's. Raises ThreadNotFound as `conversation` does."""
         await self.conversation(caller, thread_id)
         await self.threads.rename(_stored(caller, thread_id), title)
         return await self.conversation(caller, thread_id)
 
     async def forget(self, caller: str, thread_id: str) -> None:
-        """Delete every trace of a conversation of the caller's."""
+        """Delete a conversation of the caller's and every trace of it."""
         stored = _stored(caller, thread_id)
         await self.threads.delete(stored)
         await self.runs.forget(stored)
 
     def checks(self) -> dict[str, Callable[[], Awaitable[dict[str, Any]]]]:
-        """What readiness looks at, by name; each call raises a CitewellError when its part cannot be used."""
+        """The checks of readiness by name; each raises a CitewellError where its part cannot be used."""
         return {"index": self._check_index, "threads": self._check_threads, "model": self._check_model}
 
     async def _check_index(self) -> dict[str, Any]:
@@ -272,7 +276,7 @@ class Service:
         return {"store": "redis" if self.settings.redis_url else "sqlite"}
 
     async def _check_model(self) -> dict[str, Any]:
-        # An open circuit is no reason to take an instance out of service: retrieval, quotes and other models go on.
+        # An open circuit does not make an instance unready: retrieval, quotations and other models still work.
         return {"name": self.settings.chat_model, "circuits": self.circuits.states()}
 
     async def _answer(self, turn: Turn, config: RunnableConfig, run: Run) -> Result:
@@ -332,7 +336,7 @@ class Service:
             raise
 
     async def _keep_stopped(self, held: dict[str, str], answer: str) -> dict[str, Any]:
-        """Put what was said into the thread, unchecked, and make a turn's outcome of it."""
+        """Store what was said so far in the thread, its citations unchecked, and return it as the turn's outcome."""
         metadata = {"answerer": "stopped", "stopped": True, "finish_reason": "stopped"}
         if answer:
             reply = answer_message(answer, [], metadata)
@@ -343,7 +347,7 @@ class Service:
         self, graph: Graph, state: dict[str, Any], turn: Turn, config: RunnableConfig, held: dict[str, Any],
         hear: Callable[[Event], None],
     ) -> dict[str, Any]:  # fmt: skip
-        # Whoever watches the run sees the thread's id as the caller knows it.
+        # The caller's callbacks see the thread's id as the caller knows it.
         watched = {**(config.get("metadata") or {}), "thread_id": turn.thread_id}
         config = {**config, "metadata": watched, "configurable": {"thread_id": turn.stored_id, **held}}
         listener.set(hear)  # for this task and those the graph starts from it

@@ -3,8 +3,8 @@
     START ─► screen ─┬─► condense ─► retrieve ─► rerank ─┐
                      └─► summarize (only if long) ───────┴─► generate ─► verify ─► END
 
-A first question needs no condensing and goes straight to retrieve; a blocked one goes to END. With the answer cache on,
-`recall` stands before `retrieve`: an answer that was given before goes to END.
+A first question needs no condensing and goes straight to `retrieve`; a blocked one goes to END. With the answer cache on, `recall`
+stands before `retrieve`, and a cached answer goes to END.
 """
 
 from langgraph.graph import END, START, StateGraph
@@ -15,10 +15,10 @@ from graph.state import Answer, Question, RunContext, State
 
 
 def build_graph(parts: Parts) -> StateGraph[State, RunContext, Question, Answer]:
-    """Wire the nodes to live parts.
+    """Connect the nodes.
 
     Returns:
-        An uncompiled graph: the service compiles it with a checkpointer, `langgraph dev` brings its own.
+        An uncompiled graph: the service compiles it with a checkpointer, and `langgraph dev` brings its own.
     """
     nodes = Nodes(parts)
     graph = StateGraph(State, context_schema=RunContext, input_schema=Question, output_schema=Answer)
@@ -27,7 +27,7 @@ def build_graph(parts: Parts) -> StateGraph[State, RunContext, Question, Answer]
     graph.add_node("retrieve", nodes.retrieve)
     graph.add_node("rerank", nodes.rerank)
     graph.add_node("summarize", nodes.summarize)
-    # Deferred: it waits for both branches, also when one of them was not taken.
+    # Deferred: it waits for both branches, whether both are taken or one.
     graph.add_node("generate", nodes.generate, defer=True)
     graph.add_node("verify", nodes.verify)
 

@@ -1,7 +1,7 @@
-"""What a run tells whoever watches it: `{"token": text}`, `{"stage": name, "ms": milliseconds}`.
+"""The events of a run: `{"token": text}` and `{"stage": name, "ms": milliseconds}`.
 
-The service listens directly. LangGraph's own stream carries the same events where nobody does (`langgraph dev`), but
-wakes its scheduler for each of them, which at one event a token is a good part of a turn's time.
+The service listens to them directly. LangGraph's own stream carries them where nobody listens (`langgraph dev`), but it wakes its
+scheduler for each event, which at one event per token is a good part of a turn's time.
 """
 
 from collections.abc import Callable
@@ -17,10 +17,11 @@ listener: ContextVar[Callable[[Event], None] | None] = ContextVar("listener", de
 """Set by the service for the task that runs the graph."""
 
 at_end: ContextVar[ExitStack | None] = ContextVar("at_end", default=None)
-"""Set by the service as well: closed when the run is over, however it ended."""
+"""Set by the service for the same task; closed when the run is over, however it ended."""
 
 
 def emit(runtime: Runtime[RunContext], event: Event) -> None:
+    """Send an event to the listener, or into LangGraph's stream where there is none."""
     if (listen := listener.get()) is not None:
         listen(event)
     else:

@@ -1,4 +1,4 @@
-"""What flows through the graph: the thread's state, one run's plain data, what goes in and comes out."""
+"""What flows through the graph: its input and output, the state, and the plain data of one run."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any, NotRequired
@@ -15,15 +15,15 @@ from citewell.retrieval import Trace
 
 
 class Question(TypedDict):
-    """What goes into the graph."""
+    """The graph's input."""
 
     question: str
     messages: NotRequired[list[AnyMessage]]
-    """An earlier transcript, from callers that keep their own."""
+    """The transcript so far, from callers that keep their own."""
 
 
 class Answer(TypedDict, total=False):
-    """What comes out of it."""
+    """The graph's output."""
 
     answer: str
     citations: list[Citation]
@@ -40,7 +40,7 @@ class Found:
     candidates: list[ScoredChunk]
     """Best first."""
     trace: Trace | None
-    """How that came about, for callers who ask."""
+    """How they were found; only where the caller asks for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,48 +49,48 @@ class Hits:
 
     question: str
     singles: list[Found]
-    """One for each thing that it asks, in that order."""
+    """One for each thing that it asks, in order."""
 
 
 class State(TypedDict, total=False):
-    """The thread (checkpointed), and what one run hands from node to node (not checkpointed)."""
+    """What a thread keeps (checkpointed), and what one run hands from node to node (`UntrackedValue`, not checkpointed)."""
 
     question: Annotated[str, UntrackedValue]
-    """As the caller asked it; the transcript has it as the guards let it through."""
+    """As the caller asked it. The transcript holds what the guards left of it."""
     messages: Annotated[list[AnyMessage], add_messages]
     """The whole transcript. An answer carries its citations and metadata in `additional_kwargs`."""
     summary: str
     """Running summary of the oldest messages."""
     summarized: int
-    """How many of the messages the summary covers, from the first."""
+    """How many messages, from the first, the summary covers."""
     cited: list[str]
-    """Ids of the chunks the last answer cited, so that "and the second one?" finds them."""
+    """Ids of the chunks that the last answer cited, so that "and the second one?" finds them."""
 
     blocked: Annotated[str, UntrackedValue]
     """The rule that refused the question; empty when none did."""
     withheld: Annotated[int, UntrackedValue]
-    """How many messages of a client's own transcript the guards keep out of prompts."""
+    """How many messages of a client's own transcript the guards kept out of prompts."""
     standalone: Annotated[str, UntrackedValue]
-    """The question, understandable without the conversation."""
+    """The question, made understandable without the conversation."""
     typed: Annotated[str, UntrackedValue]
-    """The question without the words that a rule added to make it so; only where a rule did."""
+    """The question without the words that a rule added for that; only where a rule did."""
     condense_call: Annotated[dict[str, Any], UntrackedValue]
-    """How the call that made it so went, where a model was asked: see `graph.calls.Call`."""
+    """How the call for the standalone question went (`graph.calls.Call.as_dict`); only where a model was asked."""
     folded: Annotated[bool, UntrackedValue]
-    """Whether the summary was written anew in this run; `generate` waits for that, so the run cannot end before."""
+    """Whether the summary was rewritten in this run; then the run must not end before `generate`, which waits for it."""
     summarize_call: Annotated[dict[str, Any], UntrackedValue]
     """How the call for the summary went."""
     wordings: Annotated[list[str], UntrackedValue]
-    """Other wordings of it that were searched too."""
+    """Other wordings of the question that were searched too."""
     expand_call: Annotated[dict[str, Any], UntrackedValue]
-    """How the call for those went."""
+    """How the call for the other wordings went."""
     recalled: Annotated[tuple[str, str], UntrackedValue]
-    """Key of the answer in the cache, and the view of the documents that it holds; where the answer may be kept."""
+    """The cache key of the answer and the view of the documents in it; only where the answer may be kept."""
     hits: Annotated[list[Hits], UntrackedValue]
     """What retrieval found for the standalone question and, where there is one, for the typed one."""
     sources: Annotated[list[ScoredChunk], UntrackedValue]
-    """What reranking kept and the guards let through, best first; markers number these from 1. Where a model answered, those it
-    was given are as it was given them, grown by their neighbours."""
+    """The chunks that reranking kept and the guards passed, best first; markers number them from 1. Those that a model was given are
+    joined with their neighbours, as it was given them."""
     answer: Annotated[str, UntrackedValue]
     citations: Annotated[list[Citation], UntrackedValue]
     usage: Annotated[dict[str, int], UntrackedValue]
@@ -100,7 +100,7 @@ class State(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class RunContext:
-    """Plain data of one run, given by the door. None means: as the settings say."""
+    """Plain data of one run, given by the door. None: as the settings say."""
 
     chat_model: str | None = None
     """`extractive` or `provider:model`."""
@@ -111,7 +111,7 @@ class RunContext:
     filter: dict[str, object] | None = None
     """Metadata filter, see docs/filters.md."""
     access: tuple[str, ...] | None = None
-    """Labels the caller holds; None: everything may be read."""
+    """Access labels that the caller holds; None: everything may be read."""
     caller: str = "local"
     trace: bool = False
     """Whether the answer's metadata explains why these chunks were chosen."""
@@ -123,10 +123,10 @@ class RunContext:
 
 
 def check_context(context: RunContext) -> None:
-    """Check the numbers that a caller chose. Every door does, and the graph again.
+    """Check the numbers that a caller chose. Every door does so, and the graph again for `langgraph dev`.
 
     Raises:
-        InvalidRequest: One is no number, or out of bounds; the message names it.
+        InvalidRequest: One is not a number, or out of bounds; the message names it.
     """
     for name, kind, low, high in (("temperature", float, 0, 2), ("max_tokens", int, 1, 32_000), ("top_k", int, 1, 50)):
         value = getattr(context, name)

@@ -1,8 +1,8 @@
-"""Citations: an answer with markers and the chunks it was written from -> what each marker really rests on.
+"""Citations: what each marker of an answer really rests on.
 
-Every marker of the answer (`[1]`, `[1][2]`, `[1, 2]`) becomes one citation: the sentence it stands by is compared
-with the chunk it names (`citewell.citations.support` says how) and aligned with the passage of that chunk that supports it best. A
-marker that names the wrong chunk is corrected when another chunk supports its sentence.
+Every marker (`[1]`, `[1][2]`, `[1, 2]`) becomes one citation: its sentence is compared with the chunk that it names
+(`citewell.citations.support` says how) and aligned with the passage of that chunk that supports it best. A marker that names the
+wrong chunk is corrected where another chunk supports its sentence.
 
 Pure and deterministic; no model, no I/O.
 """
@@ -25,14 +25,14 @@ class Citation(TypedDict):
     """One marker of an answer and the passage behind it."""
 
     marker: int
-    """Number (from 1) of the chunk that stands behind the sentence; another than the answer's when that was wrong."""
+    """Number (from 1) of the chunk that supports the sentence; not the number in the answer where that was wrong."""
     sentence: str
-    """What the marker stands by, without markers, white space collapsed."""
+    """The sentence, or the part of it, that the marker belongs to: without markers, white space collapsed."""
     quote: str
-    """The passage, verbatim: the source's extracted text from `start` to `end`. Empty when nothing matches."""
+    """The passage, verbatim: the source's extracted text from `start` to `end`. Empty where nothing matches."""
     status: Status
     score: float
-    """Share of the sentence that the quote holds, 0..1; 1 only when verified, at most .49 when unsupported."""
+    """Share of the sentence that the quote holds, 0..1; 1 only if verified, at most .49 if unsupported."""
     source: str
     title: str
     page: int | None
@@ -51,11 +51,11 @@ def verify(answer: str, chunks: Sequence[ScoredChunk]) -> list[Citation]:
     """Check every marker of an answer.
 
     Args:
-        answer: Any text. Markers are 1-based numbers into `chunks`.
-        chunks: What the answer was written from, in the order it was numbered.
+        answer: Any text; no text raises an error. Markers are 1-based numbers into `chunks`.
+        chunks: What the answer was written from, in the order of their numbers.
 
     Returns:
-        One citation per marker, in the order of the markers in the answer. Never raises on any text.
+        One citation per marker, in the order of the markers in the answer.
     """
     citations: list[Citation] = []
     for claim in claims(answer):
@@ -70,18 +70,18 @@ def verify(answer: str, chunks: Sequence[ScoredChunk]) -> list[Citation]:
 
 
 def requoted(citation: Citation, quote: str) -> Citation:
-    """The citation with other words for its passage, judged by these: what is not shown bears nothing out.
+    """The citation with a changed quote, judged again: what is not shown supports nothing.
 
     Args:
         citation: From `verify`.
-        quote: What of the passage may be shown.
+        quote: The part of the passage that may be shown.
     """
     support = passages(quote).support(state(citation["sentence"]))
     return {**citation, "quote": quote, "status": support.status, "score": round(support.score, 4)}
 
 
 def repair(answer: str, citations: Sequence[Citation]) -> str:
-    """The answer with the markers that `verify` found to stand for another chunk put right.
+    """The answer with the corrected markers that `verify` found.
 
     Args:
         answer: The text that `verify` was given.
@@ -99,26 +99,26 @@ def strip(text: str) -> str:
 
 
 class Claim(NamedTuple):
-    """The part of an answer that one group of markers stands by."""
+    """The part of an answer that one group of markers belongs to."""
 
     text: str
     markers: tuple[int, ...]
 
 
 def claims(answer: str) -> list[Claim]:
-    """Split an answer into what its markers stand by; sentences without a marker are left out.
+    """Split an answer into the claims that its markers belong to; sentences without a marker are left out.
 
-    A marker stands by its sentence; markers within one sentence each stand by the words before them. Markers after a
-    full stop belong to the sentence before, at the head of a line to the one after.
+    A marker belongs to its sentence; of several within one sentence, each belongs to the words before it. Markers after a full stop
+    belong to the sentence before, and those at the head of a line to the sentence after.
     """
     plain, owned = _sentences(answer)
     return [claim for span, groups in owned for claim in _claims_in(plain, span, groups)]
 
 
 def unmarked(answer: str) -> list[str]:
-    """The sentences that state something and have no marker, white space collapsed, in order.
+    """The sentences that state something and have no marker, in order, white space collapsed.
 
-    Questions, headings, code, names of columns, lines that lead to what follows (with a colon) and a single word state nothing.
+    Questions, headings, code, column names, lines that end in a colon and single words state nothing.
     """
     plain, owned = _sentences(answer)
     apart = [match.span() for pattern in (_CODE_BLOCK, _COLUMNS) for match in pattern.finditer(plain)]
@@ -132,12 +132,15 @@ def unmarked(answer: str) -> list[str]:
 
 
 def bears_out(answer: str, chunks: Sequence[ScoredChunk]) -> int | None:
-    """The number (from 1) of the first chunk that verifies an answer's last sentence; None where none does, or where the sentence
-    has a marker, states nothing, or is the row of a table, which has no place for one.
+    """Find the first chunk that verifies an answer's last sentence.
 
     Args:
-        answer: As far as it is written, to the end of a sentence.
-        chunks: What it is written from, in the order it was numbered.
+        answer: The answer so far, to the end of a sentence.
+        chunks: What it is written from, in the order of their numbers.
+
+    Returns:
+        The chunk's number, from 1. None where no chunk verifies the sentence, or where it has a marker, states nothing, or is a row of
+        a table, which has no place for a marker.
     """
     plain, owned = _sentences(answer)
     if not owned:
@@ -155,7 +158,7 @@ def bears_out(answer: str, chunks: Sequence[ScoredChunk]) -> int | None:
 _CODE_BLOCK = re.compile(r"^[ \t]*(```|~~~).*?(?:^[ \t]*\1|\Z)", re.MULTILINE | re.DOTALL)
 _COLUMNS = re.compile(r"^[ \t]*\|[^\n]*\n(?=[ \t]*\|?[ \t]*:?--)", re.MULTILINE)
 _STATES_NOTHING = re.compile(r"#|(\*\*|__)[^*_]+\1$|.*[?:\uff1f\uff1a][*_\"'\u201d\u2019)]*$", re.DOTALL)
-"""A heading, a line in bold, a question, and what leads to a list."""
+"""A heading, a line in bold, a question, and a line that introduces a list."""
 
 
 def _states_something(sentence: str) -> bool:
@@ -165,7 +168,7 @@ def _states_something(sentence: str) -> bool:
 
 
 def _sentences(answer: str) -> tuple[str, list[tuple[Span, list[tuple[int, list[int]]]]]]:
-    """The answer without markers, and its sentences with the groups of markers that each has: place and numbers."""
+    """The answer without markers, and its sentences, each with its groups of markers: (offset, numbers)."""
     groups: list[tuple[int, list[int]]] = []
     plain = ""
     position = 0
@@ -209,7 +212,7 @@ def _claims_in(plain: str, span: Span, owned: Sequence[tuple[int, list[int]]]) -
     for i, (place, numbers) in enumerate(owned):
         end = span.end if i == len(owned) - 1 else place
         text = _one_line(plain[start:end]).lstrip(",;. ")
-        # "As [1] says, ...": too little stands before the marker to be what it stands by
+        # "As [1] says, ...": too little stands before the marker to be its claim
         found.append(Claim(text if len(read(text).terms) >= 2 else whole, tuple(numbers)))
         start = place
     return found
@@ -222,7 +225,7 @@ def _one_line(text: str) -> str:
 def _best_marker(
     marker: int, taken: set[int], statement: Statement, chunks: Sequence[ScoredChunk], supports: dict[int, Support]
 ) -> tuple[int, Support]:
-    """The marker as written, or that of a chunk which supports the sentence where the cited one does not."""
+    """The marker as written, or that of another chunk where only that one supports the sentence; and the support."""
 
     def support(number: int) -> Support:
         if number not in supports:

@@ -9,16 +9,16 @@ from citewell.citations import Citation
 
 
 def review_reasons(metadata: Mapping[str, Any], citations: Sequence[Citation], *, below: float) -> list[str]:
-    """Why somebody should look at an answer; empty where nothing speaks for it.
+    """Why somebody should look at an answer; empty where there is no reason to.
 
     Args:
-        metadata: Of an answer that was made: `confidence`, `unmarked`, `quarantined` and `truncated` are read.
-        citations: Its own, checked.
-        below: Confidence (0..1) that is too low.
+        metadata: The answer's; `confidence`, `unmarked`, `quarantined` and `truncated` are read.
+        citations: The answer's, as `verify` returns them.
+        below: Confidence (0..1) below which an answer should be looked at.
 
     Returns:
-        Of `low_confidence`, `unsupported_sentence`, `unmarked_sentence`, `quarantined_source` and `truncated` those that hold,
-        in this order.
+        Those of `low_confidence`, `unsupported_sentence`, `unmarked_sentence`, `quarantined_source` and `truncated` that apply, in
+        this order.
     """
     holds = {
         "low_confidence": metadata.get("confidence", 0.0) < below,

@@ -1,5 +1,4 @@
-"""Markers put right, and put where they are missing, while an answer streams, so that what is shown and what was checked name
-the same chunks."""
+"""Corrects markers, and adds missing ones, while an answer streams, so that what is shown names the chunks that were checked."""
 
 from __future__ import annotations
 
@@ -11,48 +10,48 @@ from citewell.documents import ScoredChunk
 from citewell.sentences import sentence_spans
 
 _OPEN = re.compile("[\\[\u3010][ \\t0-9,;]*$")
-"""The end of a text that may become a marker."""
+"""The end of a text that may turn into a marker."""
 _NEXT = re.compile(
     rf"(?:(?:[.!?\u2026][\"'\u201d\u2019)*_]*(?:[ \t]*{MARKER.pattern})*\s+"
     rf"|[\u3002\uff01\uff1f]+[\u300d\u300f\u201d\uff09]*(?:[ \t]*{MARKER.pattern})*\s*)|\n\s*)(?=[^\s\[\u3010a-z])"
 )
-"""Where another sentence may have begun (never with a small letter): a marker before it stands by nothing after it."""
+"""Where another sentence may have begun (never with a small letter): a marker before it belongs to nothing after it."""
 _WORD = re.compile(r"\S+\s")
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
 
 
 class MarkerRepair:
-    """An answer that streams: feed it pieces, show what it gives back. Only markers wait, until their sentence has ended, and
-    what lies between two sentences, until it is clear whether the first one has ended.
+    """Takes an answer piece by piece and returns what may be shown of it. Pure.
 
-    Pure; joined, the pieces are the answer with the markers put right that `verify` found to stand for another chunk, and with a
-    marker after each sentence that had none and that a chunk verifies.
+    It holds back markers until their sentence has ended, and the space between two sentences until it is clear that the first has
+    ended. Joined, what it returns is the answer with wrong markers corrected as `verify` finds them, and with a marker after each
+    sentence that had none and that a chunk verifies.
+
+    Args:
+        chunks: What the answer is written from, in the order of their numbers.
     """
 
     def __init__(self, chunks: Sequence[ScoredChunk]) -> None:
-        """Args:
-        chunks: What the answer is written from, in the order it was numbered.
-        """
         self._chunks = chunks
         self._text = ""
-        """From the first sentence that is not settled."""
+        """The text from the first sentence that is not settled yet."""
         self._shown = 0
-        """How much of it has been given back."""
+        """How much of it has been returned."""
         self._in_code = False
         """Whether it begins within a block of code."""
 
     def feed(self, text: str) -> str:
-        """Take the next piece; returns what may be shown."""
+        """Take the next piece; return what may be shown now."""
         self._text += text
         return self._show(is_last=False)
 
     def finish(self) -> str:
-        """No more will come; returns the rest."""
+        """Return the rest; no more pieces will come."""
         return self._show(is_last=True) + self._settle(len(self._text))
 
     def _show(self, *, is_last: bool) -> str:
         settled = ""
-        # one sentence after the other, each at its first end: what is shown must not depend on how the pieces were cut
+        # sentence by sentence, each at its first possible end, so that the result does not depend on how the pieces were cut
         while True:
             first = MARKER.search(self._text)
             end, held = self._end_after(first, is_last=is_last)
@@ -66,13 +65,13 @@ class MarkerRepair:
         return settled
 
     def _end_after(self, marker: re.Match[str] | None, *, is_last: bool) -> tuple[int | None, int]:
-        """Where the first sentence ends, None where that is not known yet, and how far the text may be shown till then."""
+        """Where the first sentence ends (None: not known yet), and how far the text may be shown until then."""
         for found in _NEXT.finditer(self._text):
             end = found.end()
             if marker and marker.end() <= end:
                 return end, end
-            # without a marker nothing was held up to here, so one word more is waited for that tells whether it ended:
-            # "in the U.S. The", "in the U.S. Army"
+            # Without a marker nothing is held back so far, so there is time to wait for one word more, which tells whether the
+            # sentence has ended: "in the U.S. The", "in the U.S. Army".
             word = _WORD.match(self._text, end)
             if word is None and not is_last:
                 return None, len(self._text[:end].rstrip())

@@ -1,9 +1,9 @@
 """How well a text supports a sentence, term by term, and with which passage: the comparison behind every citation.
 
-    verified     all numbers (with units), names and other words of the sentence stand in the passage, nothing the
-                 passage denies is asserted or the other way round, and no number or name has changed places
-    partial      most of it does
-    unsupported  it does not, or a number or a denial contradicts the passage
+    verified     the passage holds all numbers (with units), names and other words of the sentence, each number and name in the
+                 same place, and neither denies what the other asserts
+    partial      it holds most of them
+    unsupported  it does not, or a number or a denial contradicts it
 
 Pure and deterministic.
 """
@@ -37,8 +37,8 @@ _FRAME = re.compile(
     r"(?:say|state|note|mention|explain|indicate|show|report|describe)s?(?: that)?\b)\s*",
     re.IGNORECASE,
 )
-# A passage may run over this many neighbouring sentences; facts further apart are not one statement.
 _MAX_PASSAGE_SENTENCES = 3
+"""A passage may run over so many neighbouring sentences; facts further apart are not one statement."""
 _PARTIAL_FROM = 0.6
 _MISSING_NUMBER_FACTOR = 0.5
 _NEIGHBOURS = 4
@@ -51,18 +51,18 @@ def state(sentence: str) -> Statement:
 
 @lru_cache(256)
 def passages(text: str) -> Passages:
-    """A chunk's text, read once for all the turns that cite it while it is much asked for."""
+    """The passages of a chunk's text, cached, as chunks that are much asked for are cited in many turns."""
     return Passages(text)
 
 
 class Passages:
-    """A text, read once for all the sentences that are compared with it."""
+    """A text that is read once and compared with any number of sentences."""
 
     def __init__(self, text: str) -> None:
         self._spans = [piece for span in sentence_spans(text) for piece in clauses(text, span)]
         self._whole = read(text)
         self._units: defaultdict[tuple[str, str | None], set[int]] = defaultdict(set)
-        """By what is compared of a term, the spans that hold it."""
+        """The spans that hold a term, by what is compared of it."""
         ends = [span.end for span in self._spans]
         unit = 0
         for term in self._whole.terms:
@@ -71,7 +71,7 @@ class Passages:
             self._units[_compared(term)].add(unit)
 
     def support(self, statement: Statement) -> Support:
-        """The best of the text's passages, up to three neighbouring sentences, and what it is worth."""
+        """The passage of the text, up to three neighbouring sentences, that supports the statement best."""
         spans = self._spans
         nothing = Support("unsupported", 0.0, Span(0, 0))
         if not statement.terms or not spans:
@@ -115,7 +115,7 @@ class Passages:
 
 
 def _compared(term: Term) -> tuple[str, str | None]:
-    """What must be equal: a number's value and unit, a word or name."""
+    """What must be equal: a number's value and unit, or a word."""
     return term.key, term.unit if term.kind == "number" else None
 
 
@@ -134,13 +134,13 @@ def _unmatched(
     denials: Sequence[tuple[int, ...]], terms: Sequence[Term],
     others: Sequence[tuple[int, ...]], other_terms: Sequence[Term],
 ) -> bool:  # fmt: skip
-    """Whether one of the denials governs a term that the other side has, at the same place, without denying it."""
+    """Whether one of the denials governs a term that the other side has in the same place without denying it."""
     denied = {i for denial in others for i in denial}
     for denial in denials:
         for i in denial:
             places = [j for j, other in enumerate(other_terms) if other.key == terms[i].key]
             if not places:
-                continue  # judged by the next word that the denial governs
+                continue  # the next term that the denial governs decides
             around = _around(terms, i)
             place = max(places, key=lambda j: (_fit(around, other_terms, j), j in denied))
             if place not in denied:
@@ -150,9 +150,9 @@ def _unmatched(
 
 
 def _changed_places(claim: Sequence[Term], passage: Sequence[Term]) -> bool:
-    """Whether another number or name of the passage stands where the sentence has this one.
+    """Whether the passage has another number or name where the sentence has this one, judged by the terms around it.
 
-    Both have their neighbours: "grew 5 % in 2019 and 7 % in 2020" supports "7 % in 2020", not "5 % in 2020".
+    "Grew 5 % in 2019 and 7 % in 2020" supports "7 % in 2020", not "5 % in 2020".
     """
     for i, term in enumerate(claim):
         if term.kind == "word":
@@ -160,7 +160,7 @@ def _changed_places(claim: Sequence[Term], passage: Sequence[Term]) -> bool:
         around = _around(claim, i)
         if not around:
             continue
-        # "In 1999 she ..." may say what "she ... in 1999" says: at the head, the side of a neighbour tells little
+        # "In 1999 she ..." may say the same as "she ... in 1999": at the head, the side of a neighbour matters less
         other_side, margin = (1.0, 0.75) if i == 0 else (0.5, 0.5)
         fits = [
             (_fit(around, passage, j, other_side), _compared(term) == _compared(other))
@@ -180,7 +180,7 @@ def _around(terms: Sequence[Term], i: int) -> dict[str, int]:
 
 
 def _fit(around: dict[str, int], passage: Sequence[Term], j: int, other_side: float = 0.5) -> float:
-    """How well a place of the passage fits the neighbours: each counts by its nearness, less on the other side."""
+    """How well a place of the passage fits the neighbours: each counts by its nearness, and less on the other side."""
     fit = 0.0
     seen = set()
     for distance in sorted(range(-_NEIGHBOURS - 2, _NEIGHBOURS + 3), key=abs):
