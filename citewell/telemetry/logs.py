@@ -1,6 +1,5 @@
 """Logs: one JSON object a line on standard output."""
 
-import io
 import logging
 import sys
 from typing import Final, TextIO, cast
@@ -16,9 +15,12 @@ from citewell.telemetry import metrics
 SHORTEST_SECRET: Final = 6
 
 
-class _Out(io.TextIOBase):
+class _Out:
     """Standard output, for lines that nothing else fails with: where the disk is full, or whoever read them is gone, they are
-    lost and counted, and turns go on."""
+    lost and counted, and turns go on.
+
+    Not an `io` class: those flush once more while the interpreter takes its modules down.
+    """
 
     def write(self, text: str) -> int:
         try:
@@ -62,7 +64,7 @@ def configure_logging(settings: Settings) -> None:
         logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Out())),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(_Out())
+    handler = logging.StreamHandler(cast("TextIO", _Out()))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

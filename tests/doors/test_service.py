@@ -90,7 +90,7 @@ def test_the_command_line_answers_with_citations(indexed: Path, tmp_path: Path) 
     done = subprocess.run(
         [citewell, "ask", QUESTION], env=environment(indexed), cwd=tmp_path, capture_output=True, text=True, timeout=60
     )
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
     assert "42 metres" in done.stdout
     assert "✓ verified" in done.stdout
     assert "library/lighthouse.md" in done.stdout
