@@ -135,7 +135,7 @@ def describe(app: FastAPI, settings: Settings) -> None:
             "key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "An API key or token."},
         }
         schema["security"] = [{"bearer": []}, {"key": []}]
-        for path in open_paths(settings):
+        for path in ("/", *open_paths(settings)):
             for call in schema["paths"].get(path, {}).values():
                 call["security"] = []
         return schema

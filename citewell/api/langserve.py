@@ -7,10 +7,10 @@ the first byte is a problem response and one after it an `error` event with the 
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from typing import Annotated, Any, Literal, cast
 
-from fastapi import FastAPI, Path, Request, Response
+from fastapi import FastAPI, HTTPException, Path, Request, Response
 from fastapi.responses import JSONResponse
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 from langchain_core.runnables import ConfigurableFieldSpec, RunnableConfig, RunnableLambda
@@ -425,11 +425,18 @@ def _lay(app: FastAPI, path: str, handler: Handler) -> None:
     for name in ("input_schema", "output_schema", "config_schema"):
         route("GET", name, _as_json(getattr(handler, name)))
 
+    async def file(path: str, request: Request, config_hash: str = "") -> Response:
+        with suppress(IsADirectoryError):
+            response = await handler.playground(path, request, config_hash=config_hash)
+            if response.status_code != 404:
+                return response  # type: ignore[no-any-return]
+        raise HTTPException(404)
+
     async def playground(request: Request, file_path: str = "") -> Response:
-        return await handler.playground(file_path, request)  # type: ignore[no-any-return]
+        return await file(file_path, request)
 
     async def shared_playground(request: Request, config_hash: ConfigHash, file_path: str = "") -> Response:
-        return await handler.playground(file_path, request, config_hash=config_hash)  # type: ignore[no-any-return]
+        return await file(file_path, request, config_hash)
 
     for suffix in ("/playground", "/playground/{file_path:path}"):
         app.add_api_route(f"{path}{suffix}", playground, methods=["GET"], include_in_schema=False)

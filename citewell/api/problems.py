@@ -6,12 +6,12 @@ Before the first byte a problem is the response; after it, it is the body of an 
 from typing import Any
 
 import structlog
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import HTTPConnection
+from starlette.requests import ClientDisconnect, HTTPConnection
 
 from citewell.errors import CircuitOpen, CitewellError, Draining, InvalidRequest, RateLimited
 from citewell.telemetry import arrival
@@ -149,5 +149,9 @@ def install(app: FastAPI) -> None:
     async def handle(request: Request, exc: Exception) -> JSONResponse:
         return response(exc, request)
 
+    async def left(request: Request, exc: Exception) -> Response:
+        return Response(status_code=499)  # nobody reads it; nothing of ours failed
+
     for kind in (CitewellError, RequestValidationError, ValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, handle)
+    app.add_exception_handler(ClientDisconnect, left)

@@ -194,6 +194,11 @@ def test_what_langserve_refuses_by_itself_has_a_code_that_is_known(live: Live) -
     problem(httpx.post(f"{live.url}/rag/c/nothing/invoke", json={"input": TOWER}), "invalid_request", 422)
 
 
+@pytest.mark.parametrize("file", ["nothing.js", "assets"])
+def test_a_file_that_no_playground_has_is_a_problem(live: Live, file: str) -> None:
+    problem(httpx.get(f"{live.url}/rag/playground/{file}"), "http_404", 404)
+
+
 def test_a_configuration_in_an_address_has_a_limit(live: Live) -> None:
     assert httpx.post(f"{live.url}/rag/c/{'N' * 5000}/invoke", json={"input": TOWER}).status_code == 422
 

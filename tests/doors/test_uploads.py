@@ -44,3 +44,4 @@ def test_files_that_are_sent_slowly_side_by_side_do_not_fill_the_memory(start: C
         headers={"content-type": "application/octet-stream"},
     )  # fmt: skip
     problem(too_large, "body_too_large", 413)
+    assert '"error"' not in live.log.read_text(), "that a sender leaves is no fault of the service"

@@ -87,7 +87,8 @@ def test_the_api_page_asks_for_a_key_and_sends_it(world: World, browser: Browser
 def test_what_is_open_is_described_so(world: World) -> None:
     described = httpx.get(f"{world.live.url}/openapi.json", timeout=30).json()
     assert described["security"] == [{"bearer": []}, {"key": []}]
-    assert described["paths"]["/healthz"]["get"]["security"] == []
+    for path in ("/", "/healthz"):
+        assert described["paths"][path]["get"]["security"] == []
     assert "security" not in described["paths"]["/metrics"]["get"]
     assert "security" not in create_app(Settings(_env_file=None)).openapi()
 
