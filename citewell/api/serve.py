@@ -12,6 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 from rich.console import Console
 from starlette.types import Message, Receive, Scope, Send
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.supervisors import Multiprocess
 
@@ -149,6 +150,15 @@ class Process:
         await self._app(scope, receive, say)
 
 
+class Workers(Multiprocess):
+    """uvicorn's, which notices at once when a worker ends before it has answered its parent."""
+
+    def init_processes(self) -> None:
+        super().init_processes()
+        for worker in self.processes:
+            worker.child_conn.close()  # the worker's own end: while it is open here too, the parent waits for an answer
+
+
 def _spare_what_stays() -> None:
     """Take what the start made out of every later garbage collection: it lives as long as the
     process does, and looking it all over again and again took 4 % of a turn's CPU (`benchmarks.load`, 16 clients)."""
@@ -186,8 +196,11 @@ def main() -> None:
             "citewell.api.serve:app", factory=True, workers=settings.workers,
             timeout_worker_healthcheck=WORKER_STARTS_WITHIN_S, **options,  # type: ignore[arg-type]  # its options are of many types
         )  # fmt: skip
+        workers = Workers(config, sockets=[bound])
         with shared_metrics(), suppress(KeyboardInterrupt):
-            Multiprocess(config, sockets=[bound]).run()
+            workers.run()
+        if any(worker.exitcode == STARTUP_FAILURE for worker in workers.processes):
+            raise SystemExit(STARTUP_FAILURE)
         return
     server = uvicorn.Server(uvicorn.Config(first, **options))  # type: ignore[arg-type]  # as above
     # The server raises the signal that ended it once more when it is done; by then all is in order.
@@ -197,7 +210,7 @@ def main() -> None:
     if first.fault:
         print(f"citewell: {first.fault.detail}", file=sys.stderr)
     if not server.started:
-        raise SystemExit(2 if isinstance(first.fault, ConfigurationError) else 3)
+        raise SystemExit(2 if isinstance(first.fault, ConfigurationError) else STARTUP_FAILURE)
 
 
 def _bound(settings: Settings) -> socket.socket:

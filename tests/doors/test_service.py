@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 
 import httpx
@@ -16,6 +17,7 @@ import redis
 from rich.console import Console
 
 from citewell import __version__
+from citewell.api.serve import WORKER_STARTS_WITHIN_S
 from citewell.cli import _show
 from tests.service import LIBRARY, ROOT, Live, environment, free_port, ingest, problem, running
 
@@ -83,6 +85,24 @@ def test_an_address_that_is_not_to_be_had_stops_the_start_with_a_sentence(
     assert "CITEWELL_PORT" in done.stderr
     assert "answers at" not in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_several_workers_that_cannot_start_end_the_service_as_one_would(tmp_path: Path, chroma_server: str) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "server.py")], cwd=tmp_path, capture_output=True, text=True, timeout=100,
+        env=environment(
+            tmp_path / "data", CITEWELL_PORT="0", CITEWELL_WORKERS="2", CITEWELL_VECTOR_STORE=f"chroma+{chroma_server}",
+            CITEWELL_REDIS_URL=f"redis://127.0.0.1:{free_port()}",
+        ),
+    )  # fmt: skip
+    assert done.returncode == 3, done.stdout + done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    failed, *_, ended = [
+        datetime.fromisoformat(line["timestamp"])
+        for line in lines
+        if "cannot be reached" in line["event"] or "Stopping" in line["event"]
+    ]
+    assert (ended - failed).total_seconds() < WORKER_STARTS_WITHIN_S / 2
 
 
 def test_the_command_line_answers_with_citations(indexed: Path, tmp_path: Path) -> None:
