@@ -394,6 +394,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--plot", type=Path, help="draw trade-off and calibration into this PNG")
     parser.add_argument("--details", type=Path, help="write every answer into this JSON lines file")
     args = parser.parse_args(argv)
+    if not any(
+        asked.answerable and (asked.sources or asked.pages) for asked in read_questions(args.queries, args.qrels)
+    ):
+        parser.error("no question that has an answer names the document that holds it: give QRELS")
     result = asyncio.run(run(args))
     if args.json:
         print(json.dumps(result, indent=2))

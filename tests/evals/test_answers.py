@@ -1,9 +1,11 @@
 """The figures that judge answers, on cases counted by hand."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from evals.answers import auc, f1, holds, normalised, tradeoff
+from evals.answers import auc, f1, holds, main, normalised, tradeoff
 from evals.citations import Item, measure
 from evals.train_sentences import fit
 
@@ -15,6 +17,15 @@ def test_answers_are_compared_as_the_official_squad_script_does() -> None:
     assert f1("the red house", ["a red car", "red house"]) == 1.0
     assert f1("red house", ["red car"]) == 0.5
     assert f1("x", ["y"]) == 0.0
+
+
+def test_questions_of_which_none_names_its_document_are_refused_with_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "queries.jsonl").write_text('{"_id": "1", "text": "How high is it?", "answers": ["42 metres"]}\n')
+    with pytest.raises(SystemExit):
+        main([str(tmp_path), str(tmp_path / "queries.jsonl")])
+    assert "give QRELS" in capsys.readouterr().err
 
 
 def test_auc_counts_ties_half() -> None:
