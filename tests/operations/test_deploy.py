@@ -154,6 +154,21 @@ def test_the_compose_prometheus_finds_the_replicas() -> None:
     assert (job["job_name"], found["names"], str(found["port"])) == ("citewell", ["citewell"], environment()["CITEWELL_PORT"])  # fmt: skip
 
 
+# --- nginx ----------------------------------------------------------------------------------------
+
+
+def test_the_proxy_lets_through_what_the_service_takes_and_waits_as_long_as_it_may() -> None:
+    text = re.sub(r"\s*#.*", "", (DEPLOY / "nginx.conf").read_text())
+    said = dict(re.findall(r"^\s*(\w+)\s+(\S.*);$", text, re.MULTILINE))
+    settings = Settings()
+    assert int(said["client_max_body_size"].removesuffix("m")) * 1_000_000 >= settings.max_source_bytes
+    assert int(said["proxy_read_timeout"].removesuffix("s")) > settings.thread_wait_s + settings.turn_timeout_s
+    headers = dict(re.findall(r"proxy_set_header (\S+) (\S+);", text))
+    assert headers["Host"] == "$http_host", "a page's Origin is compared with it"
+    assert {"X-Forwarded-For", "X-Forwarded-Proto", "Upgrade", "Connection"} <= headers.keys()
+    assert f"server 127.0.0.1:{settings.port};" in text
+
+
 # --- Kubernetes -----------------------------------------------------------------------------------
 
 
