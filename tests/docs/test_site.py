@@ -37,7 +37,7 @@ def test_nothing_comes_from_elsewhere(site: Path) -> None:
 
 
 def test_files_of_the_repository_come_along(site: Path) -> None:
-    text = (site / "operations.html").read_text(encoding="utf-8")
+    text = (site / "deploying.html").read_text(encoding="utf-8")
     assert 'href="repository/deploy/compose.yaml"' in text
     assert (site / "repository/deploy/compose.yaml").read_bytes() == (ROOT / "deploy/compose.yaml").read_bytes()
 
