@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 PUBLIC = "public"
 """The access label of a source that names none: everyone may read it."""
+
+
+def may_read(held: frozenset[str] | None, labels: Iterable[str]) -> bool:
+    """Whether a caller who holds some access labels (None: everything may be read) may read what carries others."""
+    return held is None or not held.isdisjoint(labels)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,7 @@ from chains.simple import is_simple
 from chains.summarize import summarize_rule, summary_input, to_fold
 from citewell.citations import Citation, requoted, unmarked, verify
 from citewell.citations.review import review_reasons
-from citewell.documents import Chunk, ScoredChunk
+from citewell.documents import Chunk, ScoredChunk, may_read
 from citewell.errors import CitewellError, SourceNotFound
 from citewell.models.payer import paid_by
 from citewell.questions import check_question
@@ -179,11 +179,11 @@ class Nodes:
         one?" is answered."""
         if len(_talk(state)) == 1 or not (cited := state.get("cited")):
             return []
-        tree, labels = filters.parse(context.filter), context.labels
+        tree = filters.parse(context.filter)
         return [
             chunk
             for chunk in await self._parts.index.chunks(cited)
-            if (labels is None or not labels.isdisjoint(chunk.access)) and (tree is None or filters.holds(tree, chunk))
+            if may_read(context.labels, chunk.access) and (tree is None or filters.holds(tree, chunk))
         ]
 
     async def _reworded(self, context: RunContext, question: str) -> dict[str, Any]:

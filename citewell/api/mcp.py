@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from citewell import __version__
 from citewell.api.problems import to_problem
-from citewell.api.sources import SearchHit, may_read
+from citewell.api.sources import SearchHit, caller_may_read
 from citewell.api.turns import identity_of, run_context
 from citewell.citations import Citation
 from citewell.errors import SourceNotFound
@@ -136,7 +136,7 @@ class Door:
                 description=f"The extracted text of a {source.type} document.",
             )
             for source in await self._service.index.sources()
-            if may_read(_request(context), source)
+            if caller_may_read(_request(context), source)
         ]  # fmt: skip
         return types.ListResourcesResult(resources=resources, cache_scope="private")
 
@@ -146,7 +146,7 @@ class Door:
         name = unquote(str(params.uri).removeprefix(SCHEME))
         try:
             source = await self._service.index.source(name)
-            if not may_read(_request(context), source):
+            if not caller_may_read(_request(context), source):
                 raise SourceNotFound
             text = await self._service.index.text(name)
         except SourceNotFound:

@@ -20,7 +20,7 @@ from sse_starlette import EventSourceResponse
 
 from citewell.api.problems import to_problem
 from citewell.api.turns import SAMPLE, identity_of, run_context
-from citewell.documents import ScoredChunk, Source
+from citewell.documents import ScoredChunk, Source, may_read
 from citewell.errors import BodyTooLarge, InvalidRequest, NotAuthorized, SourceNotFound
 from citewell.ingestion.manifest import Manifest
 from citewell.ingestion.report import FileReport
@@ -114,7 +114,7 @@ class SearchResult(BaseModel):
 @router.get("/sources")
 async def sources(request: Request) -> SourceList:
     """Every document that the caller may read."""
-    found = [source for source in await _index(request).sources() if may_read(request, source)]
+    found = [source for source in await _index(request).sources() if caller_may_read(request, source)]
     return SourceList(
         sources=[
             SourceEntry(
@@ -306,14 +306,13 @@ def _may_upload(settings: Settings) -> None:
 async def _readable(request: Request, uri: str) -> Source:
     """A source that the caller may read; one that may not be read is not told apart from one that is not there."""
     found = await _index(request).source(uri)
-    if not may_read(request, found):
+    if not caller_may_read(request, found):
         raise SourceNotFound(f"No source is called {uri!r}.")
     return found
 
 
-def may_read(request: Request, source: Source) -> bool:
-    access = identity_of(request).readable
-    return access is None or not access.isdisjoint(source.access)
+def caller_may_read(request: Request, source: Source) -> bool:
+    return may_read(identity_of(request).readable, source.access)
 
 
 def _original(settings: Settings, source: Source) -> Path | None:

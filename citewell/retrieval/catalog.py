@@ -1,10 +1,10 @@
-"""The catalog: what the index knows, in one SQLite file, and the point of truth for all of it.
+"""The catalog: the index's single source of truth, in one SQLite file.
 
-Sources with their extracted text, chunks, and where each chunk's token vectors lie. A chunk gets a `key`, a number
-never used twice. The vector store, the keyword index and the token file are filled under that key *before* the
-catalog commits and emptied *after*; a key the catalog does not hold does not exist for a reader. So one SQLite
-commit makes a source appear whole, and whatever a killed writer left behind is invisible until the next writer,
-which finds it in the `reserved` and `garbage` tables, removes it.
+It holds the sources with their extracted text, the chunks, and where each chunk's token vectors lie. A chunk gets a `key`, a number
+that is never used twice. The vector store, the keyword index and the token file are filled under that key *before* the catalog
+commits and emptied *after*; for a reader, a key that is not in the catalog does not exist. So one SQLite commit makes a source appear
+whole, and what a killed writer left behind stays invisible until the next writer finds it in the tables `reserved` and `garbage` and
+removes it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from citewell.retrieval.filters import access_set
 from citewell.retrieval.snapshot import Entry, Snapshot
 
 SCHEMA_VERSION = 3
-"""Part of an index's fingerprint: a change here asks for a rebuild."""
+"""Part of an index's fingerprint: to change it requires a rebuild."""
 
 _SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -65,7 +65,7 @@ class Catalog:
 
     @classmethod
     def create(cls, path: Path, fingerprint: Mapping[str, object]) -> Catalog:
-        """Make an empty one, whole or not at all: of one that was left half-way nothing can be read."""
+        """Make an empty catalog in one transaction, so that nothing can be read of one that was left unfinished."""
         counters = dict.fromkeys(("revision", "cleanings", "token_end", "chunks"), 0)
         values = {"fingerprint": json.dumps(fingerprint), "next_key": 1, **counters}
         with closing(sqlite3.connect(path, isolation_level=None)) as connection:
@@ -84,7 +84,7 @@ class Catalog:
 
     @contextmanager
     def reading(self) -> Iterator[Snapshot]:
-        """The catalog as it is now: nothing read inside the block changes while it lasts."""
+        """The catalog as it is now; inside the block nothing of it changes."""
         snapshot = self.take()
         try:
             yield snapshot
@@ -93,7 +93,7 @@ class Catalog:
 
     @contextmanager
     def glance(self) -> Iterator[Snapshot]:
-        """The catalog for a single question, which needs no transaction to be answered out of one state."""
+        """The catalog for a single statement, which needs no transaction to see one state."""
         connection = self._connection()
         try:
             yield Snapshot(connection)
@@ -101,7 +101,7 @@ class Catalog:
             self._idle.put(connection)
 
     def take(self) -> Snapshot:
-        """As `reading`, for callers that cannot use a block: `give_back` what this returns."""
+        """Like `reading`, for callers that cannot use a block: they must `give_back` what this returns."""
         connection = self._connection()
         connection.execute("BEGIN")
         snapshot = Snapshot(connection)
@@ -115,7 +115,7 @@ class Catalog:
     # --- writing --------------------------------------------------------------------------------
 
     def reserve(self, count: int) -> int:
-        """Take `count` new keys, on record, so that whatever is stored under them can be found again."""
+        """Take `count` new keys and record them, so that whatever is stored under them can be found again. Returns the first."""
         with self._transaction() as connection:
             first = Snapshot(connection).next_key()
             connection.execute("UPDATE meta SET value = ? WHERE name = 'next_key'", (first + count,))
@@ -126,12 +126,12 @@ class Catalog:
         """Make the new states visible, all in one commit.
 
         Args:
-            replacements: Each takes the place of what its source's uri held.
-            token_end: How many bytes of the token file are spoken for from now on.
+            replacements: Each replaces whatever is there under its source's uri.
+            token_end: How many bytes of the token file are in use from now on.
             first_key: What `reserve` returned; None where no key was needed.
 
         Returns:
-            The keys that nothing refers to any more. They stand in `garbage` until `forget`.
+            The keys that nothing refers to any more. They stay in `garbage` until `forget`.
         """
         with self._transaction() as connection:
             stale = [key for each in replacements for key in self._drop(connection, each.source.uri)]
@@ -144,16 +144,16 @@ class Catalog:
         return stale
 
     def remove(self, uris: Sequence[str]) -> list[int]:
-        """Make sources disappear, all in one commit; returns the keys that nothing refers to any more."""
+        """Make sources disappear, all in one commit. Returns the keys that nothing refers to any more."""
         with self._transaction() as connection:
             stale = [key for uri in uris for key in self._drop(connection, uri)]
             self._publish(connection, stale, added=0, token_end=Snapshot(connection).token_end())
         return stale
 
     def judge(self, guard: str, scores: Mapping[int, float]) -> None:
-        """Keep what a guard found of chunks, by key; of chunks that are gone nothing is kept.
+        """Keep a guard's scores of chunks, by key; those of chunks that are gone are dropped.
 
-        No new revision: the same verdict would be reached when the chunk is found.
+        This makes no new revision: a search that finds such a chunk would come to the same verdict.
         """
         with self._transaction() as connection:
             connection.executemany(
@@ -162,9 +162,9 @@ class Catalog:
             )
 
     def begin_cleaning(self) -> list[int]:
-        """Say that the stores are about to be emptied of leftovers, where there are any; returns their keys.
+        """Record that the stores are about to be emptied of leftovers, if there are any. Returns their keys.
 
-        A reader whose snapshot is older may miss what is emptied, and can tell by `Snapshot.cleanings`.
+        A reader with an older snapshot may miss what is removed; it can tell by `Snapshot.cleanings`.
         """
         with self._transaction() as connection:
             leftovers = Snapshot(connection).leftovers()
@@ -173,7 +173,7 @@ class Catalog:
             return leftovers
 
     def forget(self, keys: Sequence[int]) -> None:
-        """Take keys off the record: the stores hold nothing under them any more."""
+        """Delete the record of keys under which the stores hold nothing any more."""
         with self._transaction() as connection:
             connection.executemany("DELETE FROM garbage WHERE key = ?", ((key,) for key in keys))
             connection.executemany("DELETE FROM reserved WHERE first = ?", ((key,) for key in keys))
@@ -216,7 +216,7 @@ class Catalog:
         try:
             return self._idle.get_nowait()
         except Empty:
-            # No check_same_thread: a connection is used by one thread at a time, but not always the same one.
+            # A connection is used by one thread at a time, but not always by the same one.
             opened = sqlite3.connect(self._path, timeout=30, isolation_level=None, check_same_thread=False)
             opened.execute("PRAGMA synchronous = NORMAL")  # with WAL: no corruption, only a late commit may be undone
             opened.execute("PRAGMA mmap_size = 268435456")

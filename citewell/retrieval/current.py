@@ -1,4 +1,4 @@
-"""The generation in use: opened, changed for a newer one, closed when its last reader is done, swept away when unused."""
+"""The generation in use: opened, replaced by a newer one, closed when its last reader is done, removed when unused."""
 
 from __future__ import annotations
 
@@ -16,25 +16,32 @@ from citewell.settings import Settings
 T = TypeVar("T")
 
 
-class Run(Protocol):
+class InThread(Protocol):
     """Runs a blocking call in a thread."""
 
     def __call__(self, call: Callable[..., Any], /, *args: Any) -> Awaitable[Any]: ...
 
 
 class Current:
-    """Hands out the current generation. For one event loop."""
+    """Hands out the current generation. For one event loop.
 
-    def __init__(
-        self, settings: Settings, fingerprint: Mapping[str, object], *, dimension: int, run: Run, pinned: str | None
-    ) -> None:
-        """Args:
-        settings: Where the index lies, which store.
+    Args:
+        settings: Where the index is, and in which store.
         fingerprint: What a generation must have been built with.
         dimension: Length of a vector.
         run: Runs a blocking call in a thread.
-        pinned: A generation to stay with, whatever is current.
-        """
+        pinned: A generation to stay with, whichever is current.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        fingerprint: Mapping[str, object],
+        *,
+        dimension: int,
+        run: InThread,
+        pinned: str | None,
+    ) -> None:
         self.generations = Generations(settings.data_dir / "index" / settings.namespace)
         self.pinned = pinned
         self.writing = 0
@@ -47,12 +54,12 @@ class Current:
 
     @property
     def seen(self) -> Generation | None:
-        """What was handed out last."""
+        """The generation that was handed out last."""
         return self._opened.generation if self._opened else None
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Generation]:
-        """The current generation, which stays open at least as long as the block lasts.
+        """The current generation, which stays open until the end of the block.
 
         Raises:
             IndexMismatch: It was built with other settings.
@@ -72,8 +79,8 @@ class Current:
                 await asyncio.shield(self._run(opened.close))
 
     async def read(self, call: Callable[[Generation], T]) -> T:
-        """What `call` makes of the current generation, in a thread: in the same one that finds out which is current, since
-        going to a thread and back is a good part of what a short call takes.
+        """The result of `call` on the current generation, in a thread. The same thread finds out which generation is current, since
+        going to a thread and back is a good part of the time of a short call.
 
         Raises:
             IndexMismatch: It was built with other settings.
@@ -92,7 +99,7 @@ class Current:
 
     @asynccontextmanager
     async def lock(self, wait_s: float) -> AsyncIterator[None]:
-        """Be the one that writes, over all processes. Raises IngestBusy after `wait_s` seconds."""
+        """Hold the writer's lock, which all processes share. Raises IngestBusy after `wait_s` seconds."""
         deadline = time.monotonic() + wait_s
         while True:
             try:
@@ -123,11 +130,11 @@ class Current:
             return self._opened
         if self._opening is None or self._opening.done():
             self._opening = asyncio.create_task(self._change(name))
-        # Shielded: a caller whose deadline passes must not undo what the next one needs.
+        # Shielded: a caller whose deadline passes must not cancel what the next one needs.
         return await asyncio.shield(self._opening)
 
     async def _change(self, name: str | None) -> _Opened:
-        """Open the current generation and let go of the one before."""
+        """Open the current generation and retire the one before."""
         before = self._opened
         if before is not None and before.generation.name == name:
             return before
@@ -141,7 +148,7 @@ class Current:
     # --- blocking -------------------------------------------------------------------------------
 
     def unfinished(self) -> str:
-        """The generation that a rebuild fills: one that was left unfinished if it fits, otherwise a new one."""
+        """The generation that a rebuild is to fill: an unfinished one that was built with the same settings, otherwise a new one."""
         name = self.generations.building()
         if name is not None and Generation.fingerprint_of(self.generations.folder / name) == self._fingerprint:
             return name
@@ -166,7 +173,7 @@ class Current:
             except FileNotFoundError:
                 if self.generations.current() == name:
                     raise
-                continue  # replaced and removed between two lines of ours
+                continue  # replaced and removed in between
             try:
                 self._check(Generation.fingerprint_of(folder) or {})
                 return _Opened(Generation(folder, self._settings, dimension=self._dimension), used)
@@ -189,7 +196,7 @@ class Current:
 
 
 def _let_go(taken: asyncio.Future[IO[str]]) -> None:
-    """Close a lock that nobody waits for any more."""
+    """Close a lock that was taken for a caller who has left."""
     if not taken.cancelled() and taken.exception() is None:
         taken.result().close()
 

@@ -8,9 +8,9 @@
 
 Several keys in one object must all hold; `{}` and `None` mean no filter. `docs/filters.md` is the page for users.
 
-A parsed filter is a tree of `All`, `Either` and `Test`, in which negation has already been pushed into the tests, so
-that a store's adapter translates three shapes and never has to know what "not" means for a missing value. Dates are
-whole numbers (`date_number`), 0 where a document has none; tags always hold the empty string, so no list is empty.
+A parsed filter is a tree of `All`, `Either` and `Test`. Negation has already been pushed into the tests, so a store's adapter
+translates three shapes and need not know what "not" means for a missing value. Dates are integers (`date_number`), 0 where a document
+has none; tags always include the empty string, so that no list is empty.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ Scalar: TypeAlias = str | int
 
 TEXT_FIELDS: tuple[Field, ...] = ("source", "title", "type")
 FIELDS: tuple[Field, ...] = (*TEXT_FIELDS, "date", "tags")
-"""What callers may name. `access` is the index's own: labels are enforced, not asked for."""
+"""What callers may name. `access` is for the index alone: labels are enforced, not requested."""
 
 MAX_DEPTH = 8
 MAX_VALUES = 200
 MAX_COMPARISONS = 1_000
-"""Bounds on what a caller can make a store compute; far above what a person writes."""
+"""Bounds on what a caller can make a store compute, far above what people write."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-"""JSON can name half a character; no store can be asked for one."""
+"""Half of a character, which JSON can hold and no store takes."""
 _NEGATED: dict[Operator, Operator] = {
     "eq": "ne", "ne": "eq", "in": "nin", "nin": "in", "has": "lacks", "lacks": "has",
     "lt": "gte", "gte": "lt", "gt": "lte", "lte": "gt",
@@ -109,12 +109,12 @@ def negate(tree: Filter) -> Filter:
 
 
 def holds(tree: Filter, source: Source | Chunk) -> bool:
-    """Whether a source, or one of its chunks, passes: what every store's translation has to agree with."""
+    """Whether a source, or one of its chunks, passes; every store's translation must agree with this."""
     return passes(tree, lambda field: field_value(source, field))
 
 
 def passes(tree: Filter, value_of: Callable[[Field], object]) -> bool:
-    """The same for values from elsewhere, in the form of `field_value`."""
+    """Like `holds`, with values from elsewhere, in the form of `field_value`."""
     match tree:
         case All(parts):
             return all(passes(part, value_of) for part in parts)
@@ -125,7 +125,7 @@ def passes(tree: Filter, value_of: Callable[[Field], object]) -> bool:
 
 
 def field_value(source: Source | Chunk, field: Field) -> str | int | tuple[str, ...]:
-    """A source's value as stores keep it."""
+    """The value of a source's field, as stores keep it."""
     match field:
         case "source":
             return source.uri if isinstance(source, Source) else source.source

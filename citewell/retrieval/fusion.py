@@ -1,8 +1,8 @@
-"""Dense and keyword hits put together into one list of candidates.
+"""Fuses dense and keyword hits into one list of candidates.
 
-Both searches are brought to a common scale per question and added with a weight (convex combination; Bruch, Gai
-& Ingber 2023, arXiv:2210.11934, who find it better than reciprocal rank fusion, as do the measurements in
-`docs/retrieval-quality.md`: ranks throw away how sure a search was, so that a weak list drags down a strong one).
+The scores of both searches are scaled to 0..1 per question and added with a weight (convex combination; Bruch, Gai & Ingber 2023,
+arXiv:2210.11934). They find it better than reciprocal rank fusion, and so do the measurements in `docs/retrieval-quality.md`: ranks
+discard how sure a search was, so that a weak list drags down a strong one.
 """
 
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ DENSE_WEIGHT = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fused:
-    """One candidate and what each search said about it."""
+    """One candidate and its scores."""
 
     id: str
     score: float
@@ -28,16 +28,16 @@ class Fused:
 def fuse(
     dense: Iterable[tuple[str, float]], keyword: Iterable[tuple[str, float]], *, limit: int | None = None
 ) -> list[Fused]:
-    """Put two result lists together.
+    """Fuse two result lists.
 
     Args:
-        dense: (id, cosine), any order; an id twice counts with its better score.
-        keyword: (id, BM25), any order.
+        dense: (id, cosine), in any order; of an id that occurs twice the better score counts.
+        keyword: (id, BM25), likewise.
         limit: How many to return; None returns all.
 
     Returns:
-        Every id of either list, by descending score; ties by id, so that equal input gives equal output. An id that one
-        list lacks gets that list's lowest score: it is no better than the last one found.
+        Every id of either list, by descending score and then by id, so that equal input gives equal output. An id that one list
+        lacks gets that list's lowest score: it is no better than the last one found.
     """
     cosines, bm25 = _best(dense), _best(keyword)
     by_meaning, by_words = _normalised(cosines), _normalised(bm25)

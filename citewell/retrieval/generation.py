@@ -1,4 +1,4 @@
-"""One generation, open: catalog, vector store, keyword index and token file kept in step."""
+"""An open generation: its catalog, vector store, keyword index and token file, kept consistent."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from citewell.retrieval.maxsim import Packed
 
 REFRESH_SHARE = 0.1
-"""Most of the time that may go into reopening a store another process keeps writing to."""
+"""Largest share of the time that may go into reopening a store to which another process keeps writing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,20 +42,20 @@ class NewSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Embedded:
-    """What is kept of chunks' embedding."""
+    """What is kept of the embedding of some chunks."""
 
     vectors: Vectors
     """[chunks, dimension]"""
     tokens: Sequence[bytes]
     """Each chunk's packed token vectors; empty where the model gives none."""
     guard: str | None
-    """The fingerprint of what judged them on the way."""
+    """Fingerprint of the guard that skimmed them."""
     suspicions: Sequence[float | None]
-    """What it found, 0..1; None where it has to read the chunk."""
+    """Its scores, 0..1; None where it has to scan the chunk."""
 
 
 class Generation:
-    """Blocking; call it from threads. Searches may run at the same time, and beside one writer."""
+    """Blocking; call it from threads. Any number of searches may run at the same time, and beside them one writer."""
 
     def __init__(self, folder: Path, settings: Settings, *, dimension: int) -> None:
         """Open what `Generation.create` made."""
@@ -79,14 +79,14 @@ class Generation:
 
     @staticmethod
     def drop(folder: Path, settings: Settings, *, dimension: int) -> None:
-        """Remove what lies outside a generation's folder. Nothing in it is opened: an older version may have made it."""
+        """Remove a generation's vectors from the store. Nothing in its folder is opened: an older version may have made it."""
         store = _open_store(folder, settings, dimension)
         store.drop()
         store.close()
 
     @staticmethod
     def fingerprint_of(folder: Path) -> dict[str, object] | None:
-        """What a generation was built with; None where its catalog is missing or was never finished."""
+        """What a generation was built with; None where its catalog is missing or unfinished."""
         if not (folder / "catalog.sqlite").exists():
             return None
         catalog = Catalog(folder / "catalog.sqlite")
@@ -100,7 +100,7 @@ class Generation:
 
     @property
     def store(self) -> VectorStore:
-        """The vector store, opened when it is first asked for: an ingestion that finds nothing changed does without it."""
+        """The vector store, opened at first use: an ingestion that finds nothing changed does without it."""
         with self._opening:
             if self._store is None:
                 self._store = self._open()
@@ -108,12 +108,12 @@ class Generation:
 
     @property
     def revision(self) -> int:
-        """The last revision that a search saw."""
+        """The last revision that a read saw."""
         return self._seen
 
     @property
     def store_revision(self) -> int:
-        """The last revision whose vectors are sure to be found: behind `revision` while another process writes."""
+        """The last revision whose vectors are all found; behind `revision` while another process writes."""
         return self._store_seen
 
     def close(self) -> None:
@@ -126,9 +126,8 @@ class Generation:
     # --- reading --------------------------------------------------------------------------------
 
     def take(self) -> Snapshot:
-        """The catalog as it is now, with the stores brought up to it: they hold all its keys, and perhaps others.
-
-        So they do until a writer begins to clean up (`Snapshot.cleanings`). Give it back with `catalog.give_back`.
+        """The catalog as it is now, with the stores brought up to date: they hold all its keys, and perhaps others, until a writer
+        begins to clean up (`Snapshot.cleanings`). Give it back with `catalog.give_back`.
         """
         snapshot = self.catalog.take()
         try:
@@ -154,16 +153,16 @@ class Generation:
                 self._store_seen = revision
 
     def check_store(self) -> None:
-        """See whether the vector store can be reached and has what it was given. Raises what a search would."""
+        """Check that the vector store can be reached and holds what it was given. Raises what a search would."""
         self.store.ping()
         self.expect_vectors()
 
     def expect_vectors(self) -> None:
-        """See that the vector store is not empty where the catalog is not: a server that lost its files, or is another one, finds
-        nothing, and that would look like documents that hold no answer.
+        """Check that the vector store is not empty while the catalog is not. One that lost its files, or is another one, finds nothing,
+        which would look like documents that hold no answer.
 
         Raises:
-            StoreError: It is.
+            StoreError: The store is empty.
         """
         import numpy as np  # late, as in `citewell.models.embedder`
 
@@ -177,7 +176,7 @@ class Generation:
                 )
 
     def token_vectors(self, ids: Sequence[str]) -> dict[str, Packed]:
-        """Packed token vectors by chunk id; a chunk that is gone, or has none, is left out."""
+        """Packed token vectors by chunk id; chunks that are gone or have none are left out."""
         from citewell.retrieval import maxsim  # late: NumPy comes with it
 
         with self.catalog.glance() as snapshot:
@@ -187,7 +186,7 @@ class Generation:
         }
 
     def judged(self, chunks: Sequence[ScoredChunk], guard: str) -> list[ScoredChunk]:
-        """The chunks, each with what this guard found when they were ingested."""
+        """The chunks, each with the score that this guard gave it when it was ingested."""
         with self.catalog.glance() as snapshot:
             found = snapshot.verdicts([one.chunk.id for one in chunks], guard)
         return [replace(one, suspicion=found.get(one.chunk.id)) for one in chunks]
@@ -209,7 +208,7 @@ class Generation:
     # --- writing --------------------------------------------------------------------------------
 
     def replace(self, new: Sequence[NewSource], embedded: Embedded) -> None:
-        """Make sources visible in their new state, all at once. `embedded` is of their chunks, in order."""
+        """Make sources visible in their new state, all at once. `embedded` is the embedding of their chunks, in order."""
         chunks = [chunk for each in new for chunk in each.chunks]
         first = self.catalog.reserve(len(chunks)) if chunks else None
         with self.catalog.reading() as snapshot:
@@ -224,7 +223,7 @@ class Generation:
             around = [text for each in new for text in contexts(each.text, each.chunks, each.page_starts)]
             self.keywords.add(entries, around)
             self.keywords.commit()
-            self.store.add(keys, embedded.vectors, chunks)  # last: the first time it may still be opening
+            self.store.add(keys, embedded.vectors, chunks)  # last, as the store may still be opening
         by_source: list[Replacement] = []
         for each in new:
             own, entries = entries[: len(each.chunks)], entries[len(each.chunks) :]
@@ -241,7 +240,7 @@ class Generation:
         self._wrote()
 
     def clean(self) -> None:
-        """Empty the stores of what no reader can see: old states, and what a killed writer left."""
+        """Remove from the stores what no reader can see: old states, and what a killed writer left."""
         if keys := self.catalog.begin_cleaning():
             self.store.delete(keys)
             self.keywords.delete(keys)
@@ -250,12 +249,12 @@ class Generation:
             self.catalog.forget(keys)
 
     def catch_up(self) -> None:
-        """Before writing: see everything others wrote, whatever it takes."""
+        """See everything that others wrote, however long it takes; to be called before writing."""
         self._next_refresh = 0.0
         self.catalog.give_back(self.take())
 
     def _wrote(self) -> None:
-        """Our own change needs no refresh of the store, which saw it being made."""
+        """Note a change of our own, for which the store needs no refresh."""
         with self._refreshing:
             self.keywords.reload()
             with self.catalog.reading() as snapshot:

@@ -1,4 +1,4 @@
-"""Generations: each a whole index in a folder of its own, one of them current, named by a one-line file.
+"""Generations: each is a whole index in a folder of its own; a one-line file names the current one.
 
 index/<namespace>/current            the name of the generation that readers use, replaced atomically
 index/<namespace>/building           the name of one that a rebuild is filling, if any
@@ -35,7 +35,7 @@ class Generations:
             stat = os.stat(self._pointer)  # asked by every read of the index, where a Path costs as much again
         except FileNotFoundError:
             return None
-        # Replaced, never changed: the same file says the same.
+        # The file is replaced, never changed: the same file has the same content.
         file, known = (stat.st_ino, stat.st_mtime_ns), self._known
         if known is None or known[0] != file:
             known = self._known = file, self._read("current")
@@ -46,7 +46,7 @@ class Generations:
         return self._read("building")
 
     def begin(self) -> str:
-        """Name a new generation and make its folder."""
+        """Make the folder of a new generation; return its name."""
         name = f"g{int(time.time()):x}{secrets.token_hex(3)}"
         (self.folder / name).mkdir(parents=True)
         return name
@@ -55,13 +55,13 @@ class Generations:
         self._write("building", name)
 
     def make_current(self, name: str) -> None:
-        """Let readers see this generation from now on, whole."""
+        """Let readers use this generation from now on."""
         self._write("current", name)
         if self.building() == name:
             (self.folder / "building").unlink()
 
     def make_first(self, name: str) -> str:
-        """Make this generation current unless one is; returns the one that is."""
+        """Make this generation current unless there is a current one; return the one that is."""
         draft = self.folder / f"{name}.new"
         draft.write_text(name)
         try:
@@ -97,10 +97,10 @@ class Generations:
         return lock
 
     def lock(self) -> IO[str]:
-        """Become the one that writes, until the returned file is closed or the process ends, however that happens.
+        """Take the writer's lock, until the returned file is closed or the process ends, however it ends.
 
         Raises:
-            IngestBusy: Another one holds it.
+            IngestBusy: Another process holds it.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = (self.folder / "writer.lock").open("a+")
@@ -118,7 +118,7 @@ class Generations:
         return lock
 
     def size_bytes(self, name: str) -> int:
-        """Disk a generation takes."""
+        """Disk space that a generation takes."""
         return sum(file.stat().st_size for file in (self.folder / name).rglob("*") if file.is_file())
 
     def _read(self, name: str) -> str | None:

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import ParamSpec, TypeVar
 
-from citewell.documents import Chunk, ScoredChunk, Source
+from citewell.documents import Chunk, ScoredChunk, Source, may_read
 from citewell.errors import StoreError, StoreTimeout
 from citewell.models import Embedder, Encoded, Vectors
 from citewell.models.payer import payer
@@ -116,7 +116,7 @@ class Index:
             with trace.stage("embed"):
                 encoded = await self._encode(question)
             return await self._current.read(
-                lambda generation: Search(generation, trace)(
+                lambda generation: Search(generation, trace).run(
                     question, encoded.vectors[0], candidates=candidates, where=tree, access=access
                 )
             )
@@ -218,7 +218,7 @@ class Index:
                 revision = snapshot.revision()
             finally:
                 generation.catalog.give_back(snapshot)
-            seen = [each for each in sets if access is None or not access.isdisjoint(labels_of(each))]
+            seen = [each for each in sets if may_read(access, labels_of(each))]
             whole = json.dumps([generation.name, revision, generation.store_revision, seen])
             return hashlib.sha256(whole.encode()).hexdigest()
 

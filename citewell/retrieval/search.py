@@ -1,18 +1,16 @@
 """One search: dense and keyword, checked against the catalog, fused, duplicates folded.
 
-All of it is one blocking call. Its steps are so short that handing each to a thread of its own, the two searches side by
-side, took longer than it saved: six waits for the event loop, which a busy service makes long ones.
+All of it is one blocking call. Its steps are so short that running each in a thread of its own, the two searches in parallel, took
+longer than it saved: six waits for the event loop, each of them long in a busy service.
 """
 
 from __future__ import annotations
 
-import itertools
-import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
-from typing import ParamSpec, TypeVar
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
-from citewell.documents import ScoredChunk
+from citewell.documents import ScoredChunk, may_read
 from citewell.models import Vectors
 from citewell.retrieval import fusion
 from citewell.retrieval.filters import Filter, Test, both, holds, labels_of
@@ -20,99 +18,114 @@ from citewell.retrieval.generation import Generation
 from citewell.retrieval.snapshot import Entry, Snapshot
 from citewell.retrieval.trace import Trace
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
 _ATTEMPTS = 8
-"""A search starts over where a writer cleaned up while it ran, which a writer does as it begins and as it ends."""
+"""How often a search starts over because a writer cleaned up while it ran, which a writer does when it begins and when it ends."""
 _WIDEST = 16
-"""At most this many times the candidates are fetched when hits turn out to be leftovers or duplicates."""
+"""At most this many times the candidates are fetched where hits turn out to be leftovers or duplicates."""
+
+_Ranking: TypeAlias = Sequence[tuple[int, float]]
+"""(key, score), best first."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Hits:
+    """What the two searches found."""
+
+    dense: _Ranking
+    keyword: _Ranking
+    known: dict[int, Entry]
+    """Those hits that the snapshot holds and the caller may be shown."""
+    unique: dict[int, int]
+    """For each of them, the key of the hit that stands for all with the same text."""
+
+    def are_short(self, width: int, candidates: int) -> bool:
+        """Whether a search may have found too few texts only because it was asked for no more than `width` hits."""
+        return any(
+            len(ranking) >= width and len({self.unique[key] for key, _ in ranking if key in self.known}) < candidates
+            for ranking in (self.dense, self.keyword)
+        )
+
+    def scores(self, ranking: _Ranking) -> dict[str, float]:
+        """Score by chunk id, best first, each text once."""
+        folded: dict[str, float] = {}
+        for key, score in ranking:
+            if key in self.known:
+                folded.setdefault(self.known[self.unique[key]].chunk.id, score)
+        return folded
 
 
 class Search:
-    """Searches one generation in a state that is whole. Blocking; for one thread. No source is seen half old and half new, or not at all.
+    """Searches one generation. Blocking; for one thread.
 
-    The catalog is read in one snapshot from beginning to end. The stores hold all of that snapshot's keys until a writer
-    cleans up what no newer reader can see; a search during which that began starts over.
+    Every source is seen either in its old state or in its new one. The catalog is read in one snapshot from beginning to end; the
+    stores hold all of that snapshot's keys until a writer cleans up what no newer reader can see, and a search during which that
+    has begun starts over.
     """
 
     def __init__(self, generation: Generation, trace: Trace) -> None:
         self._generation = generation
         self._trace = trace
 
-    def __call__(
+    def run(
         self, question: str, vector: Vectors, *, candidates: int, where: Filter | None, access: frozenset[str] | None
     ) -> list[ScoredChunk]:
-        width = candidates
-        for attempt in itertools.count(1):
-            snapshot, allowed = self._timed("catalog", self._begin, access)
+        """See `Index.search`."""
+        width, attempts = candidates, 0
+        while True:
+            attempts += 1
+            with self._trace.stage("catalog"):
+                snapshot, allowed = self._begin(access)
             try:
                 if allowed == ():
                     return []
                 only = both(where, Test("access", "in", allowed) if allowed is not None else None)
-                dense = self._timed("dense", self._generation.store.search, vector, width, only)
-                keyword = self._timed("keyword", self._generation.keywords.search, question, width, only)
+                with self._trace.stage("dense"):
+                    dense = self._generation.store.search(vector, width, only)
+                with self._trace.stage("keyword"):
+                    keyword = self._generation.keywords.search(question, width, only)
                 keys = dict.fromkeys(key for key, _ in [*dense, *keyword])
-                entries, cleaned = self._timed("catalog", self._look_up, snapshot, keys)
-                if cleaned and attempt < _ATTEMPTS:
+                with self._trace.stage("catalog"):
+                    entries, cleaned = self._look_up(snapshot, keys)
+                if cleaned and attempts < _ATTEMPTS:
                     continue
                 if not dense:
                     self._generation.expect_vectors()
                 known = {
-                    key: entry for key, entry in entries.items()
-                    if (where is None or holds(where, entry.chunk))
-                    and (access is None or not access.isdisjoint(entry.chunk.access))
-                }  # fmt: skip
-                unique = _representatives(known, dense, keyword)
-                short = any(
-                    len(hits) >= width and len({unique[key] for key, _ in hits if key in known}) < candidates
-                    for hits in (dense, keyword)
-                )
-                if short and width < candidates * _WIDEST:
+                    key: entry
+                    for key, entry in entries.items()
+                    if (where is None or holds(where, entry.chunk)) and may_read(access, entry.chunk.access)
+                }
+                hits = _Hits(dense, keyword, known, _representatives(known, keys))
+                if width < candidates * _WIDEST and hits.are_short(width, candidates):
                     width *= 2
                     continue
                 for key in keys:
                     if key not in known:
                         self._trace.drop("left over from a former state", key=key)
-                return self._finish(snapshot, dense, keyword, known, unique, candidates, access)
+                return self._fused(snapshot, hits, candidates, access)
             finally:
                 self._generation.catalog.give_back(snapshot)
-        raise AssertionError("unreachable: the loop counts for ever")
 
     def _begin(self, access: frozenset[str] | None) -> tuple[Snapshot, tuple[str, ...] | None]:
-        """The state that is searched, and the label sets the caller may read; None where that is all of them."""
+        """The state that is searched, and the label sets that the caller may read; None where that is all of them."""
         snapshot = self._generation.take()
         if access is None:
             return snapshot, None
         sets = snapshot.access_sets()
-        allowed = tuple(each for each in sets if not access.isdisjoint(labels_of(each)))
+        allowed = tuple(each for each in sets if may_read(access, labels_of(each)))
         return snapshot, None if sets and len(allowed) == len(sets) else allowed
 
     def _look_up(self, snapshot: Snapshot, keys: Iterable[int]) -> tuple[dict[int, Entry], bool]:
-        """What the snapshot knows of the keys, and whether a clean-up has begun since it was taken."""
+        """The snapshot's entries for the keys, and whether a clean-up has begun since it was taken."""
         with self._generation.catalog.glance() as now:
             cleaned = now.cleanings() != snapshot.cleanings()
         return snapshot.entries(keys), cleaned
 
-    def _timed(self, stage: str, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        began = time.perf_counter()
-        result = call(*args, **kwargs)
-        spent = (time.perf_counter() - began) * 1000
-        self._trace.stages[stage] = round(self._trace.stages.get(stage, 0.0) + spent, 3)
-        return result
-
-    def _finish(
-        self,
-        snapshot: Snapshot,
-        dense: Sequence[tuple[int, float]],
-        keyword: Sequence[tuple[int, float]],
-        known: dict[int, Entry],
-        unique: dict[int, int],
-        candidates: int,
-        access: frozenset[str] | None,
+    def _fused(
+        self, snapshot: Snapshot, hits: _Hits, candidates: int, access: frozenset[str] | None
     ) -> list[ScoredChunk]:
-        by_meaning = _folded(dense, known, unique)
-        by_words = _folded(keyword, known, unique)
+        known, unique = hits.known, hits.unique
+        by_meaning, by_words = hits.scores(hits.dense), hits.scores(hits.keyword)
         fused = fusion.fuse(by_meaning.items(), by_words.items())
         dense_rank = {id_: rank for rank, id_ in enumerate(by_meaning, 1)}
         keyword_rank = {id_: rank for rank, id_ in enumerate(by_words, 1)}
@@ -130,39 +143,30 @@ class Search:
             ranked.append(ScoredChunk(chunk=by_id[one.id].chunk, score=one.score, evidence=evidence))
         kept, beyond = ranked[:candidates], ranked[candidates:]
         marks = {one.chunk.id: by_id[one.chunk.id].digest for one in kept}
-        holders = self._timed("catalog", snapshot.holders, set(marks.values()))
+        with self._trace.stage("catalog"):
+            holders = snapshot.holders(set(marks.values()))
         result = []
         for scored in kept:
             others = tuple(
-                uri for uri, labels in holders.get(marks[scored.chunk.id], [])
-                if uri != scored.chunk.source and (access is None or not access.isdisjoint(labels))
-            )  # fmt: skip
+                uri
+                for uri, labels in holders.get(marks[scored.chunk.id], [])
+                if uri != scored.chunk.source and may_read(access, labels)
+            )
             result.append(replace(scored, chunk=replace(scored.chunk, also_in=others)) if others else scored)
         self._trace.found(result, beyond)
         return result
 
 
-def _representatives(
-    known: dict[int, Entry], dense: Sequence[tuple[int, float]], keyword: Sequence[tuple[int, float]]
-) -> dict[int, int]:
-    """For every known hit, the key that stands for its text: of chunks that hold the same, the one first by source."""
+def _representatives(known: dict[int, Entry], keys: Iterable[int]) -> dict[int, int]:
+    """For every known key, the one that stands for its text: of chunks that hold the same, the first by source and place."""
     best: dict[bytes, int] = {}
-    for key, _ in [*dense, *keyword]:
+    for key in keys:
         if key in known:
             mark = known[key].digest
             held = best.get(mark)
             if held is None or _place(known[key]) < _place(known[held]):
                 best[mark] = key
     return {key: best[entry.digest] for key, entry in known.items()}
-
-
-def _folded(hits: Sequence[tuple[int, float]], known: dict[int, Entry], unique: dict[int, int]) -> dict[str, float]:
-    """Chunk id to score, best first, each text once."""
-    folded: dict[str, float] = {}
-    for key, score in hits:
-        if key in known:
-            folded.setdefault(known[unique[key]].chunk.id, score)
-    return folded
 
 
 def _place(entry: Entry) -> tuple[str, int]:
