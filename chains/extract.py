@@ -34,7 +34,9 @@ KEEP_FROM = 0.2
 """A further sentence is quoted if its probability is at least this share of the best one's."""
 SURE_FROM = 0.4
 """Probability that one of the chosen sentences answers, below which none stands out: the answer may be spread over a table, or have
-to be worked out. Then every chunk is quoted once before any is quoted twice, to show all the places that were found."""
+to be worked out, or not be there. Then every chunk is quoted once before any is quoted twice, to show all the places that were found,
+below NEAREST."""
+NEAREST = "The documents may not answer this; these passages come nearest:"
 
 
 def extractive_answerer(embedder: Embedder) -> Runnable[AnswerInput, AIMessageChunk]:
@@ -51,10 +53,10 @@ def extractive_answerer(embedder: Embedder) -> Runnable[AnswerInput, AIMessageCh
     async def pieces(inputs: AsyncIterator[AnswerInput]) -> AsyncIterator[AIMessageChunk]:
         async for given in inputs:
             question = given["question"]
-            quoted = await asyncio.to_thread(
+            quoted, is_sure = await asyncio.to_thread(
                 select, question, given["chunks"], embedder, typed=given.get("typed", question)
             )
-            answer = compose(quoted, given["chunks"])
+            answer = compose(quoted, given["chunks"], is_sure=is_sure)
             words = re.findall(r"\s*\S+", answer)
             for word in words:
                 yield AIMessageChunk(content=word)
@@ -71,8 +73,12 @@ def extractive_answerer(embedder: Embedder) -> Runnable[AnswerInput, AIMessageCh
     return cast("Runnable[AnswerInput, AIMessageChunk]", RunnableGenerator(pieces, name=EXTRACTIVE))
 
 
-def select(question: str, chunks: Sequence[ScoredChunk], embedder: Embedder, *, typed: str) -> list[Candidate]:
-    """The sentences to quote, best first; none where no sentence is likely to hold the answer.
+def select(
+    question: str, chunks: Sequence[ScoredChunk], embedder: Embedder, *, typed: str
+) -> tuple[list[Candidate], bool]:
+    """The sentences to quote, best first, and whether they can be said without reserve.
+
+    None where no sentence is likely to hold the answer.
 
     Args:
         question: Standalone.
@@ -83,24 +89,25 @@ def select(question: str, chunks: Sequence[ScoredChunk], embedder: Embedder, *, 
     """
     asked = singles(question, typed)
     found = [one for one in candidates(chunks) if not any(_repeats(single.typed, one.text) for single in asked)]
-    answers = [
-        [one for one in asked_for(single.typed, chunks) if _holds(one, chunks)]
-        or _answering(single, found, chunks, embedder)
-        for single in asked
-    ]
+    answers, sure = [], []
+    for single in asked:
+        listed = [one for one in asked_for(single.typed, chunks) if _holds(one, chunks)]
+        answer, is_sure = (listed, True) if listed else _answering(single, found, chunks, embedder)
+        answers.append(answer)
+        sure.append(is_sure)
     # The best sentence for each comes before the second best for any.
     best = dict.fromkeys(one for place in zip_longest(*answers) for one in place if one is not None)
     kept = {*list(best)[: max(MOST_SENTENCES, len(asked))], *(one for one in best if one.item is not None)}
     in_order = dict.fromkeys(one for answer in answers for one in answer if one in kept)
-    return list(_under_columns(in_order, chunks))
+    return list(_under_columns(in_order, chunks)), any(sure)
 
 
 def _answering(
     asked: Single, found: list[Candidate], chunks: Sequence[ScoredChunk], embedder: Embedder
-) -> list[Candidate]:
-    """The candidates that answer one thing that is asked, best first."""
+) -> tuple[list[Candidate], bool]:
+    """The candidates that answer one thing that is asked, best first, and whether that can be said without reserve."""
     if not found:
-        return []
+        return [], False
     rows = features(asked.typed, found, chunks, embedder)
     probable = probabilities(rows)
     shares = rows[:, FEATURES.index("overlap")]
@@ -115,14 +122,16 @@ def _answering(
             break
         if _holds(found[i], chunks):
             kept.append(i)
-    if kept and 1 - np.prod(1 - probable[kept]) < SURE_FROM:
+    stands_out = bool(1 - np.prod(1 - probable[kept]) >= SURE_FROM)
+    if kept and not stands_out:
         first: dict[int, np.intp] = {}
         for i in (*kept, *order):
             if found[i].number not in first and (i in kept or _holds(found[i], chunks)):
                 first[found[i].number] = i
         spread = sorted(first.values(), key=order.index)
         kept = [*spread, *(i for i in kept if i not in spread)][:MOST_SENTENCES]
-    return [found[i] for i in kept]
+    # Of what is found by words of the conversation, the few that were typed leave most sentences improbable.
+    return [found[i] for i in kept], stands_out or asked.typed != asked.question
 
 
 def _under_columns(quoted: Iterable[Candidate], chunks: Sequence[ScoredChunk]) -> Iterator[Candidate]:
@@ -173,11 +182,11 @@ def _spaced_words(text: str) -> str:
     return " ".join(["", *re.findall(r"[^\W_]+", text.casefold()), ""])
 
 
-def compose(quoted: Sequence[Candidate], chunks: Sequence[ScoredChunk]) -> str:
+def compose(quoted: Sequence[Candidate], chunks: Sequence[ScoredChunk], *, is_sure: bool) -> str:
     """The answer: each quoted sentence with the marker of its chunk, or a statement that the documents hold none."""
     if not quoted:
         return not_in_documents(chunks)
-    said = _quotation(quoted[0])
+    said = _quotation(quoted[0]) if is_sure else f"{NEAREST}\n\n{_quotation(quoted[0])}"
     for before, one in pairwise(quoted):
         if one.item is None or before.item is None:
             gap = " " if one.item == before.item else "\n\n"

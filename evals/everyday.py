@@ -25,7 +25,7 @@ from langchain_core.messages import HumanMessage
 
 from chains.condense import condense_rule
 from chains.evidence import Evidence
-from chains.extract import extractive_answerer
+from chains.extract import NEAREST, extractive_answerer
 from citewell.citations import strip
 from citewell.ingestion.sync import ingest
 from citewell.models import open_embedder
@@ -54,7 +54,8 @@ def kind(row: dict[str, Any]) -> str:
 
 
 async def answered(folder: str, rows: Sequence[dict[str, Any]], embedder: Embedder) -> list[dict[str, Any]]:
-    """Each row with its `kind`, the `answer`, its `confidence`, and whether it was `refused` and is `right`."""
+    """Each row with its `kind`, the `answer`, its `confidence`, and whether it was `refused`, given with `reserve`, and is
+    `right`."""
     evidence = Evidence(embedder)
     found = []
     with tempfile.TemporaryDirectory() as data_dir:
@@ -74,7 +75,8 @@ async def answered(folder: str, rows: Sequence[dict[str, Any]], embedder: Embedd
                 right = refused if not row["holds"] else not refused and holds(strip(outcome.answer), row["holds"])
                 found.append(
                     row | {
-                        "kind": kind(row), "confidence": round(outcome.confidence, 3), "refused": refused, "right": right,
+                        "kind": kind(row), "confidence": round(outcome.confidence, 3), "refused": refused,
+                        "reserve": not refused and outcome.answer.startswith(NEAREST), "right": right,
                         "answer": outcome.answer,
                     }
                 )  # fmt: skip
@@ -93,7 +95,7 @@ async def run() -> list[dict[str, Any]]:
 
 
 def figures(found: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """By kind of question: how many, and the shares right and refused."""
+    """By kind of question: how many, and the shares right, refused and answered with reserve."""
     result = {}
     for name in dict.fromkeys(row["kind"] for row in found):
         some = [row for row in found if row["kind"] == name]
@@ -101,6 +103,7 @@ def figures(found: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
             "questions": len(some),
             "right": round(fmean(row["right"] for row in some), 3),
             "refused": round(fmean(row["refused"] for row in some), 3),
+            "reserve": round(fmean(row["reserve"] for row in some), 3),
         }
     return result
 

@@ -89,7 +89,7 @@ def test_every_part_is_answered_in_the_order_asked() -> None:
     embedder = MiniLM(threads=1)
     question = "Where do dogs have to stay out, and how often does Algol fade?"
     found = [chunk("stars", STARS), chunk("guide", GUIDE)]
-    assert [one.text for one in select(question, found, embedder, typed=question)] == [
+    assert [one.text for one in select(question, found, embedder, typed=question)[0]] == [
         "Dogs may come into the grounds and the café, but not into the domes.",
         "Algol fades from magnitude 2.1 to 3.4 every 2.867 days.",
     ]

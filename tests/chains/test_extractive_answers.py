@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chains.candidates import candidates
-from chains.extract import extractive_answerer
+from chains.extract import NEAREST, extractive_answerer
 from chains.prompts import AnswerInput
 from citewell.citations import verify
 from citewell.documents import Chunk, ScoredChunk
@@ -266,7 +266,7 @@ async def test_code_that_asks_the_question_is_not_its_answer(embedder: MiniLM) -
         '```python\nanswer = shop.invoke({"question": "How long does bread keep?"})\n```\n'
     )
     answer = await extractive_answerer(embedder).ainvoke(asked("How long does the bread keep?", code, BREAD))
-    assert answer.text.startswith("It keeps for three days. [2]")
+    assert answer.text.removeprefix(f"{NEAREST}\n\n").startswith("It keeps for three days. [2]")
     assert "shop" not in answer.text
 
 
@@ -367,14 +367,28 @@ async def test_a_name_said_once_more_than_in_the_question_may_be_the_answer(embe
     assert text in answer.text
 
 
-async def test_where_no_sentence_stands_out_each_chunk_is_quoted_once(embedder: MiniLM) -> None:
+async def test_where_no_sentence_stands_out_each_chunk_is_quoted_once_and_the_answer_says_so_first(
+    embedder: MiniLM,
+) -> None:
     pages = [
         "Sales of the group 34,229 35,355\n\nCost of sales of the group 19,232 18,795",
         "Operating income 6,539 7,369\n\nMargin of operations 19.1 20.8",
         "Research expenses of the group 1,862 1,994\n\nSelling and general expenses 9,049 7,197",
     ]
-    answer = await extractive_answerer(embedder).ainvoke(asked("What did the group's operations bring in?", *pages))
+    given = asked("What did the group's operations bring in?", *pages)
+    answer = await extractive_answerer(embedder).ainvoke(given)
     assert sorted(re.findall(r"\[(\d)\]", answer.text)) == ["1", "2", "3"]
+    assert answer.text.startswith(f"{NEAREST}\n\n")
+    assert {citation["status"] for citation in verify(answer.text, given["chunks"])} == {"verified"}
+
+
+async def test_of_two_things_asked_one_that_is_answered_is_enough_to_say_so(embedder: MiniLM) -> None:
+    given = asked("When did the oil crisis begin, and who sold the bread?", OIL, BREAD)
+    answer = await extractive_answerer(embedder).ainvoke(given)
+    assert "October 1973" in answer.text
+    assert NEAREST not in answer.text
+    alone = await extractive_answerer(embedder).ainvoke(asked("Who sold the bread?", OIL, BREAD))
+    assert alone.text.startswith(NEAREST)
 
 
 async def test_no_chunks_is_no_error(embedder: MiniLM) -> None:

@@ -34,7 +34,9 @@ def test_an_answer_must_hold_every_part_in_one_of_its_wordings() -> None:
 
 def test_figures_count_by_kind() -> None:
     rows = [
-        {"kind": "one thing", "right": True, "refused": False},
-        {"kind": "one thing", "right": False, "refused": True},
+        {"kind": "one thing", "right": True, "refused": False, "reserve": False},
+        {"kind": "one thing", "right": True, "refused": False, "reserve": True},
+        {"kind": "one thing", "right": False, "refused": False, "reserve": True},
+        {"kind": "one thing", "right": False, "refused": True, "reserve": False},
     ]
-    assert figures(rows) == {"one thing": {"questions": 2, "right": 0.5, "refused": 0.5}}
+    assert figures(rows) == {"one thing": {"questions": 4, "right": 0.5, "refused": 0.25, "reserve": 0.5}}
