@@ -30,7 +30,7 @@ def docx(body: str, **parts: str) -> bytes:
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("word/document.xml", f'<w:document xmlns:w="{W}"><w:body>{body}</w:body></w:document>')
         for name, xml in parts.items():
-            archive.writestr(f"word/{name}.xml", xml)
+            archive.writestr(f"word/{name if '.' in name else f'{name}.xml'}", xml)
     return file.getvalue()
 
 
@@ -147,6 +147,15 @@ def test_html_gives_the_text_a_reader_sees() -> None:
         ("top<form><div>All of the page</div><textarea>draft</textarea><button>Send</button></form>end", "top\n\nAll of the page\n\nend"),
         ("<table><tr><th><p>Item</p></th><th>Net<br>income</th></tr><tr><td><div>Rope</div></td><td><p>3</p></td></tr></table>", "Item | Net income\nRope | 3"),
         ("<table><tr><td>a<td>b<td>c<tr><td><td>2<td><tr><td>1<td><td>3<tr><td><td><tr><td>4</table>after", "a | b | c\n | 2\n1 |  | 3\n4\n\nafter"),
+        ("<table><tr><th rowspan=2>Region<th colspan=2>2025<th>2026<tr><th>spring<th>autumn<th>spring<tr><td rowspan='2'>North<td>1<td><td>3<tr><td>4<td>5<td>6</table>",
+         "Region | 2025 | 2025 | 2026\nRegion | spring | autumn | spring\nNorth | 1 |  | 3\nNorth | 4 | 5 | 6"),
+        ("<table><tr><th colspan=3>Rain in mm<tr><td>a<td>1<td rowspan=0>x<tr><td>b<td colspan=2>none</td><tr><td rowspan=2>c<td>7<tr><td hidden>h</td><form>f</form></table>",
+         "Rain in mm\na | 1 | x\nb | none\nc | 7\ncf"),
+        ("<table><thead><tr><td colspan=3><th colspan=6>Sales<tbody><tr><td colspan=3>Rope<td colspan=2>1<td>%<td colspan=9>end<tr><td colspan=3>Tar<td>$<td>2<td><td colspan=9>end</table>",
+         " | Sales | Sales | Sales | Sales\nRope | 1 |  | % | end\nTar | $ | 2 |  | end"),
+        ("<table><tr><td>a<td>b<td rowspan=2>c<tr><td>d</table>", "a | b | c\nd |  | c"),
+        (f"<table><tr><td rowspan=2>{'word ' * 50}<td>x<tr><td>y</table>", f"{('word ' * 50).strip()} | x\n | y"),
+        (f"<table><tr><th colspan={'9' * 5000}>a<th>b<tr>{'<td>1' * 1001}</table>", f"{'a | ' * 1000}b\n{'1 | ' * 1000}1"),
         ("<table><tr><td><table><tr><td>in<td>side</table><td>out</table>", "in | side | out"),
         (f"<table><tr><td><h2>Left</h2><p>{'word ' * 50}</p><td><p>right</p></table>", f"Left\n\n{('word ' * 50).strip()}\n\nright"),
         ("<ul><li><p>one</p></li><li><div>two</div><ul><li>sub</ul></ul>", "- one\n\n- two\n\n- sub"),
@@ -300,6 +309,20 @@ def test_styles_of_word_take_after_those_they_are_based_on() -> None:
     assert [(heading.level, heading.text) for heading in document.headings] == [(2, "Tides")]
 
 
+def test_styles_of_word_make_headings_by_their_outline_and_items_by_their_numbering() -> None:
+    styles = (
+        f'<w:styles xmlns:w="{W}"><w:style w:styleId="C"><w:name w:val="Clause"/><w:pPr><w:outlineLvl w:val="1"/></w:pPr></w:style>'
+        '<w:style w:styleId="B"><w:name w:val="List Bullet"/><w:pPr><w:numPr><w:numId w:val="3"/></w:numPr></w:pPr></w:style>'
+        '<w:style w:styleId="D"><w:basedOn w:val="B"/></w:style>'
+        '<w:style w:styleId="N"><w:name w:val="heading 1"/><w:pPr><w:numPr/><w:outlineLvl w:val="9"/></w:pPr></w:style></w:styles>'
+    )
+    off = '<w:p><w:pPr><w:pStyle w:val="B"/><w:numPr><w:numId w:val="0"/></w:numPr></w:pPr><w:r><w:t>no item</w:t></w:r></w:p>'
+    body = paragraph("Tides", "N") + paragraph("Ebb", "C") + paragraph("one", "B") + paragraph("two", "D") + off
+    document = load(docx(body, styles=styles), "a.docx")
+    assert document.text == "Tides\n\nEbb\n- one\n- two\n\nno item"
+    assert [(heading.level, heading.text) for heading in document.headings] == [(1, "Tides"), (2, "Ebb")]
+
+
 def test_a_word_paragraph_of_many_runs_takes_time_in_proportion() -> None:
     def spent(runs: int) -> float:
         data = docx(f"<w:p>{'<w:r><w:t>so </w:t></w:r>' * runs}</w:p>")
@@ -309,6 +332,62 @@ def test_a_word_paragraph_of_many_runs_takes_time_in_proportion() -> None:
 
     spent(100)
     assert spent(32_000) < 16 * max(spent(4_000), 0.05)
+
+
+def test_of_word_headers_and_footers_are_read_once_where_they_are_shown() -> None:
+    r = 'xmlns:r="http://schemas.openxmlformats.org/officeDocument/2006/relationships"'
+    shown = '<w:headerReference w:type="default" r:id="h1"/><w:footerReference r:id="f1"/><w:headerReference w:type="{}" r:id="{}"/>'
+    body = (
+        f"{paragraph('Manual', 'H')}{paragraph('Text.')}<w:p><w:pPr><w:sectPr {r}>{shown.format('first', 'h2')}<w:titlePg/></w:sectPr></w:pPr></w:p>"
+        f"{paragraph('More.')}<w:sectPr {r}>{shown.format('first', 'h3')}{shown.format('even', 'h4')}</w:sectPr>"
+    )
+    parts = {
+        "header1": paragraph("QM-12, revision 3") + paragraph("Manual"), "header2": paragraph("Cover"), "header3": paragraph("off"),
+        "header4": paragraph("off"), "footer1": paragraph("Page 1 of 9") + paragraph("QM-12, revision 3") + paragraph("Only for staff"),
+    }  # fmt: skip
+    relations = "".join(f'<Relationship Id="{name[0]}{name[-1]}" Target="{name}.xml"/>' for name in parts)
+    document = load(
+        docx(
+            body,
+            **{name: f'<w:hdr xmlns:w="{W}">{part}</w:hdr>' for name, part in parts.items()},
+            **{"_rels/document.xml.rels": f"<Relationships>{relations}</Relationships>"},
+            styles=f'<w:styles xmlns:w="{W}"><w:style w:styleId="H"><w:name w:val="heading 1"/></w:style></w:styles>',
+        ),
+        "a.docx",
+    )
+    assert document.text == "QM-12, revision 3\n\nCover\n\nOnly for staff\n\nManual\n\nText.\n\nMore."
+    assert [(heading.text, document.text[heading.start :][:6]) for heading in document.headings] == [
+        ("Manual", "Manual")
+    ]
+
+
+def test_documents_that_word_takes_in_are_said_not_to_be_read() -> None:
+    document = load(docx(f"{paragraph('Tides')}<w:altChunk/>"), "a.docx")
+    assert document.text == "Tides"
+    assert "takes in other documents (1), which are not read" in document.notes[0]
+    with pytest.raises(SourceUnsupported, match="open it in Word and save it"):
+        load(docx("<w:altChunk/>"), "a.docx")
+
+
+def test_in_tables_of_word_figures_stay_under_their_heading_whatever_spans() -> None:
+    def cell(text: str, properties: str = "") -> str:
+        return f"<w:tc><w:tcPr>{properties}</w:tcPr>{paragraph(text)}</w:tc>"
+
+    two, below, long = '<w:gridSpan w:val="2"/>', "<w:vMerge/>", "word " * 50
+    rows = (
+        cell("Region", '<w:vMerge w:val="restart"/>') + cell("2025", two) + f"<w:sdt><w:sdtContent>{cell('2026')}</w:sdtContent></w:sdt>",
+        cell("", below) + cell("spring") + cell("autumn") + cell("spring"),
+        cell("North") + cell("1") + cell("") + cell("3"),
+        cell("Figures in millions", '<w:gridSpan w:val="4"/>'),
+        cell(long, '<w:vMerge w:val="restart"/>' + two) + cell("x") + cell("y"),
+        cell("", below + two) + cell("z") + cell("z"),
+        '<w:trPr><w:gridBefore w:val="2"/></w:trPr>' + cell("late") + cell(""),
+    )  # fmt: skip
+    document = load(docx(f"<w:tbl>{''.join(f'<w:tr>{row}</w:tr>' for row in rows)}</w:tbl>"), "a.docx")
+    assert document.text.split("\n") == [
+        "Region | 2025 |  | 2026", "Region | spring | autumn | spring", "North | 1 |  | 3", "Figures in millions",
+        f"{long.strip()} |  | x | y", " |  | z | z", " |  | late | ",
+    ]  # fmt: skip
 
 
 def test_strict_word_is_word() -> None:

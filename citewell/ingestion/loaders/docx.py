@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import posixpath
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 
 import lxml.etree
 
@@ -14,6 +16,7 @@ from citewell.errors import SourceUnreadable, SourceUnsupported
 from citewell.ingestion.document import Document, Heading
 from citewell.ingestion.encoding import clean, clean_line, raised
 from citewell.ingestion.front_matter import read_metadata
+from citewell.ingestion.loaders.pages import PAGE_NUMBER
 
 _W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _M = "{http://schemas.openxmlformats.org/officeDocument/2006/math}"
@@ -23,6 +26,10 @@ _STRICT = (
         b"http://schemas.openxmlformats.org/wordprocessingml/2006/main",
     ),
     (b"http://purl.oclc.org/ooxml/officeDocument/math", b"http://schemas.openxmlformats.org/officeDocument/2006/math"),
+    (
+        b"http://purl.oclc.org/ooxml/officeDocument/relationships",
+        b"http://schemas.openxmlformats.org/officeDocument/2006/relationships",
+    ),
 )
 """Names of the same elements in a file that was saved as "Strict Open XML"."""
 _MC_FALLBACK = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"
@@ -31,11 +38,17 @@ _PROPERTIES = {
     "keywords": "{http://schemas.openxmlformats.org/package/2006/metadata/core-properties}keywords",
     "date": "{http://purl.org/dc/terms/}created",
 }
+_ID = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}id"
+_SHORT_CHARS = 200
+"""A cell of a table with at most so many says what the rows are that it spans; a longer one is text."""
+_MOST_COLUMNS = 63
+"""As many as Word allows a table."""
 _HEADING_STYLE = re.compile(r"heading\s*([1-9])", re.I)
 
 
 def load_docx(data: bytes, *, max_bytes: int) -> Document:
-    """Extract the text that is seen; of tracked changes, deleted and moved passages are left out where they stood.
+    """Extract the text that is seen; of tracked changes, deleted and moved passages are left out where they stood. Headers and
+    footers come first, each once.
 
     Args:
         data: The file.
@@ -43,21 +56,31 @@ def load_docx(data: bytes, *, max_bytes: int) -> Document:
 
     Raises:
         SourceUnreadable: The archive or the XML in it is damaged.
-        SourceUnsupported: A part unpacks to more than `max_bytes`.
+        SourceUnsupported: A part unpacks to more than `max_bytes`, or all text is in documents that this one takes in.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            body = _part(archive, "word/document", max_bytes)
-            styles = _part(archive, "word/styles", max_bytes)
-            core = _part(archive, "docProps/core", max_bytes)
-            notes = [_part(archive, f"word/{name}notes", max_bytes) for name in ("foot", "end")]
+            body = _part(archive, r"word/document\d*\.xml", max_bytes)
+            styles = _part(archive, r"word/styles\d*\.xml", max_bytes)
+            core = _part(archive, r"docProps/core\d*\.xml", max_bytes)
+            edges = [_part(archive, name, max_bytes) for name in _edges(archive, body, max_bytes)]
+            notes = [_part(archive, rf"word/{name}notes\d*\.xml", max_bytes) for name in ("foot", "end")]
         levels, hidden = _styles(styles)
         blocks = [*_blocks(body, levels, hidden)]
         for part in notes:
             blocks += _blocks(part, {}, hidden)
+        blocks = [*_running_heads(edges, hidden, {text for *_, text in blocks}), *blocks]
         matter = read_metadata(_properties(core))
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, lxml.etree.LxmlError) as exc:
         raise SourceUnreadable("the Word document is damaged") from exc
+    taken_in = len(body.findall(f".//{_W}altChunk")) if body is not None else 0
+    if taken_in and not blocks:
+        raise SourceUnsupported("its text is that of another document which Word takes in; open it in Word and save it")
+    unread = (
+        (f"it takes in other documents ({taken_in}), which are not read; open it in Word and save it",)
+        if taken_in
+        else ()
+    )
     parts: list[str] = []
     headings: list[Heading] = []
     length = 0
@@ -72,37 +95,63 @@ def load_docx(data: bytes, *, max_bytes: int) -> Document:
         length += len(block)
     title = matter.title or next((heading.text for heading in headings if heading.level == 1), "")
     return Document(text="".join(parts), type="docx", title=title, headings=tuple(headings), date=matter.date,
-                    tags=matter.tags, notes=matter.notes)  # fmt: skip
+                    tags=matter.tags, notes=matter.notes + unread)  # fmt: skip
 
 
-def _part(archive: zipfile.ZipFile, name: str, max_bytes: int) -> bytes:
-    numbered = re.compile(rf"{name}\d*\.xml")  # as some programs do
-    found = next((each for each in archive.namelist() if numbered.fullmatch(each)), None)
+def _part(archive: zipfile.ZipFile, name: str, max_bytes: int) -> lxml.etree._Element | None:
+    """The part whose name matches, an expression because some programs number them."""
+    pattern = re.compile(name)
+    found = next((each for each in archive.namelist() if pattern.fullmatch(each)), None)
     if found is None:
-        return b""
+        return None
     with archive.open(found) as file:  # the size in the directory may lie: count what comes out
         content = file.read(max_bytes + 1)
     if len(content) > max_bytes:
         raise SourceUnsupported(f"a part of the document unpacks to more than {max_bytes / 1e6:,.0f} MB")
     for strict, usual in _STRICT:
         content = content.replace(strict, usual)
-    return content
-
-
-def _parse(xml: bytes) -> lxml.etree._Element:
     parser = lxml.etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, huge_tree=True)
-    return lxml.etree.fromstring(xml, parser)
+    return lxml.etree.fromstring(content, parser)
 
 
-def _styles(xml: bytes) -> tuple[dict[str, int], frozenset[str]]:
-    """Style identifiers that mean a heading, with its level, and those that hide text, by themselves or by what they are based
-    on. Identifiers are translated in localised Word, names are not."""
+def _edges(archive: zipfile.ZipFile, body: lxml.etree._Element | None, max_bytes: int) -> list[str]:
+    """Names of the headers and footers that are shown, as patterns: headers first. A file keeps those that were switched off."""
+    links = _part(archive, r"word/_rels/document\d*\.xml\.rels", max_bytes)
+    settings = _part(archive, r"word/settings\d*\.xml", max_bytes)
+    if body is None or links is None:
+        return []
+    targets = {link.get("Id"): posixpath.join("word", link.get("Target", "")) for link in links}
+    is_two_sided = settings is not None and _is_on(settings.find(f"{_W}evenAndOddHeaders"))
+    names: dict[str, None] = {}
+    for tag in (f"{_W}headerReference", f"{_W}footerReference"):
+        for reference in body.iter(tag):
+            section = reference.getparent()
+            has_first = section is not None and _is_on(section.find(f"{_W}titlePg"))
+            if {"first": has_first, "even": is_two_sided}.get(reference.get(f"{_W}type", ""), True):
+                names[re.escape(targets.get(reference.get(_ID), "").lstrip("/"))] = None
+    return [*names]
+
+
+def _running_heads(
+    edges: Sequence[lxml.etree._Element | None], hidden: frozenset[str], seen: set[str]
+) -> Iterator[tuple[str, int, str]]:
+    """Each line once, and none that the document says itself, or that is a page's number."""
+    for edge in edges:
+        for gap, level, text in _blocks(edge, {}, hidden):
+            if text not in seen and not PAGE_NUMBER.fullmatch(text):
+                seen.add(text)
+                yield gap, level, text
+
+
+def _styles(part: lxml.etree._Element | None) -> tuple[dict[str, int], frozenset[str]]:
+    """Style identifiers that mean a heading, with its level, or an item of a list, with 0, and those that hide text, by
+    themselves or by what they are based on. Identifiers are translated in localised Word, names are not."""
     levels: dict[str, int] = {}
     hidden: set[str] = set()
-    every = _parse(xml).iter(f"{_W}style") if xml else ()
+    every = part.iter(f"{_W}style") if part is not None else ()
     styles = {identity: style for style in every if (identity := style.get(f"{_W}styleId"))}
     for identity in styles:
-        level = vanish = None
+        level = vanish = listed = None
         above: str | None = identity
         passed: set[str] = set()
         while above in styles and above not in passed:
@@ -110,9 +159,10 @@ def _styles(xml: bytes) -> tuple[dict[str, int], frozenset[str]]:
             style = styles[above]
             level = _level(style) if level is None else level
             vanish = style.find(f"{_W}rPr/{_W}vanish") if vanish is None else vanish
+            listed = style.find(f"{_W}pPr/{_W}numPr") if listed is None else listed
             above = _value(style.find(f"{_W}basedOn"))
-        if level is not None:
-            levels[identity] = level
+        if level is not None or _is_item(listed):
+            levels[identity] = level or 0
         if _is_on(vanish):
             hidden.add(identity)
     return levels, frozenset(hidden)
@@ -121,7 +171,7 @@ def _styles(xml: bytes) -> tuple[dict[str, int], frozenset[str]]:
 def _level(style: lxml.etree._Element) -> int | None:
     label = _value(style.find(f"{_W}name"))
     match = _HEADING_STYLE.fullmatch(label)
-    return 1 if label.casefold() == "title" else int(match[1]) if match else None
+    return 1 if label.casefold() == "title" else int(match[1]) if match else _outline(style.find(f"{_W}pPr"))
 
 
 def _value(element: lxml.etree._Element | None) -> str:
@@ -132,27 +182,33 @@ def _is_on(switch: lxml.etree._Element | None) -> bool:
     return switch is not None and switch.get(f"{_W}val", "true") not in {"false", "0", "off"}
 
 
-def _blocks(xml: bytes, levels: dict[str, int], hidden: frozenset[str]) -> Iterator[tuple[str, int, str]]:
+def _blocks(
+    part: lxml.etree._Element | None, levels: dict[str, int], hidden: frozenset[str]
+) -> Iterator[tuple[str, int, str]]:
     """Yield (separator before, heading level or 0, text) for each paragraph and table row that has text."""
-    if not xml:
+    if part is None:
         return
-    row: list[str] | None = None
+    table: list[dict[int, str]] = []  # rows: text by the column where its cell begins
+    column = 0
     cell: list[str] = []
     depth = 0  # of tables: an inner one is read as text of the cell it stands in
-    for event, element in lxml.etree.iterwalk(_parse(xml), events=("start", "end")):
+    for event, element in lxml.etree.iterwalk(part, events=("start", "end")):
         tag = element.tag
         if tag == f"{_W}tbl":
             depth += 1 if event == "start" else -1
-        elif tag == f"{_W}tr" and depth == 1:
-            if event == "start":
-                row = []
-            elif row:
-                text = " | ".join(row)
-                row = None
-                if text.strip(" |"):
-                    yield "\n", 0, text
-        elif tag == f"{_W}tc" and depth == 1 and event == "end" and row is not None:
-            row.append(" ".join(cell))
+            if not depth:
+                yield from (("\n", 0, row) for row in _rows(table) if row.strip(" |"))
+                table = []
+        elif tag == f"{_W}tr" and depth == 1 and event == "start":
+            table.append({})
+            column = _number(element.find(f"{_W}trPr/{_W}gridBefore"))
+        elif tag == f"{_W}tc" and depth == 1 and event == "end" and table:
+            merge = element.find(f"{_W}tcPr/{_W}vMerge")
+            if merge is not None and not cell and merge.get(f"{_W}val") != "restart":  # so that a row is read by itself
+                above = table[-2].get(column, "") if len(table) > 1 else ""
+                cell = [above] if len(above) <= _SHORT_CHARS else []
+            table[-1][column] = " ".join(cell)
+            column += max(1, _number(element.find(f"{_W}tcPr/{_W}gridSpan")))
             cell = []
         elif tag == f"{_W}p" and event == "end" and not _inside_fallback(element):
             text = _paragraph(element, hidden)
@@ -163,6 +219,20 @@ def _blocks(xml: bytes, levels: dict[str, int], hidden: frozenset[str]) -> Itera
                 continue
             level, is_item = _style(element, levels)
             yield ("\n" if is_item else "\n\n"), level, (f"- {text.strip()}" if is_item else text.strip())
+
+
+def _rows(table: list[dict[int, str]]) -> Iterator[str]:
+    """Rows with a place for each column, so that figures stay under their heading. Columns in which no row begins a cell count
+    as one with those before."""
+    columns = sorted({column for row in table if len(row) > 1 for column in row})
+    for row in table:
+        within = columns[: bisect_right(columns, max(row, default=-1))] if len(row) > 1 else row
+        yield " | ".join(row.get(column, "") for column in within)
+
+
+def _number(element: lxml.etree._Element | None) -> int:
+    value = _value(element)
+    return min(int(value[:4]), _MOST_COLUMNS) if value.isdecimal() else 0
 
 
 def _paragraph(paragraph: lxml.etree._Element, hidden: frozenset[str]) -> str:
@@ -204,13 +274,20 @@ def _style(paragraph: lxml.etree._Element, levels: dict[str, int]) -> tuple[int,
     properties = paragraph.find(f"{_W}pPr")
     if properties is None:
         return 0, False
-    style = properties.find(f"{_W}pStyle")
-    level = levels.get(style.get(f"{_W}val", ""), 0) if style is not None else 0
-    outline = properties.find(f"{_W}outlineLvl")
-    if not level and outline is not None and outline.get(f"{_W}val", "9").isdigit():
-        level = int(outline.get(f"{_W}val", "9")) + 1
-    level = level if level <= 9 else 0
-    return level, properties.find(f"{_W}numPr") is not None and not level
+    level = levels.get(_value(properties.find(f"{_W}pStyle")))
+    listed = properties.find(f"{_W}numPr")
+    is_item = _is_item(listed) if listed is not None else level == 0
+    level = level or _outline(properties) or 0
+    return level, is_item and not level
+
+
+def _is_item(listed: lxml.etree._Element | None) -> bool:
+    return listed is not None and _value(listed.find(f"{_W}numId")) != "0"
+
+
+def _outline(properties: lxml.etree._Element | None) -> int | None:
+    level = _value(properties.find(f"{_W}outlineLvl")) if properties is not None else ""
+    return int(level) + 1 if level in {*"012345678"} else None
 
 
 def _inside_fallback(element: lxml.etree._Element) -> bool:
@@ -218,11 +295,10 @@ def _inside_fallback(element: lxml.etree._Element) -> bool:
     return next(element.iterancestors(_MC_FALLBACK), None) is not None
 
 
-def _properties(core: bytes) -> dict[str, object]:
-    if not core:
+def _properties(core: lxml.etree._Element | None) -> dict[str, object]:
+    if core is None:
         return {}
-    root = _parse(core)
-    values = {name: root.findtext(tag) for name, tag in _PROPERTIES.items()}
+    values = {name: core.findtext(tag) for name, tag in _PROPERTIES.items()}
     if values["date"]:
         values["date"] = values["date"][:10]
     return {name: value for name, value in values.items() if value}

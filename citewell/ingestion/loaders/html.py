@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import re
+from bisect import bisect_left
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import lxml.etree
 import lxml.html
@@ -30,6 +33,10 @@ _COMMENT = re.compile(r"/\*.*?\*/", re.S)
 _SPACE = re.compile(r"[ \t\n\f\r]+")
 _SHORT_CHARS = 200
 """A cell with at most so many is one of a table's values; a longer one may hold all of a page."""
+_MOST_SPANNED = 1_000
+"""Rows or columns, as browsers have it for columns."""
+_MOST_ADDED = 100_000
+"""Cells in which a text is repeated; the rest of a page that wants more is read as it is written."""
 _HEADING_CHARS = 2_000
 """Of a heading, white space included, that are looked at: one that was never closed holds all of the page."""
 
@@ -94,8 +101,86 @@ def _mains(root: lxml.html.HtmlElement) -> list[lxml.html.HtmlElement]:
 def _read(bodies: Sequence[lxml.html.HtmlElement]) -> tuple[str, tuple[Heading, ...]]:
     page = _Page()
     for body in bodies:
+        _spread(body)
         page.add(body)
     return page.finish()
+
+
+def _spread(body: lxml.html.HtmlElement) -> None:
+    """Give a table's rows a cell in each column, so that figures stay under their heading. What spans several rows stands in
+    each, and so does what heads several columns: a row is read by itself. Columns in which no row begins a cell count as one
+    with those before."""
+    room = _MOST_ADDED
+    for table in dict.fromkeys(
+        next(cell.iterancestors("table"), None) for cell in body.xpath(".//tr/*[@rowspan or @colspan]")
+    ):
+        if table is None:
+            continue
+        rows: list[tuple[lxml.html.HtmlElement, list[_Place]]] = []
+        for group in (table, *table.iterchildren("thead", "tbody", "tfoot")):
+            places: list[_Place] = []
+            for row in group.iterchildren("tr"):
+                places = _lay_out(row, places if room > 0 else [])
+                room -= sum(place.is_from_above for place in places)
+                rows.append((row, places))
+        columns = sorted({place.column for _, places in rows if len(places) > 1 for place in places})
+        for row, places in rows:
+            others = [element for element in row if element.tag not in _CELLS]
+            filled: list[lxml.html.HtmlElement] = []
+            for place in places:
+                filled.append(_again(place.cell) if place.is_from_above else place.cell)
+                further = bisect_left(columns, place.column + place.columns) - bisect_left(columns, place.column) - 1
+                if len(places) > 1 and 0 < further <= room:  # else it is a title of what follows
+                    room -= further
+                    empty = row.makeelement("td")
+                    filled += [_again(place.cell if place.cell.tag == "th" else empty) for _ in range(further)]
+            row[:] = [*filled, *others]
+
+
+def _lay_out(row: lxml.html.HtmlElement, above: list[_Place]) -> list[_Place]:
+    """Where the row's cells stand, those included that span it from above."""
+    own = deque(cell for cell in row.iterchildren(*_CELLS) if not _is_left_out(cell))
+    places: list[_Place] = []
+    column = 0
+    spanning = deque(place for place in above if place.rows > 1)
+    while own or spanning:
+        if spanning and (spanning[0].column <= column or not own):
+            place = spanning.popleft()
+            if place.column > column:  # the row has no cells there
+                places.append(_Place(column, place.column - column, 1, row.makeelement("td")))
+            place = replace(place, rows=place.rows - 1, is_from_above=True)
+        else:
+            cell = own.popleft()
+            place = _Place(column, _span(cell, "colspan"), _span(cell, "rowspan"), cell)
+        places.append(place)
+        column = place.column + place.columns
+    return places
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A cell in one of the rows that it spans."""
+
+    column: int
+    columns: int
+    rows: int
+    """This one and further ones."""
+    cell: lxml.html.HtmlElement
+    is_from_above: bool = False
+
+
+def _span(cell: lxml.html.HtmlElement, over: str) -> int:
+    number = cell.get(over, "").strip()[:4]
+    return max(1, min(int(number), _MOST_SPANNED)) if number.isdecimal() else 1
+
+
+def _again(cell: lxml.html.HtmlElement) -> lxml.html.HtmlElement:
+    """The cell once more; an empty one where it holds no value, but much of a page."""
+    if cell.find(".//table") is not None or not _is_within(cell, _SHORT_CHARS):
+        return cell.makeelement(cell.tag)
+    again = copy.copy(cell)
+    again.tail = None
+    return again
 
 
 class _Page:
@@ -195,13 +280,12 @@ class _Page:
 
     def _between(self) -> str:
         """What separates the next text from the one before."""
-        if not self._parts:
-            return ""
+        gap = self._gap if self._parts else ""
         if self._rows and (bars := self._rows[-1].bars):
             is_first = len(self._parts) == self._rows[-1].begun
-            if is_first or "\n" not in self._gap:  # empty cells count, or figures would slip under another heading
-                return (self._gap if is_first else "") + " | " * bars
-        return "" if self._gap == " " and self._parts[-1].endswith((" ", "\n")) else self._gap
+            if is_first or "\n" not in gap:  # empty cells count, or figures would slip under another heading
+                return (gap if is_first else "") + " | " * bars
+        return "" if gap == " " and self._parts[-1].endswith((" ", "\n")) else gap
 
     def _text(self, text: str | None) -> None:
         text = clean(text or "")  # character references may name anything

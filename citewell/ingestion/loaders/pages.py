@@ -18,7 +18,9 @@ _LEAST_PAGES = 3
 """Two pages may be alike by chance."""
 _LEAST_SHARE = 0.4
 """Share of pages on which a line must stand to be furniture: running heads often alternate left and right."""
-_PAGE_NUMBER = re.compile(r"[-–—\s]*(?:page\s+|p\.\s*)?\d+(?:\s*(?:of|/|von|sur|de)\s*\d+)?[-–—\s]*", re.I)
+PAGE_NUMBER = re.compile(
+    r"[-–—\s]*(?:(?:page|seite|p[áa]gina|sid[ae]|strona)\s+|p\.\s*)?\d+(?:\s*(?:of|/|von|sur|de)\s*\d+)?[-–—\s]*", re.I
+)
 _NUMBER = re.compile(r"(?<!\d)\d{1,6}(?!\d)")
 _ENDS = (".", "!", "?", ":", ";", "…", "。", "！", "？", ".”", '."', ".)", "”", "»")
 _ITEM = re.compile(r"(?:[-–—•●▪◦‣*·]|\(?(?:[0-9]{1,3}|[a-zA-Z])[.)]|[0-9]+(?:\.[0-9]+)+(?=\s+[A-Z]))\s")
@@ -79,7 +81,7 @@ def _without_furniture(pages: list[list[str]]) -> list[list[str]]:
         for at in page:
             common = {form for form in page[at] if counts[form] >= least}
             # Chapters and appendices count their pages anew: a few in step are enough.
-            is_page_number = _PAGE_NUMBER.fullmatch(body[at]) and any(
+            is_page_number = PAGE_NUMBER.fullmatch(body[at]) and any(
                 counts[form] >= _LEAST_PAGES for form in page[at] - {body[at]}
             )
             if is_page_number or not common.isdisjoint(seen):
