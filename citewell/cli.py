@@ -23,6 +23,7 @@ from citewell.commands import command_line
 from citewell.errors import CitewellError, ConfigurationError, InvalidFilter, NotFound
 from citewell.loading import loading
 from citewell.settings import Settings
+from citewell.wording import about
 
 app = command_line(no_args_is_help=True)
 SIGNS = {"verified": "✓ verified", "partial": "~ partial", "unsupported": "✗ unsupported"}
@@ -35,7 +36,7 @@ def _version(is_asked: bool) -> None:
 
 
 @app.callback()
-def about(
+def explain(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
@@ -172,17 +173,8 @@ def _show(out: Console, result: Mapping[str, Any], as_json: bool) -> None:
     for sentence in result["metadata"].get("unmarked", []):
         out.print(Text.assemble(("\nWithout a source: ", "yellow"), f"“{sentence}”"))
     out.print()
-    out.print(Text(f"{_by(result['metadata'])} · thread {result['thread_id']}", style="dim"))
-
-
-def _by(metadata: Mapping[str, Any]) -> str:
-    if metadata["answerer"] == "none":
-        return "nothing in the documents supports an answer"
-    if blocked := metadata.get("blocked"):
-        return f"{'refused' if metadata['answerer'] == 'guard' else 'withheld'} by the rule “{blocked}”"
-    by = f"answered by {metadata.get('model') or metadata['answerer']}"
-    call = metadata.get("calls", {}).get("answer", {})
-    return f"{by} in place of {call['asked']} ({call['why'].replace('_', ' ')})" if call.get("why") else by
+    out.print(Text(about(result["metadata"]), style="dim"))
+    out.print(Text(f"thread {result['thread_id']}", style="dim"))
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from citewell.ingestion.sync import forget, ingest
 from citewell.models import open_embedder
 from citewell.retrieval import open_index
 from citewell.settings import Settings
+from citewell.wording import count
 
 if TYPE_CHECKING:
     from citewell.ingestion.bar import Bar
@@ -101,12 +102,12 @@ def print_report(report: Report) -> None:
     if rows := [*shown, *_folded_skips(report)]:
         _print_table(rows)
     counts = ", ".join(
-        f"{count:,} {status}" for status, count in report.counts().items() if count or status != "skipped"
+        f"{number:,} {status}" for status, number in report.counts().items() if number or status != "skipped"
     )
     if not report.files:
         typer.echo(f"no file is there; files named {' '.join(TYPES)} are read")
     would = " (dry run: no document was stored)" if report.dry_run else ""
-    typer.echo(f"{counts}; {report.chunks:,} chunks in {report.elapsed_s:.1f} s{would}")
+    typer.echo(f"{counts}; {count(report.chunks, 'chunk')} in {report.elapsed_s:.1f} s{would}")
 
 
 def _print_table(rows: list[FileReport]) -> None:
@@ -154,13 +155,13 @@ class _Lines:
         return None
 
     def started(self, total: int) -> None:
-        typer.echo(f"{total:,} files", err=True)
+        typer.echo(count(total, "file"), err=True)
 
     def embedded(self, chunks: int, total: int) -> None:
         """Not worth a line."""
 
     def finished(self, file: FileReport) -> None:
         if file.status != "unchanged":
-            chunks = f" {file.chunks:,} chunks" if file.chunks else ""
+            chunks = f" {count(file.chunks, 'chunk')}" if file.chunks else ""
             reason = f" ({file.reason})" if file.reason else ""
             typer.echo(f"{file.status:>8} {file.uri}{chunks}{reason}", err=True)

@@ -17,6 +17,7 @@ from citewell.errors import CitewellError, InvalidFilter
 from citewell.models import open_embedder
 from citewell.retrieval import Trace, open_index
 from citewell.settings import Settings
+from citewell.wording import count
 
 app = command_line(no_args_is_help=True, help="Look into the index.")
 
@@ -80,7 +81,9 @@ async def _ask(question: str, where: str) -> tuple[Trace, list[ScoredChunk]]:
 
 def _table(trace: Trace, rows: int) -> Table:
     """The figures alone, which fit into 80 columns."""
-    table = Table("", title=f"{len(trace.candidates)} candidates, figure (rank)", title_justify="left", box=SIMPLE_HEAD)
+    table = Table(
+        "", title=f"{count(len(trace.candidates), 'candidate')}, figure (rank)", title_justify="left", box=SIMPLE_HEAD
+    )
     shown = [(name, rank) for name, rank in COLUMNS if any(name in row for row in trace.candidates)]
     for name, _ in shown:
         table.add_column(name, justify="right", no_wrap=True)

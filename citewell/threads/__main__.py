@@ -19,6 +19,7 @@ from citewell.feedback import open_feedback
 from citewell.settings import Settings
 from citewell.threads import ThreadInfo, Threads, open_threads
 from citewell.threads.archive import Outcome, export
+from citewell.wording import count
 
 T = TypeVar("T")
 
@@ -35,7 +36,7 @@ def du(top: Annotated[int, typer.Option(min=1, help="Show this many threads, the
         table.add_row(f"{info.size_bytes:,}", info.thread_id, info.owner, used, info.title)
     console = Console()
     console.print(table)
-    console.print(f"{len(found)} threads, {sum(info.size_bytes for info in found):,} bytes")
+    console.print(f"{count(len(found), 'thread')}, {count(sum(info.size_bytes for info in found), 'byte')}")
 
 
 @app.command()
@@ -56,8 +57,8 @@ def prune(
         after = sum(info.size_bytes for info in await _all(kept) if info.thread_id in names)
         return len(chosen), sum(info.size_bytes for info in chosen), after
 
-    count, before, after = asyncio.run(_with_threads(work))
-    Console().print(f"{count} threads trimmed: {before:,} bytes before, {after:,} after")
+    trimmed, before, after = asyncio.run(_with_threads(work))
+    Console().print(f"{count(trimmed, 'thread')} trimmed: {count(before, 'byte')} before, {after:,} after")
 
 
 @app.command(name="export")
@@ -72,7 +73,7 @@ def export_command(
     """Write conversations to a file: messages, citations, summary, ratings. Exit code 1: some could not be read."""
     outcome = asyncio.run(_export(file, timedelta(days=idle_days), needs_review=needs_review, delete=delete))
     console = Console()
-    console.print(f"{outcome.exported} threads written to {file}, {outcome.deleted} deleted", soft_wrap=True)
+    console.print(f"{count(outcome.exported, 'thread')} written to {file}, {outcome.deleted} deleted", soft_wrap=True)
     for thread, why in outcome.kept.items():
         console.print(f"not deleted, {why} meanwhile: {thread}", markup=False, soft_wrap=True)
     for thread in outcome.torn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from citewell.ui.running import Run
 from citewell.ui.state import State, Turn, opened
 from citewell.ui.why import why_html
 from citewell.ui.words import explain
+from citewell.wording import about
 
 STYLE = Path(__file__).with_name("style.css")
 REASONS = {
@@ -120,7 +122,7 @@ def _show(state: State, turn: Turn, number: int, public: str) -> None:
         else:
             if alone := turn.metadata.get("unmarked"):
                 st.html(unmarked_html(alone))
-            st.caption(_about(turn))
+            st.caption(_about(turn.metadata))
         if turn.fault is not None or not turn.text or turn.is_stopped:
             is_last = number == len(state.turns) - 1
             if is_last and st.button("Ask again", icon=":material/replay:", key=f"again {number}"):
@@ -131,30 +133,12 @@ def _show(state: State, turn: Turn, number: int, public: str) -> None:
         _why(state, turn, number)
 
 
-def _about(turn: Turn) -> str:
-    metadata = turn.metadata
-    parts = [f"Answered by {metadata.get('model') or metadata.get('answerer') or 'unknown'}"]
-    if metadata.get("answerer") == "none":
-        parts = ["Nothing in the documents supports an answer"]
-    elif metadata.get("blocked"):
-        done = "Refused" if metadata.get("answerer") == "guard" else "Withheld"
-        parts = [f"{done} by the rule “{metadata['blocked']}”"]
-    call = metadata.get("calls", {}).get("answer", {})
-    if call.get("why"):
-        parts[0] += f" in place of {call['asked']} ({call['why'].replace('_', ' ')})"
-    if metadata.get("cached"):
-        parts.append("given before to the same question")
-    if "confidence" in metadata:
-        parts.append(f"confidence {round(100 * metadata['confidence'])} %")
-    if metadata.get("truncated"):
-        parts.append("cut at the length limit: ask for the rest, or allow longer answers")
-    if metadata.get("needs_review"):
-        reasons = ", ".join(reason.replace("_", " ") for reason in metadata["review_reasons"])
-        parts.append(f"marked for review: {reasons}")
+def _about(metadata: Mapping[str, Any]) -> str:
+    words = about(metadata)
     if stages := metadata.get("stages_ms"):
         took_ms = sum(stages.values())
-        parts.append(f"{took_ms / 1000:.1f} s" if took_ms >= 1000 else f"{took_ms:.0f} ms")
-    return " · ".join(parts)
+        words += f" · {took_ms / 1000:.1f} s" if took_ms >= 1000 else f" · {took_ms:.0f} ms"
+    return words[0].upper() + words[1:]
 
 
 def _rate(state: State, turn: Turn, number: int) -> None:

@@ -11,6 +11,7 @@ import streamlit as st
 from citewell.client import Ingested, Progress, ServiceError
 from citewell.ui.state import State
 from citewell.ui.words import explain
+from citewell.wording import count
 
 MOST_TITLE = 60
 """Characters of a conversation's title."""
@@ -56,7 +57,7 @@ def _conversations(state: State) -> None:
         st.rerun()
     if state.statistics is not None:
         counts = state.statistics
-        st.caption(f"{_count(counts.user, 'question')} and {_count(counts.assistant, 'answer')} in this conversation.")
+        st.caption(f"{count(counts.user, 'question')} and {count(counts.assistant, 'answer')} in this conversation.")
 
 
 def _actions(state: State, title: str) -> None:
@@ -83,7 +84,7 @@ def _settings(state: State) -> dict[str, Any]:
     if state.sources is None:
         state.sources = state.client.sources()
     titles = {source.uri: source.title for source in state.sources}
-    st.caption(f"{_count(len(titles), 'document')} to answer from.")
+    st.caption(f"{count(len(titles), 'document')} to answer from.")
     with st.expander("Model and retrieval", icon=":material/tune:"):
         model = st.selectbox(
             "Model", state.models, index=None, placeholder=AS_SET, help="`extractive` quotes the best sentences and needs no key."
@@ -123,7 +124,7 @@ def _upload(state: State) -> None:
                     case Progress(done=done, total=total):
                         bar.progress(0.1 + 0.9 * done / max(1, total), f"Indexing passage {done} of {total}")
                     case Ingested(uri=uri, chunks=chunks):
-                        st.session_state.uploaded = f"{uri} is there now, in {_count(chunks, 'passage')}."
+                        st.session_state.uploaded = f"{uri} is there now, in {count(chunks, 'passage')}."
         except ServiceError as fault:
             bar.empty()
             st.error(explain(fault), icon=":material/error:")
@@ -151,10 +152,6 @@ def _remove(state: State) -> None:
     st.session_state.uploaded = f"{name} was removed."
     state.sources = None
     st.rerun()
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _short(title: str) -> str:

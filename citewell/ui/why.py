@@ -6,6 +6,8 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from citewell.wording import count
+
 SHOWN = 12
 """Candidates listed; the rest is counted."""
 _COLUMNS = (
@@ -23,7 +25,7 @@ def why_html(trace: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
     candidates: Sequence[Mapping[str, Any]] = trace.get("candidates", [])
     kept = sum(row.get("dropped") is None for row in candidates)
     parts = [
-        f'<div class="cw-small">{len(candidates)} passages were compared, {kept} kept.{_notes(trace, metadata)}</div>',
+        f'<div class="cw-small">{count(len(candidates), "passage")} compared, {kept} kept.{_notes(trace, metadata)}</div>',
         _candidates(candidates[:SHOWN]),
     ]
     if len(candidates) > SHOWN:

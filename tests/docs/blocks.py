@@ -56,9 +56,10 @@ def _of(page: str, text: str) -> Iterator[Block]:
 
 
 def shown(expected: list[str]) -> re.Pattern[str]:
-    """What output must look like: as the page shows it, with anything for … and for figures of time."""
+    """What output must look like: as the page shows it, with anything for … and for figures of time and confidence."""
     text = re.sub(r"\s+", " ", " ".join(expected)).strip()
     pattern = re.escape(text).replace("…", ".*?").replace(r"\ ", r"\s*")
     pattern = re.sub(r"[0-9a-f]{8}(\\-[0-9a-f]{4}){3}\\-[0-9a-f]{12}", "[0-9a-f-]{36}", pattern)
     pattern = re.sub(r"cw_\w+", r"cw_[\\w-]+", re.sub(r"in\\s\*[\d.\\]+\\s\*s$", r"in\\s*[\\d.]+\\s*s", pattern))
+    pattern = re.sub(r"confidence\\s\*\d+", r"confidence\\s*\\d+", pattern)
     return re.compile(pattern, re.DOTALL)

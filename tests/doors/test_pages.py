@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 from playwright.sync_api import Page, expect
 
+from citewell.wording import about, count
 from tests.models.paced_server import Paced
 from tests.models.told_server import ToldServer, told_server
 from tests.service import Live
@@ -163,6 +164,22 @@ def test_the_front_page_says_who_answered_and_when_nothing_did(live: Live, page:
     ):
         asked(page, question)
         expect(page.locator(".about").last).to_contain_text(words)
+
+
+def test_the_front_page_says_it_in_the_words_of_the_terminal(live: Live, page: Page) -> None:
+    page.goto(live.url)
+    stood_in = {"answer": {"asked": "openai:a", "answered": "openai:b", "why": "model_unavailable"}}
+    for metadata in (
+        {"answerer": "extractive", "model": "extractive", "confidence": 0.934},
+        {"answerer": "extractive", "model": "extractive", "calls": stood_in},
+        {"answerer": "model", "model": "b", "calls": stood_in, "cached": True, "truncated": True},
+        {"answerer": "model", "model": "b", "needs_review": True, "review_reasons": ["low_confidence", "truncated"]},
+        {"answerer": "model", "model": "b", "blocked": "secret"}, {"answerer": "guard", "blocked": "injection"},
+        {"answerer": "none", "confidence": 0.004}, {"answerer": "stopped"}, {"answerer": "service"},
+    ):  # fmt: skip
+        assert page.evaluate("metadata => about(metadata)", metadata) == about(metadata)
+    for number in (0, 1, 2, 1234):
+        assert page.evaluate("number => count(number, 'passage')", number) == count(number, "passage")
 
 
 def test_the_front_page_keeps_what_was_stopped_and_goes_on_with_its_conversation(

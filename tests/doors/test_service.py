@@ -259,7 +259,7 @@ def test_the_command_line_shows_a_passage_once_and_who_answered(capsys: pytest.C
         whole = {"answer": "", "citations": citations, "thread_id": "t", "usage": {}, "metadata": metadata}
         _show(Console(highlight=False, soft_wrap=True), whole, as_json=False)
         written = capsys.readouterr().out
-        assert f"{says} · thread t" in written
+        assert f"{says}\nthread t\n" in written
         assert written.count("✓ verified") == min(1, len(citations))
 
 

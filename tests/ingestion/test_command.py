@@ -68,6 +68,14 @@ def test_an_empty_folder_is_told_what_could_be_in_it(tmp_path: Path) -> None:
     )
 
 
+def test_one_file_of_one_chunk_is_counted_as_one(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("The domes are closed at night.")
+    done = run(tmp_path / "data", tmp_path / "a.txt")
+    assert "1 file\n" in done.output
+    assert "new a.txt 1 chunk\n" in done.output
+    assert "0 failed; 1 chunk in" in done.output
+
+
 def test_where_nothing_has_changed_nothing_is_written(tmp_path: Path, library: Path) -> None:
     for file in library.rglob("*"):
         os.utime(file, (1e9, 1e9))  # what changed a moment ago is looked at once more

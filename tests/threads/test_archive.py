@@ -232,7 +232,7 @@ async def test_a_torn_thread_is_left_where_it_is_and_told(redis_url: str, tmp_pa
         client.hdel("citewell:thread:torn", "m0")
     code, said = await command({"redis_url": redis_url, "data_dir": tmp_path}, "a.jsonl", "--delete")
     assert code == 1
-    assert "1 threads written to a.jsonl, 1 deleted" in said
+    assert "1 thread written to a.jsonl, 1 deleted" in said
     assert "part of it is gone: torn" in said
     assert set(lines(tmp_path.parent / "a.jsonl")) == {"whole"}
     with redis.Redis.from_url(redis_url) as client:
@@ -260,7 +260,7 @@ async def test_the_command_writes_deletes_and_says_so(kept_in: dict[str, Any]) -
     assert "0 threads written" in said
     code, said = await command(kept_in, "d.jsonl", "--delete")
     assert (code, set(lines(folder / "d.jsonl"))) == (0, {"t"})
-    assert "1 threads written to d.jsonl, 1 deleted" in said
+    assert "1 thread written to d.jsonl, 1 deleted" in said
     assert "delete" in said
     assert "1/1" in said
     assert _everything(kept_in) == {}

@@ -222,7 +222,7 @@ async def test_the_maintenance_commands_show_and_trim(kept_in: dict[str, Any]) -
     assert shown.index(" t ") < shown.index(" u "), "the largest first"
     assert "question 0" in shown
     trimmed = await _maintain(kept_in, "prune", "t", "--idle-days", "0")
-    assert "1 threads trimmed" in trimmed
+    assert "1 thread trimmed" in trimmed
     before, after = (
         int(text.replace(",", "")) for text in trimmed.split(":")[1].replace("bytes before,", " ").split()[:2]
     )

@@ -89,7 +89,7 @@ def test_why_says_what_was_kept_and_escapes_what_it_shows() -> None:
     html = why_html(
         {"stages_ms": {"embed": 2.0}, "candidates": rows}, {"stages_ms": {"generate": 0.0}, "confidence": 0.42}
     )
-    assert "19 passages were compared, 2 kept" in html
+    assert "19 passages compared, 2 kept" in html
     assert "42 %" in html
     assert "… and 7 more" in html
     assert "<b>" not in html

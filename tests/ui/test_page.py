@@ -149,7 +149,7 @@ def test_an_answer_shows_the_passage_behind_each_sentence(chat: Chat, page: Page
     expect(answer.locator("mark").first).to_contain_text("42 metres")
     expect(answer.locator(".cw-passage").first).to_contain_text("Agnes Tolland")
     expect(answer.locator(".cw-status").first).to_have_text("✓ Verified")
-    expect(page.get_by_text(re.compile(r"Answered by extractive .* [1-9]\d* ms$"))).to_be_visible()
+    expect(page.get_by_text(re.compile(r"^Quoted word for word from the documents .* [1-9]\d* ms$"))).to_be_visible()
     page.screenshot(path=pictures / "ui-answer.png")
     page.get_by_text("Why this answer").click()
     page.get_by_role("button", name="Search again to see why").click()
