@@ -28,7 +28,6 @@ from citewell.settings import Settings
 PATH = "/mcp"
 SCHEME = "citewell://source/"
 """A resource is called this and the source's uri, percent-encoded."""
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _INSTRUCTIONS = (
     "Answers from the owner's documents. `ask` returns an answer whose every sentence names a passage and says whether "
     "it was checked; `search` returns passages to read yourself; resources are the documents' texts."
@@ -170,12 +169,8 @@ def install(app: FastAPI, settings: Settings) -> AbstractAsyncContextManager[Non
         json_response=True,
         stateless_http=True,
         max_request_body_size=settings.max_body_bytes,
-        # A page of any origin can reach a service on loopback: look at whom it believes to be talking to.
-        transport_security=TransportSecuritySettings(
-            enable_dns_rebinding_protection=settings.host in _LOOPBACK,
-            allowed_hosts=["127.0.0.1:*", "localhost:*", "[::1]:*"],
-            allowed_origins=["http://127.0.0.1:*", "http://localhost:*", "http://[::1]:*", *settings.cors_origins],
-        ),
+        # Who may call, from where and by which name, is found out for all doors alike.
+        transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
     )
     app.router.routes.extend(inner.routes)
     return server.session_manager.run()

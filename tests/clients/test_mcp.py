@@ -8,8 +8,9 @@ import pytest
 from mcp.client import Client
 from mcp.shared.exceptions import MCPError
 
+from citewell.identity.keys import new_key
 from tests.models.told_server import told_server
-from tests.service import Live, running
+from tests.service import Live, problem, running
 
 TOWER = "How high is the tower of the lighthouse?"
 
@@ -93,8 +94,17 @@ async def test_documents_are_resources(url: str) -> None:
 
 
 def test_a_page_that_calls_the_service_by_another_name_is_turned_away(url: str) -> None:
-    reply = httpx.post(url, json={}, headers={"host": "evil.example"})
-    assert reply.status_code in (403, 421)
+    problem(httpx.post(url, json={}, headers={"host": "evil.example"}), "not_authorized", 403)
+
+
+def test_with_keys_it_is_called_by_any_name(indexed: Path, tmp_path: Path) -> None:
+    """As behind a proxy on the same machine."""
+    key, entry = new_key("alice", (), None)
+    (tmp_path / "keys").write_text(entry.line())
+    ping = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
+    headers = {"host": "docs.example", "authorization": f"Bearer {key}", "accept": "application/json"}
+    with running(indexed, CITEWELL_MCP="on", CITEWELL_API_KEYS_FILE=str(tmp_path / "keys")) as live:
+        assert httpx.post(f"{live.url}/mcp", json=ping, headers=headers).json()["result"] == {}
 
 
 def test_the_door_is_shut_unless_it_is_asked_for(live: Live) -> None:
