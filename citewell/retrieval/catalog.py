@@ -21,6 +21,7 @@ from queue import Empty, LifoQueue
 from citewell.documents import Source
 from citewell.retrieval.filters import access_set
 from citewell.retrieval.snapshot import Entry, Snapshot
+from citewell.retrieval.tokens import Room
 
 SCHEMA_VERSION = 3
 """Part of an index's fingerprint: to change it requires a rebuild."""
@@ -114,6 +115,14 @@ class Catalog:
 
     # --- writing --------------------------------------------------------------------------------
 
+    def room(self) -> Room:
+        """Where token vectors may be written now."""
+        with self._transaction() as connection:
+            # Made here and not with the tables, so that indexes get it that were built before there was one.
+            connection.execute("CREATE INDEX IF NOT EXISTS chunks_by_place ON chunks (token_start, token_bytes)")
+            snapshot = Snapshot(connection)
+            return Room(snapshot.token_gaps(), snapshot.token_end())
+
     def reserve(self, count: int) -> int:
         """Take `count` new keys and record them, so that whatever is stored under them can be found again. Returns the first."""
         with self._transaction() as connection:
@@ -173,10 +182,12 @@ class Catalog:
             return leftovers
 
     def forget(self, keys: Sequence[int]) -> None:
-        """Delete the record of keys under which the stores hold nothing any more."""
+        """Delete the record of keys under which the stores hold nothing any more, and the removed text from SQLite's log."""
         with self._transaction() as connection:
             connection.executemany("DELETE FROM garbage WHERE key = ?", ((key,) for key in keys))
             connection.executemany("DELETE FROM reserved WHERE first = ?", ((key,) for key in keys))
+        with self.glance() as now:  # SQLite's log ends by itself only when no process has the file open
+            now.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _drop(self, connection: sqlite3.Connection, uri: str) -> list[int]:
         row = connection.execute("SELECT number FROM sources WHERE uri = ?", (uri,)).fetchone()
@@ -218,7 +229,9 @@ class Catalog:
         except Empty:
             # A connection is used by one thread at a time, but not always by the same one.
             opened = sqlite3.connect(self._path, timeout=30, isolation_level=None, check_same_thread=False)
-            opened.execute("PRAGMA synchronous = NORMAL")  # with WAL: no corruption, only a late commit may be undone
+            # A power cut must undo no commit: what the state before it held is overwritten and deleted after it.
+            opened.execute("PRAGMA synchronous = FULL")
+            opened.execute("PRAGMA secure_delete = ON")
             opened.execute("PRAGMA mmap_size = 268435456")
             return opened
 

@@ -20,7 +20,7 @@ from citewell.retrieval.keywords import KeywordIndex
 from citewell.retrieval.neighbours import REACH
 from citewell.retrieval.snapshot import Entry, Snapshot, digest
 from citewell.retrieval.stores import VectorStore, open_store
-from citewell.retrieval.tokens import TokenFile
+from citewell.retrieval.tokens import Room, TokenFile
 from citewell.settings import Settings
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ class Generation:
         self.name = folder.name
         self.catalog = Catalog(folder / "catalog.sqlite")
         self.tokens = TokenFile(folder / "tokens.bin")
+        self._room: Room | None = None
         self._open = partial(_open_store, folder, settings, dimension)
         self._store: VectorStore | None = None
         self._dimension = dimension
@@ -176,14 +177,24 @@ class Generation:
                 )
 
     def token_vectors(self, ids: Sequence[str]) -> dict[str, Packed]:
-        """Packed token vectors by chunk id; chunks that are gone or have none are left out."""
+        """Packed token vectors by chunk id; chunks that are gone or have none are left out.
+
+        Raises:
+            StoreError: The token file is shorter than the catalog says, or damaged.
+        """
         from citewell.retrieval import maxsim  # late: NumPy comes with it
 
-        with self.catalog.glance() as snapshot:
-            spans = snapshot.token_spans(ids)
-        return {
-            id_: maxsim.unpack(data) for id_, data in zip(spans, self.tokens.read(list(spans.values())), strict=True)
-        }
+        while True:
+            with self.catalog.glance() as snapshot:
+                revision, spans = snapshot.revision(), snapshot.token_spans(ids)
+            read = self.tokens.read(list(spans.values()))
+            with self.catalog.glance() as now:
+                if now.revision() == revision:  # no chunk went meanwhile, whose bytes another may have got
+                    break
+        try:
+            return {id_: maxsim.unpack(data) for id_, data in zip(spans, read, strict=True)}
+        except ValueError as exc:
+            raise StoreError("The index is damaged: token vectors are missing. Ingest with --rebuild.") from exc
 
     def judged(self, chunks: Sequence[ScoredChunk], guard: str) -> list[ScoredChunk]:
         """The chunks, each with the score that this guard gave it when it was ingested."""
@@ -211,15 +222,16 @@ class Generation:
         """Make sources visible in their new state, all at once. `embedded` is the embedding of their chunks, in order."""
         chunks = [chunk for each in new for chunk in each.chunks]
         first = self.catalog.reserve(len(chunks)) if chunks else None
-        with self.catalog.reading() as snapshot:
-            start = end = snapshot.token_end()
-        entries: list[Entry] = []
-        for number, (chunk, packed) in enumerate(zip(chunks, embedded.tokens, strict=True)):
-            entries.append(Entry((first or 0) + number, chunk, digest(chunk.text), end, len(packed)))
-            end += len(packed)
+        if self._room is None:
+            self._room = self.catalog.room()
+        places = [self._room.take(len(packed)) for packed in embedded.tokens]
+        entries = [
+            Entry((first or 0) + number, chunk, digest(chunk.text), place, len(packed))
+            for number, (chunk, place, packed) in enumerate(zip(chunks, places, embedded.tokens, strict=True))
+        ]
         keys = [entry.key for entry in entries]
         if chunks:
-            self.tokens.write(start, embedded.tokens)
+            self.tokens.write(places, embedded.tokens)
             around = [text for each in new for text in contexts(each.text, each.chunks, each.page_starts)]
             self.keywords.add(entries, around)
             self.keywords.commit()
@@ -228,7 +240,7 @@ class Generation:
         for each in new:
             own, entries = entries[: len(each.chunks)], entries[len(each.chunks) :]
             by_source.append(Replacement(source=each.source, text=each.text, page_starts=each.page_starts, entries=own))
-        self.catalog.replace(by_source, token_end=end, first_key=first)
+        self.catalog.replace(by_source, token_end=self._room.end, first_key=first)
         self._wrote()
         if embedded.guard is not None:
             found = zip(keys, embedded.suspicions, strict=True)
@@ -251,6 +263,7 @@ class Generation:
     def catch_up(self) -> None:
         """See everything that others wrote, however long it takes; to be called before writing."""
         self._next_refresh = 0.0
+        self._room = None
         self.catalog.give_back(self.take())
 
     def _wrote(self) -> None:

@@ -61,8 +61,18 @@ class Snapshot:
         return int(str(self._meta("revision")))
 
     def token_end(self) -> int:
-        """Bytes of the token file that are spoken for; what lies behind may be overwritten."""
+        """Bytes of the token file that have ever been spoken for."""
         return int(str(self._meta("token_end")))
+
+    def token_gaps(self) -> list[tuple[int, int]]:
+        """(length, start) of the stretches before `token_end` that no chunk owns, in bytes."""
+        owned = "SELECT token_start, token_bytes FROM chunks WHERE token_bytes > 0 ORDER BY token_start"
+        gaps, end = [], 0
+        for start, length in [*self.connection.execute(owned), (self.token_end(), 0)]:
+            if start > end:
+                gaps.append((start - end, end))
+            end = start + length
+        return gaps
 
     def cleanings(self) -> int:
         """How often a writer has begun to empty the stores of what no reader can see."""

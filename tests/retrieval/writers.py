@@ -1,10 +1,12 @@
 """Run as a process of its own: writes to an index, and can be made to die, with kill -9, between any two steps.
 
 `python -m tests.retrieval.writers die FOLDER STEP...` forks one child per step that replaces two sources and kills
-itself there; `... keep FOLDER` replaces sources until it is killed; `... rebuild FOLDER COUNT` dies in a rebuild.
+itself there; `... keep FOLDER` replaces sources until it is killed; `... rebuild FOLDER COUNT` dies in a rebuild;
+`... churn` forks one child per line of its input, which makes the changes that stand there and may have to die at a step.
 """
 
 import asyncio
+import json
 import os
 import resource
 import signal
@@ -86,6 +88,35 @@ async def fill(folder: Path, kilobytes: int) -> None:
         print(kilobytes, sum("version2" in one.chunk.text for one in found), flush=True)
 
 
+Held = dict[str, tuple[int, str]]
+"""Which version of its text a source holds, and the label of who may read it."""
+WORDS = "red green blue ferry tower moon cat dog river stone".split()
+
+
+def written(name: str, version: int, label: str) -> NewSource:
+    """A source of none to four paragraphs, of which other sources and other versions hold some too."""
+    paragraphs = [
+        " ".join(WORDS[(version * 7 + part * (3 + word)) % 10] for word in range(5)) for part in range(version % 5)
+    ]
+    return made(name, paragraphs, title=f"on {label}", access=(label,))
+
+
+async def change(folder: Path, changes: list[Held | str], now: Held, anew: bool) -> None:
+    """Make changes one after the other: put sources, or remove the one named. `anew`: then build all that is held anew."""
+    async with open_index(settings(folder), HashedWords()) as index:
+        async with index.writing():
+            for each in changes:
+                if isinstance(each, str):
+                    await index.remove_source(each)
+                else:
+                    await index.replace_sources([written(name, *held) for name, held in each.items()])
+        if anew:
+            async with index.rebuilding() as fresh:
+                for source in await fresh.sources():  # of a rebuild that was killed
+                    await fresh.remove_source(source.uri)
+                await fresh.replace_sources([written(name, *held) for name, held in now.items()])
+
+
 async def replace_with(index: Index, number: int) -> None:
     async with index.writing():
         await index.replace_sources(version(number))
@@ -111,8 +142,19 @@ def die_at(step: str) -> None:
     setattr(owner, name, deadly)
 
 
-def main(command: str, folder: Path, *rest: str) -> None:
-    if command == "keep":
+def main(command: str, folder: Path = Path(), *rest: str) -> None:
+    if command == "churn":
+        for line in sys.stdin:
+            asked = json.loads(line)
+            child = os.fork()
+            if child == 0:
+                if asked["step"]:
+                    die_at(asked["step"])
+                asyncio.run(change(Path(asked["folder"]), asked["changes"], asked["now"], asked["anew"]))
+                os._exit(0)
+            _, status = os.waitpid(child, 0)
+            print(os.waitstatus_to_exitcode(status), flush=True)
+    elif command == "keep":
         asyncio.run(keep(folder))
     elif command == "rebuild":
         asyncio.run(rebuild(folder, int(rest[0])))
@@ -131,4 +173,4 @@ def main(command: str, folder: Path, *rest: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:])
+    main(sys.argv[1], *map(Path, sys.argv[2:3]), *sys.argv[3:])
