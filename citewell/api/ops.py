@@ -74,7 +74,8 @@ async def alive() -> dict[str, str]:
 
 @router.get("/readyz", response_model=None, responses={503: {"description": "Not ready; `checks` says why."}})
 async def ready(request: Request) -> Response:
-    """Readiness: index, vector store and threads can be reached, and the process is not about to go. No model is asked."""
+    """Readiness: index and vector store can be reached, threads be written, and the process is not about to go. No model is
+    asked."""
     service: Service = request.app.state.service
     checks: dict[str, Any] = {}
     if service.runs.is_leaving:  # said without looking further: whoever balances the load must know soon

@@ -136,7 +136,7 @@ class Threads:
         return self._place.walk()
 
     async def ping(self) -> None:
-        """Raise CheckpointError when threads cannot be reached."""
+        """Raise CheckpointError when threads cannot be reached or take nothing in, as on a full disk. Writes a little."""
         await self._place.ping()
 
 
@@ -163,9 +163,8 @@ async def _open_place(settings: Settings) -> AsyncIterator[Place]:
         return
     url = settings.redis_url.get_secret_value()
     async with RedisMilestones.from_conn_string(url, prefix=settings.namespace, ttl_s=settings.thread_ttl_s) as saver:
-        place = RedisPlace(saver)
-        await place.ping()
-        yield place
+        await saver.connection.command("PING")  # and no more: a full server can still be cleared out
+        yield RedisPlace(saver)
 
 
 @contextlib.asynccontextmanager

@@ -69,4 +69,4 @@ class Place(Leases, Protocol):
         """Drop all checkpoints but the newest; the transcript stays."""
 
     async def ping(self) -> None:
-        """Raise CheckpointError when the store cannot be reached."""
+        """Raise CheckpointError when the store cannot be reached or takes nothing in. Writes a little."""

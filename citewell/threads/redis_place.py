@@ -141,7 +141,7 @@ class RedisPlace:
         await self._saver.aprune([thread_id])
 
     async def ping(self) -> None:
-        await self._connection.command("PING")
+        await self._connection.command("HSET", _text(f"{self._saver.prefix}:ready"), "", "")
 
     # ------------------------------------------------------------------------------------------
 

@@ -469,7 +469,8 @@ class SqlitePlace:
         await self._saver.aprune([thread_id])
 
     async def ping(self) -> None:
-        await self._connection.rows("SELECT 1")
+        async with self._connection.writing() as db:
+            await db.execute("PRAGMA user_version = 0")  # what it is already, and written all the same
 
 
 async def _check_held(db: aiosqlite.Connection, thread_id: str, ticket: str) -> None:

@@ -1,5 +1,6 @@
 """Readiness says it when what a turn needs has died, and when it is back."""
 
+import resource
 import shutil
 import time
 from pathlib import Path
@@ -8,7 +9,7 @@ import chromadb
 import httpx
 import pytest
 
-from citewell.errors import StoreError
+from citewell.errors import CheckpointError, StoreError
 from citewell.settings import Settings
 from citewell.wiring import open_service
 from graph.state import RunContext
@@ -76,11 +77,32 @@ async def test_a_vector_store_that_lost_what_it_held_is_not_taken_for_documents_
             assert "42 metres" in (await service.ask(service.prepare("How high is the tower?"))).answer
 
 
-def test_a_redis_that_dies_takes_the_service_out_until_it_is_back(
+async def test_a_disk_that_is_full_takes_the_service_out_until_there_is_room(indexed: Path, tmp_path: Path) -> None:
+    data_dir = Path(shutil.copytree(indexed, tmp_path / "data", ignore=shutil.ignore_patterns("threads.db*")))
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    async with open_service(Settings(_env_file=None, data_dir=data_dir)) as service:
+        await service.checks()["threads"]()
+        resource.setrlimit(resource.RLIMIT_FSIZE, ((data_dir / "threads.db-wal").stat().st_size, most))
+        try:
+            with pytest.raises(CheckpointError):
+                await service.ask(service.prepare("How high is the tower?"))
+            with pytest.raises(CheckpointError):
+                await service.checks()["threads"]()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+        await service.checks()["threads"]()
+        assert "42 metres" in (await service.ask(service.prepare("How high is the tower?"))).answer
+
+
+def test_a_redis_that_is_full_or_dies_takes_the_service_out_until_it_is_back(
     indexed: Path, tmp_path: Path, own_redis: Server
 ) -> None:
     data_dir = Path(shutil.copytree(indexed, tmp_path / "data", ignore=shutil.ignore_patterns("threads.db*")))
     with running(data_dir, CITEWELL_REDIS_URL=own_redis.url) as live:
+        becomes(live, 200, "threads")
+        own_redis.client.config_set("maxmemory", 1)
+        becomes(live, 503, "threads", "checkpoint_error")
+        own_redis.client.config_set("maxmemory", 0)
         becomes(live, 200, "threads")
         own_redis.kill()
         becomes(live, 503, "threads", "checkpoint_error", "timeout")  # that it is tried again may take longer
