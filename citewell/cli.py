@@ -21,6 +21,7 @@ from citewell import __version__
 from citewell.client import AsyncClient, ServiceError
 from citewell.commands import command_line
 from citewell.errors import CitewellError, ConfigurationError, InvalidFilter, NotFound
+from citewell.flowing import Flowing, print_indented
 from citewell.loading import loading
 from citewell.settings import Settings
 from citewell.wording import about
@@ -72,7 +73,9 @@ def serve() -> None:
 
 
 async def _ask(question: str, thread: str, model: str, where: str, as_json: bool, url: str) -> int:
-    out = Console(highlight=False, soft_wrap=True)
+    out = Console(highlight=False)
+    out.soft_wrap = not out.is_terminal
+    answer = Flowing(out)
     try:
         settings = Settings.load()
         options = {"chat_model": model or None, "filter": _filter(where)}
@@ -81,14 +84,16 @@ async def _ask(question: str, thread: str, model: str, where: str, as_json: bool
         )
         async with aclosing(asking) as events:
             async for event in events:
-                if not isinstance(event, str):
-                    _show(out, event, as_json)
-                elif not as_json:
-                    out.out(event, end="")
-    except ServiceError as exc:
-        print(f"citewell: {exc.detail}", file=sys.stderr)
-        return 1
-    except CitewellError as exc:
+                if as_json:
+                    if not isinstance(event, str):
+                        out.out(json.dumps(event, ensure_ascii=False, indent=2))
+                elif isinstance(event, str):
+                    answer.write(event)
+                else:
+                    answer.end()
+                    _show(out, event)
+    except (ServiceError, CitewellError) as exc:
+        answer.end()
         print(f"citewell: {exc.detail}", file=sys.stderr)
         return 2 if isinstance(exc, ConfigurationError) else 1
     return 0
@@ -149,11 +154,7 @@ async def _elsewhere(
             yield {"answer": whole.pop("text")} | whole
 
 
-def _show(out: Console, result: Mapping[str, Any], as_json: bool) -> None:
-    if as_json:
-        out.out(json.dumps(result, ensure_ascii=False, indent=2))
-        return
-    out.out("")
+def _show(out: Console, result: Mapping[str, Any]) -> None:
     shown = set()
     for citation in result["citations"]:
         page = f", page {citation['page']}" if citation["page"] else ""
@@ -167,9 +168,9 @@ def _show(out: Console, result: Mapping[str, Any], as_json: bool) -> None:
         shown.add(head.plain)
         out.print()
         out.print(head)
-        out.print(Text(f"    “{citation['quote']}”", style="dim"))
+        print_indented(out, f"“{citation['quote']}”", "dim")
         if also := citation.get("also_in"):
-            out.print(Text(f"    also in {', '.join(also)}", style="dim"))
+            print_indented(out, f"also in {', '.join(also)}", "dim")
     for sentence in result["metadata"].get("unmarked", []):
         out.print(Text.assemble(("\nWithout a source: ", "yellow"), f"“{sentence}”"))
     out.print()

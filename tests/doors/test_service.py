@@ -257,7 +257,7 @@ def test_the_command_line_shows_a_passage_once_and_who_answered(capsys: pytest.C
         ([], {"answerer": "guard", "blocked": "injection"}, "refused by the rule “injection”"),
     ):  # fmt: skip
         whole = {"answer": "", "citations": citations, "thread_id": "t", "usage": {}, "metadata": metadata}
-        _show(Console(highlight=False, soft_wrap=True), whole, as_json=False)
+        _show(Console(highlight=False, soft_wrap=True), whole)
         written = capsys.readouterr().out
         assert f"{says}\nthread t\n" in written
         assert written.count("✓ verified") == min(1, len(citations))
