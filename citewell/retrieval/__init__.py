@@ -23,10 +23,10 @@ __all__ = ["ChunkGuard", "Index", "NewSource", "Trace", "open_index"]
 async def open_index(
     settings: Settings, embedder: Embedder, *, guard: ChunkGuard | None = None
 ) -> AsyncIterator[Index]:
-    """The index under `settings.data_dir`, made empty where there is none yet.
+    """Open the index under `settings.data_dir`, or make an empty one.
 
-    Opening does not look at the index: the first read or write does, and raises `IndexMismatch` when it was built with
-    other settings; `Index.rebuilding` works all the same.
+    Opening does not read the index: the first read or write does, and raises `IndexMismatch` where it was built with other settings.
+    `Index.rebuilding` works nevertheless.
 
     Raises:
         ConfigurationError: The data directory cannot be made; the reranker cannot be loaded, or needs token vectors that the

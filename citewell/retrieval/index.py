@@ -1,4 +1,4 @@
-"""The index: what the rest of Citewell calls to find, read and change indexed documents."""
+"""The index, through which the rest of Citewell finds, reads and changes documents."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from typing import ParamSpec, TypeVar
 
 from citewell.documents import Chunk, ScoredChunk, Source, may_read
 from citewell.errors import StoreError, StoreTimeout
-from citewell.models import Embedder, Encoded, Vectors
+from citewell.models import Embedder, Encoded
 from citewell.models.payer import payer
 from citewell.retrieval.catalog import SCHEMA_VERSION
 from citewell.retrieval.current import Current
+from citewell.retrieval.embedding import embed
 from citewell.retrieval.filters import labels_of, parse
-from citewell.retrieval.generation import Embedded, Generation, NewSource
+from citewell.retrieval.generation import Generation, NewSource
 from citewell.retrieval.packing import has_tokens, packing
 from citewell.retrieval.reranking import CrossEncoder, by_late_interaction, in_order
 from citewell.retrieval.search import Search
@@ -35,32 +36,29 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _THREADS = 8
-"""Searches in flight at once are bounded by this."""
-_EMBEDDED_AT_ONCE = 256
-"""Chunks: about 90 MB of token vectors and states."""
+"""Most blocking calls under way at once, searches above all."""
 _REMEMBERED_QUESTIONS = 256
-"""`search` and `rerank` of one turn share the question's vectors."""
+"""Questions whose vectors are remembered, as `search` and `rerank` of one turn share them."""
 
 
 class Index:
     """Sources, their chunks, and the ways to find them. Made by `citewell.retrieval.open_index`.
 
-    Nothing here blocks the event loop, and every read ends within `settings.retrieval_timeout_s`. Reads raise
-    `IndexMismatch` when the index was built with other settings, and `StoreError` and its kind when the vector store
-    fails.
+    Nothing here blocks the event loop, and every read ends within `settings.retrieval_timeout_s`. Reads raise `IndexMismatch` where
+    the index was built with other settings, and `StoreError` or one of its kinds where the vector store fails.
+
+    Args:
+        settings: Where the index is, in which store, and how chunks are cut.
+        embedder: Not closed by the index.
+        cross_encoder: Reranks in place of late interaction. Not closed by the index.
+        guard: Judges chunks when `judge` is called; its scores come with what `rerank` keeps.
+        pinned: A generation to stay with, whichever is current; for the index that a rebuild fills.
     """
 
     def __init__(
         self, settings: Settings, embedder: Embedder, *, cross_encoder: CrossEncoder | None = None,
         guard: ChunkGuard | None = None, pinned: str | None = None,
     ) -> None:  # fmt: skip
-        """Args:
-        settings: Where the index lies, which store, how chunks are cut.
-        embedder: Not closed by the index.
-        cross_encoder: Reranks in place of late interaction. Not closed by the index.
-        guard: Judges chunks when `judge` is called; what it found comes with what `rerank` keeps.
-        pinned: A generation to stay with, whatever is current; for the index that a rebuild fills.
-        """
         self._settings = settings
         self._embedder = embedder
         self._cross_encoder = cross_encoder
@@ -72,14 +70,14 @@ class Index:
 
     @property
     def generation(self) -> str:
-        """Name and revision of what this process last saw: changes whenever an answer could."""
+        """Name and revision of what this process last read; changes whenever an answer could."""
         seen = self._current.seen
         return f"{seen.name}.{seen.revision}" if seen else ""
 
     @property
     def fingerprint(self) -> dict[str, object]:
         """What an index must have been built with for these settings to use it."""
-        # English is not named, so that indexes stay valid that were built before there was a choice.
+        # English is left out, so that indexes stay valid that were built before there was a choice.
         language = {} if self._settings.language == "english" else {"language": self._settings.language}
         return {
             "schema": SCHEMA_VERSION, "embedding": self._embedder.fingerprint, "dimension": self._embedder.dimension,
@@ -93,18 +91,18 @@ class Index:
         self, question: str, *, candidates: int = 50, where: dict[str, object] | None = None,
         access: frozenset[str] | None = None, trace: Trace | None = None,
     ) -> list[ScoredChunk]:  # fmt: skip
-        """Find chunks by meaning and by words, and put both together.
+        """Find chunks by meaning and by words, and fuse both rankings.
 
         Args:
             question: Standalone question.
             candidates: Most chunks to return, 1..500.
             where: Metadata filter in the syntax of `filters`, applied before anything is ranked.
             access: The caller's labels: only chunks that share one are ever ranked. None: no restriction.
-            trace: Filled with how it came about.
+            trace: Filled with how the result came about.
 
         Returns:
-            By descending fused score, 0..1. A text that several sources hold stands there once, `also_in` naming the
-            others that the caller may read.
+            By descending fused score, 0..1. A text that several sources hold occurs once; `also_in` names the others that the caller
+            may read.
 
         Raises:
             InvalidFilter: `where` cannot be understood.
@@ -124,17 +122,17 @@ class Index:
     async def rerank(
         self, question: str, candidates: Sequence[ScoredChunk], *, top_k: int, trace: Trace | None = None
     ) -> list[ScoredChunk]:
-        """Order what `search` found as `CITEWELL_RERANKER` says, and keep the best. With `none` the order stays.
+        """Reorder what `search` found, as `CITEWELL_RERANKER` says, and keep the best. With `none` the order stays.
 
         Args:
-            question: The one that `search` was asked.
+            question: The question that `search` was given.
             candidates: What it returned.
             top_k: How many to keep.
-            trace: Filled with how it came about.
+            trace: Filled with how the result came about.
 
         Returns:
-            By descending score, 0..1, comparable within one question, each with what the guard found when it was ingested
-            (`suspicion`). Chunks that were replaced meanwhile are gone.
+            By descending score, 0..1, comparable within one question; each chunk with the guard's score (`suspicion`). Chunks that
+            were replaced meanwhile are left out.
         """
         trace = Trace() if trace is None else trace
         if not candidates:
@@ -163,12 +161,12 @@ class Index:
         """The chunks next to these in their sources, up to `neighbours.REACH` before and after each, in no order.
 
         Args:
-            kept: What `rerank` returned, or some of it.
+            kept: Chunks that `rerank` returned.
 
         Returns:
-            Each once, without the given ones, with what the guard found (`suspicion`); where the index has a guard, only
-            what that has judged. None at all where one of the given chunks has been replaced meanwhile, or its labels have:
-            with what `kept` holds, they would not be one document.
+            Each neighbour once, without the given chunks, with the guard's score (`suspicion`); where the index has a guard, only
+            those that it has judged. Empty where one of the given chunks, or its labels, was replaced meanwhile: old and new chunks
+            would not make one document.
         """
         chunks = [one.chunk for one in kept]
         guard = self._guard.fingerprint if self._guard else None
@@ -191,7 +189,7 @@ class Index:
         return max(1, bisect_right(starts, offset)) if starts else None
 
     async def source(self, uri: str) -> Source:
-        """Raises SourceNotFound."""
+        """A source. Raises SourceNotFound."""
         return await self._read(lambda snapshot: snapshot.source(uri))
 
     async def sources(self) -> list[Source]:
@@ -199,13 +197,13 @@ class Index:
         return await self._read(lambda snapshot: snapshot.sources())
 
     async def chunks(self, ids: Sequence[str]) -> list[Chunk]:
-        """The chunks with these ids, in the order given; ids that do not exist are left out."""
+        """The chunks with these ids, in the same order; ids that do not exist are left out."""
         found = await self._read(lambda snapshot: snapshot.entries_by_id(ids))
         return [found[id_].chunk for id_ in ids if id_ in found]
 
     async def view(self, access: frozenset[str] | None) -> str:
-        """What can be found now by a caller with these labels: equal for two callers, or at two moments, only if every
-        document is.
+        """A digest of all that a caller with these labels can find now: equal for two callers, or at two moments, only if every
+        document is the same.
 
         Args:
             access: The caller's labels; None: no restriction.
@@ -226,12 +224,12 @@ class Index:
             return await self._current.read(read)
 
     async def ping(self) -> None:
-        """Raise what a search would, where the vector store cannot be opened or reached, or has lost what it held."""
+        """Raise what a search would where the vector store cannot be opened or reached, or has lost what it held."""
         async with self._deadline():
             await self._current.read(lambda generation: generation.check_store())
 
     async def stats(self) -> dict[str, object]:
-        """`sources`, `chunks`, `bytes` on disk, `generation`, `fingerprint`. Everything that a search needs is open then."""
+        """`sources`, `chunks`, `bytes` on disk, `generation` and `fingerprint`. Opens everything that a search needs."""
         async with self._deadline():
             await self._current.read(lambda generation: generation.store)
         sources, chunks = await self._read(lambda snapshot: snapshot.counts())
@@ -246,13 +244,13 @@ class Index:
 
     @asynccontextmanager
     async def writing(self, *, wait_s: float = 0) -> AsyncIterator[None]:
-        """Hold the index for changes: one ingestion at a time, over all processes.
+        """Hold the index for changes. Only one ingestion can, over all processes.
 
         Raises:
             IngestBusy: Another one still holds it after `wait_s` seconds.
             IndexMismatch: It was built with other settings.
         """
-        if self._current.pinned:  # whoever rebuilds holds the lock already
+        if self._current.pinned:  # the rebuild that made this index holds the lock
             yield
             return
         async with self._current.lock(wait_s), self._current.reading() as generation:
@@ -265,7 +263,7 @@ class Index:
                 await self._complete(_end_writing, generation)
 
     async def prepare(self) -> None:
-        """Load what writing needs, the embedding model, the guard and the store, while the caller does something else.
+        """Load what writing needs (the embedding model, the guard, the store) while the caller does something else.
 
         Raises:
             ConfigurationError: The embedding model or the guard cannot be loaded.
@@ -278,37 +276,23 @@ class Index:
     async def replace_sources(
         self, new: Sequence[NewSource], *, progress: Callable[[int, int], None] | None = None
     ) -> None:
-        """Embed sources' chunks and make their new states visible, all at once, in place of what was there.
+        """Embed the chunks of sources and make the new states of these visible, all at once.
 
-        Several small ones together are much faster: one embedding pass, one commit. A few hundred chunks a call is a good
-        size. Call it again before it has ended, and one embeds while the other stores. `progress` is told (chunks embedded,
-        chunks in all).
-        """  # fmt: skip
+        Several small sources in one call are much faster: one embedding pass, one commit. A few hundred chunks per call is a good
+        size. Two calls may overlap: then one embeds while the other stores.
+
+        Args:
+            new: Each replaces whatever is there under its source's uri.
+            progress: Called with (chunks embedded, chunks in all).
+        """
         self._must_be_writing()
-        embedded = await self._embed([chunk for each in new for chunk in each.chunks], progress)
+        chunks = [chunk for each in new for chunk in each.chunks]
+        embedded = await embed(chunks, self._embedder, self._guard, run=self._run, progress=progress)
         async with self._storing, self._current.reading() as generation:
             await self._complete(generation.replace, new, embedded)
 
-    async def _embed(self, chunks: Sequence[Chunk], progress: Callable[[int, int], None] | None) -> Embedded:
-        """Some at a time: token vectors take twenty times the memory of what is kept of them."""
-        parts: list[Embedded] = []
-        for start in range(0, len(chunks), _EMBEDDED_AT_ONCE):
-            some = chunks[start : start + _EMBEDDED_AT_ONCE]
-            told = (
-                (lambda done, _, before=start: progress(before + done, len(chunks))) if progress is not None else None
-            )
-            passages = [passage(chunk) for chunk in some]
-            encoded = await self._embedder.aencode(passages, tokens=has_tokens(self._embedder), progress=told)
-            parts.append(await self._run(_kept, encoded, [chunk.text for chunk in some], self._guard))
-        return Embedded(
-            vectors=await self._run(_stacked, [part.vectors for part in parts], self._embedder.dimension),
-            tokens=[packed for part in parts for packed in part.tokens],
-            guard=self._guard.fingerprint if self._guard is not None else None,
-            suspicions=[score for part in parts for score in part.suspicions],
-        )  # fmt: skip
-
     async def judge(self, sources: Sequence[str] | None = None) -> None:
-        """Let the guard judge every chunk that it has not judged, in the state it is in now, and keep what it found.
+        """Let the guard judge every chunk that it has not judged in its present version, and keep its scores.
 
         Args:
             sources: Only chunks of these uris; None: of all sources.
@@ -322,18 +306,18 @@ class Index:
                 last = await self._complete(judge_some, generation.catalog, self._guard, sources=sources, after=last)
 
     async def remove_source(self, uri: str) -> None:
-        """Make a source disappear; one that is not there is no error."""
+        """Make a source disappear. It need not exist."""
         self._must_be_writing()
         async with self._current.reading() as generation:
             await self._complete(generation.remove, [uri])
 
     @asynccontextmanager
     async def rebuilding(self) -> AsyncIterator[Index]:
-        """Fill a new generation beside the live one; it becomes current when the block ends without an error.
+        """Fill a new generation beside the current one, and make it current if the block ends without an error.
 
-        Yields the new index, to be filled like any other. One that an earlier rebuild with the same settings left
-        unfinished is taken up again, so that its `sources()` need not be done twice. Readers, in this process and
-        others, go on with the old one until the change and notice it by themselves.
+        Yields the new index, to be filled like any other. One that an earlier rebuild with the same settings left unfinished is
+        continued, so that its `sources()` need not be ingested again. Readers, in this process and in others, use the old one until
+        then and notice the change by themselves.
 
         Raises:
             IngestBusy: Another ingestion holds the index.
@@ -351,7 +335,7 @@ class Index:
                 await self._run(self._current.generations.make_current, name)
             finally:
                 await fresh.close()
-            async with self._current.reading():  # go over to it, so that the old one may be removed
+            async with self._current.reading():  # open the new one, so that the old one can be removed
                 await self._complete(self._current.sweep)
 
     async def close(self) -> None:
@@ -370,7 +354,7 @@ class Index:
             raise StoreError(f"The index cannot be read or written: {what}.") from exc
 
     async def _complete(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run what must not be left half-way: a caller that is cancelled waits until it has ended."""
+        """Run a call that must not be left half-done: a caller that is cancelled waits until it has ended."""
         task = asyncio.ensure_future(self._run(call, *args, **kwargs))
         cancelled: asyncio.CancelledError | None = None
         while not task.done():
@@ -401,7 +385,7 @@ class Index:
             raise StoreTimeout(f"Retrieval did not end within {seconds:g} seconds.") from None
 
     async def _encode(self, question: str) -> Encoded:
-        # one caller's refusal is not another's, nor may one caller ask at the expense of another
+        # per caller where embedding costs money: one must neither ask at another's expense nor share another's refusal
         pays = payer.get() if self._embedder.costs_money else None
         known = (question, pays.caller if pays else "")
         task = self._questions.get(known)
@@ -415,36 +399,6 @@ class Index:
     def _must_be_writing(self) -> None:
         if not (self._current.writing or self._current.pinned):
             raise RuntimeError("changes to the index go inside `async with index.writing():`")
-
-
-def passage(chunk: Chunk) -> str:
-    """What is embedded for a chunk: its title and headings give the text its context."""
-    above = " / ".join(dict.fromkeys([chunk.title, *chunk.headings]))
-    return f"{above}\n{chunk.text}" if above else chunk.text
-
-
-def _kept(encoded: Encoded, texts: Sequence[str], guard: ChunkGuard | None) -> Embedded:
-    """What is kept of some chunks' embedding."""
-    import numpy as np  # late, as in `reranking`
-
-    from citewell.retrieval import maxsim
-
-    tokens = [b""] * len(texts)
-    if encoded.tokens is not None and encoded.token_ids is not None:
-        both = zip(encoded.tokens, encoded.token_ids, strict=True)
-        tokens = [maxsim.pack(vectors, ids).tobytes() for vectors, ids in both]
-    return Embedded(
-        vectors=np.asarray(encoded.vectors, np.float32), tokens=tokens,
-        guard=guard.fingerprint if guard is not None else None,
-        suspicions=guard.skim(texts, encoded) if guard is not None else [None] * len(texts),
-    )  # fmt: skip
-
-
-def _stacked(parts: Sequence[Vectors], dimension: int) -> Vectors:
-    """[rows of all parts, dimension]; there may be no part."""
-    import numpy as np
-
-    return np.concatenate([np.zeros((0, dimension), np.float32), *parts])
 
 
 def _begin_writing(generation: Generation, current: Current) -> None:
@@ -461,6 +415,6 @@ def _end_writing(generation: Generation) -> None:
 
 
 def _sqlite_fault(exc: Exception) -> str:
-    """A name such as SQLITE_BUSY: the sentence that goes with it may hold what is nobody's business."""
+    """A name such as SQLITE_BUSY; SQLite's message may hold what must not be shown."""
     name = str(getattr(exc, "sqlite_errorname", None) or type(exc).__name__)
     return os.strerror(errno.ENOSPC) if name == "SQLITE_FULL" else name

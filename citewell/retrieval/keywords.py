@@ -1,4 +1,4 @@
-"""The keyword index: BM25 over text, what stands around it, headings and title, on disk, kept by tantivy.
+"""The keyword index: BM25 over a chunk's text, the passage around it, its headings and its title; kept on disk by tantivy.
 
 Commits are incremental: a changed source costs what its own chunks cost. Nothing is rebuilt at start or per query.
 """
@@ -19,19 +19,19 @@ from citewell.retrieval.snapshot import Entry
 from citewell.settings import Language
 
 FIELD_WEIGHTS = {"text": 0.5, "context": 0.5, "title": 0.5, "headings": 0.5}
-"""Half of the evidence of words is that of the passage around a chunk (Callan 1994, "Passage-level evidence in document
-retrieval"). A document of one chunk is its own context, so that its text counts 1. .3 to .7 do about as well."""
+"""The text and the passage around it count equally (Callan 1994, "Passage-level evidence in document retrieval"); weights of .3 to .7
+do about as well. A document of one chunk is its own context, so that its text counts 1 in all."""
 MAX_TERMS = 64
-"""Different words of a question that are searched for; a longer one is a pasted text."""
+"""Most different words of a question that are searched for; a question with more is a pasted text."""
 
 _YEAR = re.compile(r"\b[^\W\d_]+((?:19|20)\d\d)\b")
-"""A year with letters before it ("FY2022"), which documents write by itself as well."""
+"""A year with letters before it ("FY2022"), which documents also write without them."""
 _WRITER_BYTES = 50_000_000
 """Memory in which tantivy collects new documents before it writes a segment."""
 
 
 _WITHOUT_STOPWORDS: Final = frozenset({"arabic", "greek", "romanian", "tamil", "turkish"})
-"""Languages that tantivy stems without having a list of their filler words."""
+"""Languages that tantivy can stem but has no stop words for."""
 
 
 def _schema(language: Language) -> tantivy.Schema:
@@ -44,28 +44,27 @@ def _schema(language: Language) -> tantivy.Schema:
 
 
 def _analyzer(language: Language) -> tantivy.TextAnalyzer:
-    """Words in lower case and without accents; of a language also without its stop words, and stemmed."""
+    """Words in lower case, without accents and, for a language, without its stop words and stemmed."""
     builder = tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.simple()).filter(Step.remove_long(60)).filter(Step.lowercase())  # fmt: skip
     if language == "none":
         return builder.filter(Step.ascii_fold()).build()
     if language == "english":  # writes accents in borrowed words only, and not always
         return builder.filter(Step.ascii_fold()).filter(Step.stopword(language)).filter(Step.stemmer(language)).build()
-    # Elsewhere accents belong to the word: stop words and stemmer would not know it without them.
+    # In other languages stop words and stemmer would not recognise a word without its accents.
     if language not in _WITHOUT_STOPWORDS:
         builder = builder.filter(Step.stopword(language))
     return builder.filter(Step.stemmer(language)).filter(Step.ascii_fold()).build()
 
 
 class KeywordIndex:
-    """Blocking; call it from a thread. One writer at a time, which the index's lock ensures."""
+    """Blocking; call it from a thread. The index's lock ensures that there is one writer at a time.
+
+    Args:
+        path: Its folder, which is made where there is none.
+        language: Of the words that it holds; it must be the one it was made with.
+    """
 
     def __init__(self, path: Path, language: Language = "english") -> None:
-        """Open the index in this folder, or make one there.
-
-        Args:
-            path: The folder.
-            language: Whose words it holds; always the one it was made with.
-        """
         path.mkdir(parents=True, exist_ok=True)
         self._schema = _schema(language)
         self._index = tantivy.Index(self._schema, path=str(path))
@@ -95,11 +94,11 @@ class KeywordIndex:
         return [(int(key), float(score)) for key, (score, _) in zip(keys, hits, strict=True) if key is not None]
 
     def reload(self) -> None:
-        """See what has been committed since, by this process or another."""
+        """See what this process or another has committed since."""
         self._index.reload()
 
     def add(self, entries: Iterable[Entry], contexts: Iterable[str]) -> None:
-        """Add chunks, each with the passage it stands in (`context.contexts`)."""
+        """Add chunks, each with the passage around it (`context.contexts`)."""
         writer = self._open_writer()
         for entry, context in zip(entries, contexts, strict=True):
             chunk = entry.chunk
@@ -118,7 +117,7 @@ class KeywordIndex:
             self._writer.commit()
 
     def close(self) -> None:
-        """Give the writer's lock back. What was not committed is lost."""
+        """Release the writer's lock. What was not committed is lost."""
         if self._writer is not None:
             self._writer.rollback()
             self._writer.wait_merging_threads()

@@ -1,14 +1,15 @@
 """Late interaction over stored token vectors: packing at ingestion, MaxSim at query time.
 
-A passage answers when each word of the question finds its like somewhere in it: the score is, over the
-question's tokens, the weighted mean of the best cosine with any token of the passage (ColBERT, Khattab &
-Zaharia 2020, arXiv:2004.12832). So it is over the passage's best stretch of 24 tokens, for an answer is seldom longer
-than a sentence, and words found far from each other say less. Citewell keeps the token vectors that embedding computes
-anyway, so there is no second model: 256 dimensions at two bits, without the tokens that are punctuation. Two bits spread over many
-dimensions keep more than eight bits on few, because token vectors have no few directions that matter (64 of 384
-principal components hold half of the energy). A question's tokens go through a projection of their own and get weights, both
-learned (`python -m evals.train_questions`), which asks nothing of what is stored. What each choice costs in quality
-stands in `docs/retrieval-quality.md`.
+A passage answers a question if each word of the question finds its like in it: the score is the weighted mean, over the question's
+tokens, of the best cosine with any token of the passage (ColBERT, Khattab & Zaharia 2020, arXiv:2004.12832). It is computed over the
+whole passage and over its best stretch of 24 tokens, for an answer is seldom longer than a sentence, and words found far from each
+other say less.
+
+The token vectors are those that embedding computes anyway, so there is no second model. Kept are 256 dimensions at two bits, without
+the tokens that are punctuation: two bits on many dimensions preserve more than eight bits on few, because no small number of
+directions holds most of a token vector (64 of 384 principal components hold half of the energy). A question's tokens have a projection
+and weights of their own, both learned (`python -m evals.train_questions`), which needs no change to what is stored. The cost of each
+choice in quality is in `docs/retrieval-quality.md`.
 """
 
 import threading
@@ -27,22 +28,21 @@ from citewell.retrieval.packing import DIMENSIONS, PACKED_BYTES, TOKEN_BYTES
 Floats = NDArray[np.float32]
 
 WEIGHTS = (0.3, 0.3, 0.2, 0.2)
-"""Shares of MaxSim, MaxSim of the best stretch, dense and keyword evidence in the final score, each scaled to 0..1 over the
-candidates."""
+"""Weights in the final score of MaxSim, MaxSim of the best stretch, dense and keyword score, each scaled to 0..1 over the candidates."""
 HALF_STRETCH = 12
-"""Tokens; a stretch is two of these, and the next one begins with the second. 16 to 32 tokens a stretch do about as well."""
+"""Half of a stretch, in tokens; stretches overlap by one half. 16 to 32 tokens per stretch do about as well."""
 NEIGHBOURS = 1 / 3
-"""Share of a candidate's final score that is the mean score of the candidates like it: passages that answer the same
-question resemble each other (score regularisation, Diaz 2007). Worth .003 to .008 on SQuAD and MTRAG."""
+"""Share of a candidate's final score that is the mean score of the candidates that resemble it, as passages that answer the same
+question do (score regularisation, Diaz 2007). Worth .003 to .008 on SQuAD and MTRAG."""
 LIKENESS_POWER = 8
-"""How much alike candidates must be to count: cosine to this power."""
+"""A candidate counts as a neighbour by its cosine to this power."""
 
 _LEVELS = np.array([-1.510, -0.4528, 0.4528, 1.510], np.float32)
 """Four values that stand for a normal variable with the least squared error (Max 1960)."""
 _THRESHOLDS = (_LEVELS[1:] + _LEVELS[:-1]) / 2
 _SHIFTS = np.array([0, 2, 4, 6], np.uint8)
 _TABLE = _LEVELS[(np.arange(256)[:, None] >> _SHIFTS) & 3].view(np.complex128).ravel()
-"""[256]: the four numbers in a byte, as one number of 16 bytes."""
+"""[256]: for each byte the four float32 values that it encodes, seen as one 16-byte number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,9 +50,9 @@ class Packed:
     """The token vectors of one chunk as they are stored."""
 
     codes: NDArray[np.uint8]
-    """[tokens, PACKED_BYTES], four numbers in a byte, the first in the lowest bits."""
+    """[tokens, PACKED_BYTES], four numbers per byte, the first in the lowest bits."""
     scales: NDArray[np.float16]
-    """[tokens]; the decoded numbers times this are the vector, about of unit length."""
+    """[tokens]; the decoded numbers times this are the vector, of about unit length."""
 
     def __len__(self) -> int:
         return len(self.scales)
@@ -66,7 +66,7 @@ def unpack(data: bytes | memoryview) -> Packed:
     """Read what `Packed.tobytes` wrote, without copying.
 
     Raises:
-        ValueError: The data is not as long as its first four bytes say.
+        ValueError: The data has not the length that its first four bytes say.
     """
     count = int(np.frombuffer(data, "<u4", 1)[0]) if len(data) >= 4 else -1
     if len(data) != 4 + count * TOKEN_BYTES:
@@ -78,7 +78,7 @@ def unpack(data: bytes | memoryview) -> Packed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """A question ready to be compared."""
+    """A question, ready for comparison."""
 
     vectors: Floats
     """[tokens, DIMENSIONS], unit length."""
@@ -93,7 +93,7 @@ class Passages:
     projection: Floats
     """[384, DIMENSIONS], orthonormal columns."""
     idf: Floats
-    """[vocabulary]; 0 for a token that is punctuation, which is not stored."""
+    """[vocabulary]; 0 for punctuation, which is not stored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,13 +103,13 @@ class _Questions:
     projection: Floats
     """[384, DIMENSIONS]"""
     salience: Floats
-    """[384]; its product with a token's vector is the logarithm of what the token weighs beside its idf."""
+    """[384]; its product with a token's vector is the logarithm of a factor on the token's idf weight."""
     idf_power: float
 
 
 @cache
 def passages() -> Passages:
-    """What the installed data file says."""
+    """The installed projection and idf, read once per process."""
     blas.one_thread()
     with files("citewell.retrieval").joinpath("projection.npz").open("rb") as file, np.load(file) as data:
         return Passages(projection=data["projection"].astype(np.float32), idf=data["idf"].astype(np.float32))
@@ -142,8 +142,8 @@ def pack(tokens: Floats, token_ids: ArrayLike) -> Packed:
     standard = vectors * np.sqrt(np.float32(DIMENSIONS))
     low, middle, high = (standard > threshold for threshold in _THRESHOLDS)
     numbers = low.astype(np.uint8) + middle + high  # 0..3
-    # With this scale the packed vector's product with the true one is 1, as a unit vector's own is, so that
-    # similarities come out unbiased (RaBitQ, Gao & Long 2024, arXiv:2405.12497).
+    # With this scale the product of the packed vector with the true one is 1, as for unit vectors, so that similarities are
+    # unbiased (RaBitQ, Gao & Long 2024, arXiv:2405.12497).
     scales = 1 / np.maximum(np.einsum("td,td->t", _LEVELS[numbers], vectors), np.float32(1e-6))
     codes = np.bitwise_or.reduce(numbers.reshape(-1, PACKED_BYTES, 4) << _SHIFTS, axis=2)
     return Packed(codes=codes, scales=scales.astype(np.float16))
@@ -159,27 +159,27 @@ def query(tokens: Floats, token_ids: ArrayLike) -> Query:
 
 
 def score(query: Query, chunks: Sequence[Packed]) -> Floats:
-    """Return how well each chunk answers: [chunks], about 0..1, in the order given; 0 for a chunk without tokens."""
+    """MaxSim of each chunk: [chunks], about 0..1, in the order given; 0 for a chunk without tokens."""
     return _compared(query, chunks).whole
 
 
 class _Compared(NamedTuple):
-    """In the order of the chunks."""
+    """The comparison of a question with chunks, in their order."""
 
     whole: Floats
-    """[chunks] MaxSim."""
+    """[chunks]: MaxSim."""
     stretch: Floats
-    """[chunks] MaxSim of the best stretch, at most that of the whole."""
+    """[chunks]: MaxSim of the best stretch, at most that of the whole."""
     sums: Floats
-    """[chunks, DIMENSIONS] the sum of each chunk's token vectors."""
+    """[chunks, DIMENSIONS]: the sum of each chunk's token vectors."""
 
 
 def _compared(query: Query, chunks: Sequence[Packed]) -> _Compared:
     """Compare a question with chunks.
 
-    Many chunks at a time, although one after the other, whose decoded vectors stay in the core's cache, takes a quarter
-    less: every call into NumPy gives the interpreter's lock away, and a thread of a busy service waits to get it back
-    (50 candidates beside 16 clients: 37 ms one after the other, 18 ms in two groups).
+    Many chunks at a time: every call into NumPy releases the interpreter's lock, and a thread of a busy service waits to get it back
+    (50 candidates beside 16 clients: 37 ms one by one, 18 ms in two groups). On an idle machine one by one would take a quarter less,
+    as the decoded vectors stay in the core's cache.
     """
     whole, stretch = np.zeros((2, len(chunks)), np.float32)
     sums = np.zeros((len(chunks), DIMENSIONS), np.float32)
@@ -190,7 +190,7 @@ def _compared(query: Query, chunks: Sequence[Packed]) -> _Compared:
         lengths = np.array([len(chunks[i]) for i in some])
         ends = np.cumsum(lengths)
         starts = ends - lengths
-        decoded = _decode(codes)  # still without the scales
+        decoded = _decode(codes)  # the scales are applied below
         if len(query.weights):
             alike = decoded @ questions
             alike *= scales[:, None]
@@ -203,7 +203,7 @@ def _compared(query: Query, chunks: Sequence[Packed]) -> _Compared:
             following[last - 1] = best[last - 1]  # nothing follows a chunk's last half
             whole[some] = np.maximum.reduceat(best, first) @ query.weights
             stretch[some] = np.maximum.reduceat(np.maximum(best, following) @ query.weights, first)
-        # Each chunk's scales in its own row, so that one product adds up every chunk's vectors.
+        # Each chunk's scales in a row of their own, so that one product sums the vectors of every chunk.
         own = np.zeros((len(some), len(codes)), np.float32)
         for row, (start, end) in enumerate(zip(starts, ends, strict=True)):
             own[row, start:end] = scales[start:end]
@@ -212,12 +212,12 @@ def _compared(query: Query, chunks: Sequence[Packed]) -> _Compared:
 
 
 _AT_ONCE = 3000
-"""Tokens compared at once, about: 3 MB of decoded vectors."""
+"""Tokens compared at once, about; 3 MB of decoded vectors."""
 _scratch = threading.local()
 
 
 def _groups(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Places of chunks to be compared at once, given how many tokens each has; those without any are left out."""
+    """Groups of indices of chunks to compare at once, given how many tokens each has; chunks without any are left out."""
     some: list[int] = []
     tokens = 0
     for place, length in enumerate(lengths):
@@ -232,27 +232,27 @@ def _groups(lengths: Sequence[int]) -> Iterator[list[int]]:
 
 
 def _decode(codes: NDArray[np.uint8]) -> Floats:
-    """[tokens, DIMENSIONS] without the scales, in memory that this thread uses again at the next call: new pages from the
-    system take longer than the numbers that go there."""
+    """[tokens, DIMENSIONS], not scaled, in memory that this thread reuses at its next call: getting new pages from the system takes
+    longer than decoding."""
     space: NDArray[np.complex128] | None = getattr(_scratch, "space", None)
     if space is None or len(space) < len(codes):
         space = _scratch.space = np.empty((len(codes) * 5 // 4, PACKED_BYTES), np.complex128)
-    # Four floats are fetched as one 16-byte number, which takes half the time; no byte is out of the table's range.
+    # Four floats are fetched as one 16-byte number, in half the time. The default mode would buffer `out`; no byte is out of range.
     numbers: Floats = np.take(_TABLE, codes, out=space[: len(codes)], mode="clip").view(np.float32)
     return numbers
 
 
 def decoded(chunk: Packed) -> Floats:
-    """[tokens, DIMENSIONS]: a chunk's token vectors, as near as two bits come."""
+    """[tokens, DIMENSIONS]: a chunk's token vectors, as exact as two bits allow."""
     return _decode(chunk.codes) * chunk.scales.astype(np.float32)[:, None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reranked:
-    """What late interaction says of each chunk, in the order given."""
+    """The scores of each chunk, in the order given."""
 
     score: Floats
-    """[chunks], 0..1: all evidence together, comparable within one question."""
+    """[chunks], 0..1: the final score, comparable within one question."""
     maxsim: Floats
     """[chunks], about 0..1: late interaction alone."""
     stretch: Floats
@@ -287,17 +287,17 @@ def _likeness(sums: Floats) -> Floats:
 
 
 def others(dense: Sequence[float | None], keyword: Sequence[float | None]) -> Floats:
-    """[chunks]: what the two searches add to the final score, 0 to the sum of their shares; arguments as in `rerank`."""
+    """[chunks]: what the two searches add to the final score, 0 to the sum of their weights. Arguments as for `rerank`."""
     return WEIGHTS[2] * scaled(_filled(dense)) + WEIGHTS[3] * scaled(_filled(keyword))
 
 
 def _filled(values: Sequence[float | None]) -> Floats:
-    """Give what a search did not return that search's lowest score: it is no better than the last one found."""
+    """The scores, with the lowest one for what the search did not return: it is no better than the last one found."""
     low = min((value for value in values if value is not None), default=0.0)
     return np.array([low if value is None else value for value in values], np.float32)
 
 
 def scaled(values: Floats) -> Floats:
-    """The lowest to 0, the highest to 1; equals to 0."""
+    """Scale the lowest value to 0 and the highest to 1; equal values become 0."""
     low, high = values.min(initial=np.inf), values.max(initial=-np.inf)
     return (values - low) / (high - low) if high > low else np.zeros_like(values)

@@ -1,4 +1,4 @@
-"""Chunks joined with the ones before and after them, where they fit."""
+"""Joins chunks with the ones before and after them."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ def join(
     kept: Sequence[ScoredChunk], neighbours: Sequence[ScoredChunk], *, max_chars: int,
     apart: Callable[[str, int], bool],
 ) -> list[ScoredChunk]:  # fmt: skip
-    """Let chunks grow by those that overlap or touch them, as long as there is room. Pure.
+    """Extend chunks by neighbours that overlap or touch them, as long as there is room. Pure.
 
     Args:
-        kept: What is to be shown, best first; the best grow first, each by what follows it before what goes before.
-        neighbours: What `Index.neighbours` found around them, and whoever asks has let through.
-        max_chars: Most characters all of it may have together. What `kept` has already stays, even if it is more.
-        apart: Whether a passage (its text) may be joined at a place (in it), which ends what its guard reads as one.
+        kept: The chunks, best first. The best are extended first, each by what follows it before what precedes it.
+        neighbours: The chunks around them, as `Index.neighbours` found and the guards passed them.
+        max_chars: Most characters of the result altogether. The given chunks stay, even if they have more.
+        apart: Given a text and a place in it, whether two chunks may be joined there: where the guard, which judged each chunk by
+            itself, does not read across.
 
     Returns:
-        The same, in the same order, with `text`, `start`, `end` and `page` of the wider passage: still exactly the source's
-        `text[start:end]`. `id`, `index` and the rest stay those of the kept chunk.
+        The same chunks in the same order, with `text`, `start`, `end` and `page` of the wider passage, which is still exactly the
+        source's `text[start:end]`. `id`, `index` and all else remain those of the kept chunk.
     """
     around = {(one.chunk.source, one.chunk.index): one.chunk for one in neighbours}
     wide = [one.chunk for one in kept]
@@ -44,7 +45,7 @@ def join(
 
 
 def _joined(chunk: Chunk, piece: Chunk, apart: Callable[[str, int], bool]) -> Chunk | None:
-    """Both as one passage; None where they must not be, or something stands between them, which neither knows."""
+    """Both as one passage; None where they must not be joined, or where there is text between them that neither holds."""
     first, last = sorted((chunk, piece), key=lambda one: one.start)
     if last.start > first.end:
         return None

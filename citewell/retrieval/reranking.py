@@ -1,4 +1,4 @@
-"""Candidates put in their final order: by late interaction over stored token vectors, or by a cross-encoder."""
+"""Puts candidates in their final order, by late interaction over stored token vectors or by a cross-encoder's scores."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class CrossEncoder(Protocol):
-    """What `CITEWELL_RERANKER` names besides `maxsim` and `none`."""
+    """A reranker that `CITEWELL_RERANKER` names, other than `maxsim` and `none`."""
 
     async def rerank(self, question: str, texts: Sequence[str]) -> NDArray[np.float32]:
         """How well each text answers, 0..1, in the order given."""
@@ -27,10 +27,8 @@ class CrossEncoder(Protocol):
 def by_late_interaction(
     generation: Generation, encoded: Encoded, candidates: Sequence[ScoredChunk]
 ) -> list[ScoredChunk]:
-    """Order by MaxSim together with what found them. Chunks that have been replaced since are left out. Blocking."""
-    from citewell.retrieval import (
-        maxsim,
-    )  # late, here and below: an ingestion that finds nothing changed needs no NumPy
+    """Order by MaxSim and the scores of the searches. Chunks that have been replaced since are left out. Blocking."""
+    from citewell.retrieval import maxsim  # late: an ingestion that finds nothing changed needs no NumPy
 
     assert encoded.tokens is not None and encoded.token_ids is not None, "the index asks for token vectors"  # noqa: PT018
     stored = generation.token_vectors([candidate.chunk.id for candidate in candidates])
@@ -47,8 +45,8 @@ def by_late_interaction(
 def in_order(
     candidates: Sequence[ScoredChunk], scores: NDArray[np.float32], **evidence: NDArray[np.float32]
 ) -> list[ScoredChunk]:
-    """By descending score (0..1); ties keep their order. What else was found goes into each chunk's evidence."""
-    import numpy as np
+    """Order by descending score (0..1), ties as they were, and add the given figures to each chunk's evidence."""
+    import numpy as np  # late, see above
 
     order = np.argsort(-scores, kind="stable")
     return [

@@ -30,7 +30,7 @@ class Entry:
     key: int
     chunk: Chunk
     digest: bytes
-    """Of the text with its white space evened out: equal for duplicates."""
+    """See `digest`."""
     token_start: int
     """Offset in the token file, in bytes."""
     token_bytes: int
@@ -38,12 +38,12 @@ class Entry:
 
 
 def digest(text: str) -> bytes:
-    """What two chunks that hold the same text have in common: 8 bytes, white space not counted."""
+    """8 bytes that are equal for two texts that differ in white space only."""
     return hashlib.blake2b(" ".join(text.split()).encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
 class Snapshot:
-    """What one SQLite read transaction sees. Blocking; for one thread at a time. Made by `Catalog.reading`."""
+    """What one SQLite read transaction sees. Blocking; for one thread at a time. Made by `Catalog`."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
@@ -61,7 +61,7 @@ class Snapshot:
         return int(str(self._meta("revision")))
 
     def token_end(self) -> int:
-        """Bytes of the token file that have ever been spoken for."""
+        """Bytes of the token file that have ever been in use."""
         return int(str(self._meta("token_end")))
 
     def token_gaps(self) -> list[tuple[int, int]]:
@@ -82,7 +82,7 @@ class Snapshot:
         return int(str(self._meta("next_key")))
 
     def entries(self, keys: Iterable[int]) -> dict[int, Entry]:
-        """Those of the keys that exist."""
+        """The entries by key; keys that do not exist are left out."""
         rows = _all(self.connection, _CHUNK, _OF_SOURCES + "WHERE chunks.key IN", list(keys))
         return {row[0]: _entry(row) for row in rows}
 
@@ -91,19 +91,18 @@ class Snapshot:
         return {entry.chunk.id: entry for entry in found}
 
     def token_spans(self, ids: Sequence[str]) -> dict[str, tuple[int, int]]:
-        """By chunk id, where its packed token vectors lie in the token file: first byte and length. None without any."""
+        """By chunk id, where its token vectors are in the token file: offset and length, in bytes. Chunks without any are left out."""
         rows = _all(self.connection, "id, token_start, token_bytes", "FROM chunks WHERE token_bytes > 0 AND id IN", ids)
         return {id_: (start, length) for id_, start, length in rows}
 
     def verdicts(self, ids: Sequence[str], guard: str) -> dict[str, float]:
-        """By chunk id, the score that this guard gave; chunks it has not judged are left out."""
+        """By chunk id, the score that this guard gave; chunks that it has not judged are left out."""
         verdict = "chunks.id, verdicts.score, verdicts.guard"
         where = "FROM chunks JOIN verdicts ON verdicts.key = chunks.key WHERE chunks.id IN"
         return {id_: score for id_, score, by in _all(self.connection, verdict, where, ids) if by == guard}
 
     def around(self, ids: Sequence[str], reach: int) -> list[tuple[Entry, str | None, float | None]]:
-        """These chunks, and up to `reach` before and after each in its source; with the guard that judged it last, and its
-        score."""
+        """These chunks, and up to `reach` before and after each in its source, each with the guard that judged it last and the score."""
         where = f"""FROM chunks AS kept JOIN chunks ON chunks.source = kept.source
             AND chunks.position BETWEEN kept.position - {reach} AND kept.position + {reach}
             JOIN sources ON sources.number = chunks.source LEFT JOIN verdicts ON verdicts.key = chunks.key
@@ -112,7 +111,8 @@ class Snapshot:
         return [(_entry(row[:-2]), row[-2], row[-1]) for row in rows]
 
     def unjudged(self, guard: str, *, sources: Sequence[str] | None, after: int, limit: int) -> dict[int, str]:
-        """Text by key of chunks that this guard has not judged: of these sources or of all, keys above `after`, in order."""
+        """By key, in order, the texts of chunks that this guard has not judged: of these sources (None: of all), with keys above
+        `after`, at most `limit`."""
         sql = """SELECT chunks.key, chunks.text FROM chunks
             LEFT JOIN verdicts ON verdicts.key = chunks.key AND verdicts.guard = ?
             WHERE verdicts.key IS NULL AND chunks.key > ?"""
@@ -123,7 +123,7 @@ class Snapshot:
         return dict(self.connection.execute(f"{sql} ORDER BY chunks.key LIMIT {limit}", values))
 
     def holders(self, digests: Iterable[bytes]) -> dict[bytes, list[tuple[str, tuple[str, ...]]]]:
-        """By digest, the sources that hold such a chunk, each with its access labels, in order of uri."""
+        """By digest, the sources that hold such a chunk, ordered by uri, each with its access labels."""
         where = _OF_SOURCES + "WHERE chunks.digest IN"
         rows = _all(self.connection, "hex(chunks.digest), sources.uri, sources.access", where, list(digests))
         found: dict[bytes, list[tuple[str, tuple[str, ...]]]] = {}
@@ -133,7 +133,7 @@ class Snapshot:
 
     def access_sets(self) -> list[str]:
         """Every combination of access labels that some source has, as `filters.access_set` writes it."""
-        # Steps from one distinct value to the next through the index instead of reading all sources.
+        # Steps from one distinct value to the next in the index, instead of reading all sources.
         sql = """WITH RECURSIVE step(value) AS (SELECT min(access_set) FROM sources UNION ALL
             SELECT (SELECT min(access_set) FROM sources WHERE access_set > value) FROM step WHERE value IS NOT NULL)
             SELECT value FROM step WHERE value IS NOT NULL"""
@@ -182,12 +182,12 @@ class Snapshot:
 
 
 def _all(connection: sqlite3.Connection, columns: str, where: str, values: Sequence[object]) -> Iterator[list]:  # type: ignore[type-arg]  # rows of several shapes
-    """The columns of all rows that `where` finds, which ends in IN.
+    """The columns of all rows that `where`, which ends in IN, finds for the values.
 
-    SQLite writes them as one JSON text: between two rows Python's module gives the interpreter's lock away, and a thread of
-    a busy service waits to get it back (16 clients, 170 rows a search: most of its 40 ms).
+    SQLite returns them as one JSON text: Python's module releases the interpreter's lock between two rows, and a thread of a busy
+    service waits to get it back (16 clients, 170 rows a search: most of its 40 ms).
     """
-    for start in range(0, len(values), 500):  # SQLite's bound on parameters was 999 for long
+    for start in range(0, len(values), 500):  # older SQLite takes 999 parameters
         some = values[start : start + 500]
         sql = f"SELECT json_group_array(json_array({columns})) {where} ({','.join('?' * len(some))})"
         yield from orjson.loads(connection.execute(sql, some).fetchone()[0])
@@ -230,5 +230,5 @@ def _source(row: tuple) -> Source:  # type: ignore[type-arg]  # a row of _SOURCE
 
 @lru_cache(4096)
 def _words(listed: str) -> tuple[str, ...]:
-    """A JSON list of strings; the same few stand in most rows."""
+    """A JSON list of strings, cached: most rows have the same few."""
     return tuple(json.loads(listed))

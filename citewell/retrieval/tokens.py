@@ -1,8 +1,7 @@
 """Token vectors on disk: one file, read through a memory map.
 
-What a chunk's bytes mean is `maxsim`'s business; the catalog knows where they lie. Bytes that no chunk of the catalog owns
-belong to nobody: the next writer fills them, whether a removed chunk left them or a killed writer. The file never shrinks,
-since another process may have it mapped.
+The format of a chunk's bytes is `maxsim`'s; the catalog knows where they are. Bytes that no chunk of the catalog owns, because it was
+removed or its writer was killed, are filled by the next writer. The file never shrinks, since another process may have it mapped.
 """
 
 from __future__ import annotations
@@ -59,8 +58,8 @@ class TokenFile:
     def read(self, spans: Sequence[tuple[int, int]]) -> list[bytes]:
         """The bytes at each (offset, length); fewer where the file ends before.
 
-        The disk is asked for all of them at once, not for one after the other as they are touched: 50 spans of a
-        gigabyte that is not in memory took 2 ms in place of up to 190 (95th percentile), and .05 ms more where it is.
+        The disk is asked for all of them at once, instead of for each as it is touched: for 50 spans of a gigabyte that is not in
+        memory this takes 2 ms in place of up to 190 (95th percentile), and .05 ms more for one that is.
         """
         whole = self._mapped(max((start + length for start, length in spans), default=0))
         if isinstance(whole, mmap.mmap) and hasattr(mmap, "MADV_WILLNEED"):

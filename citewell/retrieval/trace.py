@@ -1,4 +1,4 @@
-"""Why this answer: what every stage of retrieval said about every candidate, and how long it took."""
+"""A trace of retrieval: what every stage said about every candidate, and how long it took."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Trace:
     stages: dict[str, float] = field(default_factory=dict)
     """Milliseconds by stage: `embed`, `dense`, `keyword`, `catalog`, `rerank`."""
     candidates: list[dict[str, object]] = field(default_factory=list)
-    """Per candidate, in the final order: `id`, `source`, `score`, what stands in `ScoredChunk.evidence`, and `dropped`
-    (why it was not kept, None if it was)."""
+    """Per candidate, in the final order: `id`, `source`, `score`, the figures of `ScoredChunk.evidence`, and `dropped` (why it was not
+    kept; None if it was)."""
     dropped: list[dict[str, object]] = field(default_factory=list)
     """Hits that never became candidates: `key` or `id`, and `why`."""
 
@@ -51,11 +51,11 @@ class Trace:
 
 
 def joined(traces: Sequence[Trace], kept: Sequence[str]) -> Trace:
-    """One trace of the searches for all that a question asks: times added up, each chunk once.
+    """Join the traces of the searches for the several things that a question asks: their times added up, each chunk once.
 
     Args:
-        traces: One for each thing asked; a single one is returned as it is.
-        kept: Ids of the chunks that were kept of them all, best first.
+        traces: One for each thing asked; a single one is returned unchanged.
+        kept: Ids of the chunks that were kept in the end, best first.
     """
     if len(traces) == 1:
         return traces[0]

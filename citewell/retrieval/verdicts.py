@@ -1,4 +1,4 @@
-"""What the guard thinks of the chunks, found out when they are ingested and kept beside them in the catalog."""
+"""The guard's judgement of chunks, made when they are ingested and kept in the catalog."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from citewell.models import Encoded
 from citewell.retrieval.catalog import Catalog
 
 BATCH = 64
-"""Chunks judged and committed at once: about a second's work, so that a stopped ingestion loses no more."""
+"""Chunks judged and committed at once: about a second's work, which is all that a stopped ingestion loses."""
 
 
 class ChunkGuard(Protocol):
-    """What judges chunks; `citewell.guards.injection.InjectionScanner` is one. Holds the processor; called in a thread."""
+    """Judges chunks; `citewell.guards.injection.InjectionScanner` is one. Blocking; called in a thread."""
 
     @property
     def fingerprint(self) -> str:
         """Changes whenever the same text could get another score."""
 
     def load(self) -> None:
-        """Read now what would otherwise be read when it is first asked for something. Raises ConfigurationError."""
+        """Load its model now instead of at first use. Raises ConfigurationError."""
 
     def skim(self, texts: Sequence[str], encoded: Encoded) -> list[float | None]:
-        """0..1 for each text that needs no scan after what embedding it has shown; None for the others."""
+        """Score (0..1) each text that its embedding shows to be harmless; None for the others, which need a scan."""
 
     def score_documents(self, texts: Sequence[str]) -> list[float]:
-        """0..1 for each text."""
+        """Score (0..1) each text by scanning it."""
 
 
 def judge_some(catalog: Catalog, guard: ChunkGuard, *, sources: Sequence[str] | None, after: int) -> int | None:
@@ -45,6 +45,6 @@ def judge_some(catalog: Catalog, guard: ChunkGuard, *, sources: Sequence[str] | 
     if not texts:
         return None
     scores = zip(texts, guard.score_documents(list(texts.values())), strict=True)
-    # A score that is no number decides nothing: such a chunk is judged again when it is found, and blocked then.
+    # A score that is not a number is not kept: such a chunk is judged again when it is found, and then blocked.
     catalog.judge(guard.fingerprint, {key: score for key, score in scores if math.isfinite(score)})
     return max(texts)

@@ -16,25 +16,25 @@ from citewell.settings import Settings
 
 
 class VectorStore(Protocol):
-    """What the index asks of a vector store. Blocking; the index calls it from threads, with its own deadline.
+    """What the index needs of a vector store. Blocking; the index calls it from threads, with its own deadline.
 
-    Every method raises only `StoreError` and its kind. An adapter holds one namespace, which it makes if absent.
+    Every method raises `StoreError` or one of its kinds, and no other error. An adapter holds one namespace, which it makes if there is none.
     """
 
     is_prompt: bool
-    """Whether a search finds what was added a moment before."""
+    """Whether a search finds what was added a moment ago."""
 
     def add(self, keys: Sequence[int], vectors: Vectors, chunks: Sequence[Chunk]) -> None:
         """Insert or overwrite. `vectors`: float32[n, dimension], rows of length 1. Any number."""
 
     def delete(self, keys: Sequence[int]) -> None:
-        """Remove; keys that are not there are no error. Any number."""
+        """Remove any number of keys; they need not exist."""
 
     def search(self, vector: Vectors, limit: int, filter_: Filter | None = None) -> list[tuple[int, float]]:
         """Nearest first, as (key, score); score = (1 + cosine) / 2, so 0..1. Only what passes the filter is ranked."""
 
     def ping(self) -> None:
-        """Raise what a search would, where the store cannot be reached; one inside this process can."""
+        """Raise what a search would where the store cannot be reached; one inside this process always can."""
 
     def refresh(self) -> None:
         """See what another process wrote since."""
@@ -43,7 +43,7 @@ class VectorStore(Protocol):
         """Remove the whole namespace and everything in it."""
 
     def close(self) -> None:
-        """Give back connections and memory."""
+        """Release connections and memory."""
 
 
 def open_store(settings: Settings, *, namespace: str, folder: Path, dimension: int) -> VectorStore:
@@ -57,11 +57,11 @@ def open_store(settings: Settings, *, namespace: str, folder: Path, dimension: i
 
     Raises:
         MissingExtra: The store's packages are not installed.
-        ConfigurationError: It is not as the settings have it.
+        ConfigurationError: The store does not fit the settings.
         StoreError: It cannot be reached.
     """
-    # All of it, before a store's packages import a part: another thread that loads the embedding model meanwhile would have
-    # them find the rest half made.
+    # The whole package, before a store's packages import parts of it: another thread may be importing it for the embedding model, and
+    # they would find it half initialised.
     import numpy  # noqa: F401
 
     check_extra(settings)
@@ -90,7 +90,7 @@ def open_store(settings: Settings, *, namespace: str, folder: Path, dimension: i
 
 
 def check_extra(settings: Settings) -> None:
-    """See whether the packages are there that the store needs.
+    """Check that the packages that the store needs are installed.
 
     Raises:
         MissingExtra: They are not.
@@ -101,7 +101,7 @@ def check_extra(settings: Settings) -> None:
 
 
 def metadata(chunk: Chunk | Source) -> dict[str, str | int | list[str]]:
-    """What a store keeps beside a vector: exactly what can be filtered on. Text stays in the catalog."""
+    """What a store keeps with a vector: exactly what can be filtered on. The text is in the catalog alone."""
     return {
         "source": str(field_value(chunk, "source")), "title": str(field_value(chunk, "title")),
         "type": str(field_value(chunk, "type")), "date": int(str(field_value(chunk, "date"))),

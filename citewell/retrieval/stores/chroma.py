@@ -48,13 +48,12 @@ HNSW: CreateHNSWConfiguration = {
     "ef_search": 100,
     "sync_threshold": 2000,
 }
-"""`sync_threshold`: vectors that the graph on disk may lag behind. Whoever opens the store inserts them anew, .13 ms each, so
-that with 5,000 every start took half a second longer than with 1,000. To write the graph takes some .9 s a million vectors,
-each time."""
+"""`sync_threshold` is how many vectors the graph on disk may lag behind. Opening the store inserts them anew, at .13 ms each: with
+5,000 every start took half a second longer than with 1,000. Writing the graph takes about .9 s per million vectors each time."""
 _WIDER = 4
-"""How many times the hits asked for are looked through before Chroma's own filter is asked."""
+"""How many times the hits asked for are filtered here before Chroma's own filter is used."""
 _BATCH = 1000
-"""Vectors a call; SQLite inside Chroma takes about 5,400."""
+"""Vectors per call; the SQLite inside Chroma takes about 5,400."""
 
 _OPERATORS: dict[Operator, str] = {
     "eq": "$eq", "ne": "$ne", "in": "$in", "nin": "$nin", "lt": "$lt", "lte": "$lte", "gt": "$gt", "gte": "$gte",
@@ -65,7 +64,7 @@ _OPERATORS: dict[Operator, str] = {
 _again = retry(
     retry=retry_if_exception_type(StoreUnavailable), stop=stop_after_attempt(3), wait=wait_random(0.05, 0.25), reraise=True
 )  # fmt: skip
-"""A read that was refused is worth two tries more: the client makes one, where those of Pinecone and Weaviate go on."""
+"""A refused read is tried up to three times: unlike Pinecone's and Weaviate's, this client does not try again by itself."""
 
 _spellings: set[str] = set()
 _spelling = threading.Lock()
@@ -83,7 +82,7 @@ def server(url: str, namespace: str, *, timeout_s: float) -> ChromaStore:
 
 
 class _Connection:
-    """A Chroma client and what has to be undone when it goes."""
+    """A Chroma client, and what must be undone when it is closed."""
 
     def __init__(self, client: Any, spelling: str | None = None) -> None:
         self.client = client
@@ -94,8 +93,8 @@ class _Connection:
     def to_folder(cls, folder: Path) -> _Connection:
         """A view of the files as they are now.
 
-        Chroma shares one view per spelling of the path within a process, and that view never sees what another process
-        writes. A spelling that is not in use gives a fresh one, while searches go on in the old one.
+        Within a process Chroma shares one view per spelling of the path, and that view never sees what another process writes. A
+        spelling that is not in use gives a fresh view, while searches go on in the old one.
         """
         with _spelling:
             path = next(name for n in itertools.count() if (name := f"{folder}{'/.' * n}") not in _spellings)
@@ -119,16 +118,17 @@ class _Connection:
 
 
 class ChromaStore:
-    """One collection of a Chroma."""
+    """One collection of a Chroma.
+
+    Args:
+        connect: Makes a connection.
+        namespace: The collection's name.
+        lock: File that keeps other processes from reading the graph while it is being written; embedded only.
+    """
 
     is_prompt = True
 
     def __init__(self, connect: Callable[[], _Connection], namespace: str, *, lock: Path | None) -> None:
-        """Args:
-        connect: Makes a connection.
-        namespace: The collection's name.
-        lock: File that keeps another process from reading the graph while it is being written; embedded only.
-        """
         self._connect = connect
         self._namespace = namespace
         self._lock = lock
@@ -153,8 +153,8 @@ class ChromaStore:
     def search(self, vector: Vectors, limit: int, filter_: Filter | None = None) -> list[tuple[int, float]]:
         if filter_ is None:
             return [hit for hit, _ in self._query(vector, limit, include=["distances"])]
-        # Chroma looks a filter up in SQLite and lists all that pass, in time that grows with the index (60 ms at 21,000
-        # chunks). The nearest that pass are mostly among the nearest of all, where they are the same ones.
+        # Chroma evaluates a filter in SQLite and lists all that pass, which takes longer the larger the index is (60 ms at 21,000
+        # chunks). Mostly the nearest that pass are among the nearest of all, which are filtered here with the same result.
         wide = self._query(vector, limit * _WIDER, include=["distances", "metadatas"])
         passing = [hit for hit, kept in wide if passes(filter_, kept.__getitem__)]
         if len(passing) >= limit:
@@ -183,7 +183,7 @@ class ChromaStore:
             return
         before = self._connection
         self._connection, self._chroma = self._open()
-        if self._previous is not None:  # a search may still be running in the last view, not in the one before
+        if self._previous is not None:  # a search may still run in the view before this one, not in the one before that
             self._previous.close()
         self._previous = before
 
@@ -204,14 +204,14 @@ class ChromaStore:
             )  # fmt: skip
             connection.collection = connection.client.get_collection(self._namespace)
             if self._lock is not None and connection.collection.count():
-                # Chroma reads its graph on first use: let that be now, while no one writes it.
+                # Chroma reads its graph at first use, which must be now, while nobody writes it.
                 some = connection.collection.peek(1)
                 connection.collection.query(query_embeddings=some["embeddings"], n_results=1, include=["distances"])
         return connection, chroma
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """Chroma inside this process, once it could not write (the disk was full), may wait for itself for ever: it is opened anew."""
+        """Write, in a fresh view where the last write failed: after a full disk, embedded Chroma may wait for itself for ever."""
         if self._has_failed:
             self.refresh()
         self._has_failed = True
@@ -231,8 +231,8 @@ class ChromaStore:
 
 @contextmanager
 def _mapped() -> Iterator[None]:
-    """The client turns what is no answer of Chroma's, as a proxy's page, into a bare error with that page for its text; what
-    httpx said stands behind it."""
+    """Map errors to ours. What is no answer of Chroma's, such as a proxy's page, the client raises as a bare error with that text; httpx's
+    own error is in its context."""
     with mapped(FAULTS, "Chroma"):
         try:
             yield

@@ -1,4 +1,4 @@
-"""A vendor's exceptions turned into ours, by a table."""
+"""Turns a vendor's exceptions into ours, by a table."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Faults: TypeAlias = Mapping[type[BaseException], type[CitewellError]]
 
 @contextmanager
 def mapped(table: Faults, store: str) -> Iterator[None]:
-    """Raise what the table says for the nearest class of what is raised inside; anything else passes unchanged.
+    """Replace an exception of the table, or of a subclass, by the error that stands for its nearest class; others pass unchanged.
 
-    Our error names the store and the vendor's exception class, never its text, which may hold keys and documents.
+    The error names the store and the vendor's exception class, never its text, which may hold keys and documents.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""How vectors get into LangChain's stores, which would rather compute them."""
+"""Hands vectors to LangChain's stores, which expect to compute them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from citewell.models import Vectors
 
 
 class HandOver(Embeddings):
-    """Gives LangChain's stores vectors that are already computed, under the texts they stand for (here: the keys).
+    """An "embedding model" that returns vectors computed before, by the text they belong to (here: the key).
 
     LangChain's `add_texts` takes an embedding model and no vectors; ours come with token vectors from one pass.
     """

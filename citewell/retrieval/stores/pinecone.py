@@ -35,11 +35,11 @@ FAULTS: Faults = {
     OSError: StoreUnavailable,
 }
 WHERE = {"cloud": "aws", "region": "us-east-1"}
-"""Where an index is made that is not there yet: the region that every plan of Pinecone has."""
+"""Where a missing index is made: the region that every Pinecone plan has."""
 _UPSERT = 200
-"""Vectors a request: Pinecone takes 2 MB, and 384 numbers as JSON are about 8 KB."""
+"""Vectors per request: Pinecone takes 2 MB, and 384 numbers as JSON are about 8 KB."""
 _DELETE = 1000
-"""Ids a request, which is Pinecone's limit."""
+"""Ids per request: Pinecone's limit."""
 
 _OPERATORS: dict[Operator, str] = {
     "eq": "$eq", "ne": "$ne", "in": "$in", "nin": "$nin", "lt": "$lt", "lte": "$lte", "gt": "$gt", "gte": "$gte",

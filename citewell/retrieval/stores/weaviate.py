@@ -47,7 +47,7 @@ FAULTS: Faults = {
 }
 _DELETE = 1000
 _KEYS = uuid.UUID("6f0d1d2e-0c5e-5b0a-9d3b-6b1f5c2a7e11")
-"""Name space of the UUIDs under which Weaviate keeps our keys."""
+"""Namespace of the UUIDs under which Weaviate stores our keys."""
 
 
 class WeaviateStore:
@@ -90,7 +90,7 @@ class WeaviateStore:
     def search(self, vector: Vectors, limit: int, filter_: Filter | None = None) -> list[tuple[int, float]]:
         where = _translate(filter_) if filter_ is not None else None
         with mapped(FAULTS, "Weaviate"):
-            # langchain-weaviate searches by `hybrid` alone, whose scores say how hits compare, not how near they are.
+            # langchain-weaviate only offers `hybrid`, whose scores rank hits but do not say how near they are.
             found = self._client.collections.get(self._name).query.near_vector(
                 vector.tolist(), limit=limit, filters=where, return_properties=["key"],
                 return_metadata=MetadataQuery(distance=True),
