@@ -3,7 +3,7 @@
 A thread is one key (`<prefix>:thread:<thread_id>`), its lease, queue and title included; what its runs said may stand
 for a while in another (see `citewell.threads.journal`). Each owner has one more,
 `<prefix>:owner:<owner>`: a sorted set of thread ids by last use, from which threads that are gone drop out when the
-list is read.
+list is read, and some whenever one is entered.
 """
 
 from __future__ import annotations
@@ -76,7 +76,8 @@ class RedisPlace:
         await self._enter(owner, thread_id, *reply)
 
     async def _enter(self, owner: str, thread_id: str, updated: bytes | int, ttl_ms: int) -> None:
-        await self._connection.run("enter", self._owner_key(owner), _text(thread_id), updated, ttl_ms)
+        unused = await self._connection.run("enter", self._owner_key(owner), _text(thread_id), updated, ttl_ms)
+        await self._living(owner, unused)  # a list that is never read must not grow for ever
 
     async def rename(self, thread_id: str, title: str) -> bool:
         return bool(await self._run("rename", thread_id, title))
@@ -103,16 +104,21 @@ class RedisPlace:
             members: Sequence[bytes] = await self._connection.command(
                 "ZREVRANGEBYSCORE", index, start, "-inf", "LIMIT", skip, limit
             )
-            threads = [member.decode("utf-8", "surrogatepass") for member in members]
-            for member, info in zip(members, await asyncio.gather(*map(self.info, threads)), strict=True):
-                if info is None or info.owner != owner:
-                    await self._connection.command("ZREM", index, member)
-                    continue
-                skip += 1
-                found.append(info)
+            living = await self._living(owner, members)
+            skip += len(living)
+            found += living
             if len(members) < limit:
                 break
         return found[:limit]
+
+    async def _living(self, owner: str, members: Sequence[bytes]) -> Sequence[ThreadInfo]:
+        """Those of an owner's list that are still there. The others drop out of the list."""
+        threads = [member.decode("utf-8", "surrogatepass") for member in members]
+        infos = await asyncio.gather(*map(self.info, threads))
+        for member, info in zip(members, infos, strict=True):
+            if info is None or info.owner != owner:
+                await self._connection.command("ZREM", self._owner_key(owner), member)
+        return [info for info in infos if info is not None and info.owner == owner]
 
     async def peek(self, thread_id: str) -> CheckpointTuple | None:
         return await self._saver.peek(thread_id)

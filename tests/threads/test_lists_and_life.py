@@ -47,6 +47,22 @@ async def test_a_thread_that_is_only_read_stays_in_the_list(kept_in: dict[str, A
         assert [info.thread_id for info in await threads.list("me")] == ["t"]
 
 
+async def test_a_list_that_is_never_read_loses_the_threads_that_are_gone(redis_url: str, tmp_path: Path) -> None:
+    settings = Settings(redis_url=redis_url, thread_ttl_s=1, data_dir=tmp_path)
+    async with open_threads(settings) as threads:
+        await threads.record("for good", "me", "title")
+        await threads.touch("for good", ttl_s=0)
+        for number in range(30):
+            await threads.record(f"gone {number}", "me", "title")
+        await asyncio.sleep(1.1)
+        for number in range(40):
+            await threads.record(f"new {number}", "me", "title")
+    with redis.Redis.from_url(redis_url) as server:
+        listed = {member.decode() for member in server.zrange("citewell:owner:me", 0, -1)}
+    assert {"for good", "new 39"} <= listed
+    assert not any(name.startswith("gone") for name in listed)
+
+
 async def test_a_thread_that_is_begun_anew_while_others_are_swept_stays(tmp_path: Path) -> None:
     async with open_threads(Settings(thread_ttl_s=2, data_dir=tmp_path)) as threads:
         await converse(threads, "t")

@@ -136,7 +136,7 @@ def test_a_type_that_is_not_allowed_comes_back_as_plain_data_and_an_allowed_one_
 
 # What a proxy or a managed service may well forbid is not needed.
 FEW = "+evalsha +eval +unlink +hget +hset +hmget +hdel +hkeys +hexists +hincrby +hsetnx +hgetall +pexpire +persist +pttl " \
-    "+zadd +zrem +zrevrangebyscore +time +ping +hello +auth +scan +exists"  # fmt: skip
+    "+zadd +zrem +zcount +zrevrangebyscore +time +ping +hello +auth +scan +exists"  # fmt: skip
 
 
 async def test_a_service_needs_few_commands(own_redis: Server, tmp_path: Path) -> None:
