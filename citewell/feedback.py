@@ -15,8 +15,9 @@ import aiosqlite
 import orjson
 from typing_extensions import TypedDict
 
+from citewell.redis_client import connect
 from citewell.settings import Settings
-from citewell.threads.connection import Connection, connect
+from citewell.threads.redis_connection import Connection
 from citewell.threads.sqlite_connection import BUSY_S, sqlite_errors
 
 Rating = Literal["up", "down"]

@@ -14,9 +14,9 @@ import structlog
 from typing_extensions import TypedDict
 
 from citewell.cache.stores import LEASE_S, ProcessStore, RedisStore, Store, StoreLost
+from citewell.redis_client import connect
 from citewell.settings import Settings
 from citewell.telemetry import metrics
-from citewell.threads.connection import connect
 
 __all__ = ["AnswerCache", "Kept", "open_cache"]
 

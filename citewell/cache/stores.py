@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 import redis.exceptions
 
-from citewell.threads.connection import TRANSIENT, Client, evaluate
+from citewell.redis_client import TRANSIENT, Client, evaluate
 
 LEASE_S: Final = 5.0
 """A process that is making an answer and says nothing for so long is taken for dead."""

@@ -23,9 +23,9 @@ from citewell.errors import (
 )
 from citewell.limits.ledger import Ask, Ledger, Outcome, ProcessLedger, RedisLedger
 from citewell.limits.prices import NANO, Prices
+from citewell.redis_client import connect
 from citewell.settings import EXTRACTIVE, Settings
 from citewell.telemetry import metrics
-from citewell.threads.connection import connect
 
 __all__ = ["WARN_AT", "Limits", "Prices", "Reservation", "open_limits"]
 

@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 import redis.exceptions
 
 from citewell.errors import LimitsUnavailable
-from citewell.threads.connection import TRANSIENT, Client, evaluate
+from citewell.redis_client import TRANSIENT, Client, evaluate
 
 DAY_S: Final = 86_400
 MINUTE_S: Final = 60.0

@@ -13,12 +13,13 @@ from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from citewell.errors import CheckpointError
 from citewell.settings import Settings
 from citewell.threads.history import Page, Statistics, history, statistics
-from citewell.threads.index import Place, ThreadInfo
 from citewell.threads.journal import Journal
 from citewell.threads.milestones import milestones_only
-from citewell.threads.redis_place import RedisMilestones, RedisPlace
 from citewell.threads.redis_saver import RedisSaver
-from citewell.threads.sqlite import SqlitePlace, SqliteSaver
+from citewell.threads.redis_store import RedisMilestones, RedisThreadStore
+from citewell.threads.sqlite_saver import SqliteSaver
+from citewell.threads.sqlite_store import SqliteThreadStore
+from citewell.threads.store import ThreadInfo, ThreadStore
 from citewell.threads.strict import StrictSerializer
 from citewell.threads.turns import LEASE_KEY, Policy, Turn, Turns
 
@@ -34,15 +35,15 @@ SWEEP_S = 60.0
 class Threads:
     """Everything the service does with conversations. Made by `open_threads`."""
 
-    def __init__(self, place: Place, *, policy: Policy, wait_s: float, lease_s: float = 5.0) -> None:
-        self._place = place
+    def __init__(self, store: ThreadStore, *, policy: Policy, wait_s: float, lease_s: float = 5.0) -> None:
+        self._store = store
         self._policy = policy
-        self._turns = Turns(place, wait_s=wait_s, lease_s=lease_s)
+        self._turns = Turns(store, wait_s=wait_s, lease_s=lease_s)
 
     @property
     def checkpointer(self) -> BaseCheckpointSaver[Any]:  # Any: the base class is generic over its version type
         """To compile the graph with."""
-        return self._place.checkpointer
+        return self._store.checkpointer
 
     def turn(
         self, thread_id: str, policy: Policy | None = None, ticket: str | None = None
@@ -52,7 +53,7 @@ class Threads:
         Args:
             ticket: Names the run, for `stop` and `lives`; None: at random.
             policy: What to do when the thread is being answered: wait in line (`queue`), give up (`reject`) or take
-                its place (`replace`). None: as the settings say.
+                its store (`replace`). None: as the settings say.
 
         Raises:
             ThreadBusy: The thread did not become free in time, or at once with `reject`.
@@ -66,12 +67,12 @@ class Threads:
 
     async def lives(self, thread_id: str, ticket: str) -> bool:
         """Whether a run holds the thread or waits for it, and its process is alive."""
-        return await self._place.lives(thread_id, ticket)
+        return await self._store.lives(thread_id, ticket)
 
     @property
     def journal(self) -> Journal | None:
         """What runs said, for other processes to read; None where threads are not shared through Redis."""
-        return self._place.journal
+        return self._store.journal
 
     async def record(self, thread_id: str, owner: str, title: str, *, ticket: str = "") -> None:
         """Enter a thread in its owner's list, or move it to the top. The first title that is not empty stays.
@@ -82,15 +83,15 @@ class Threads:
         Raises:
             RunReplaced, ThreadNotFound: The run does not hold the thread any more.
         """
-        await self._place.record(thread_id, owner, " ".join(title.split())[:200], ticket)
+        await self._store.record(thread_id, owner, " ".join(title.split())[:200], ticket)
 
     async def rename(self, thread_id: str, title: str) -> bool:
         """Give a thread another title, which stays. False: no such thread."""
-        return await self._place.rename(thread_id, " ".join(title.split())[:200])
+        return await self._store.rename(thread_id, " ".join(title.split())[:200])
 
     async def info(self, thread_id: str) -> ThreadInfo | None:
         """One thread; None when there is no such."""
-        return await self._place.info(thread_id)
+        return await self._store.info(thread_id)
 
     async def list(self, owner: str, *, limit: int = 50, before: datetime | None = None) -> Sequence[ThreadInfo]:
         """An owner's threads, the one used last first.
@@ -99,7 +100,7 @@ class Threads:
             limit: 1..1000.
             before: Only threads last used before this moment (`updated` of the last one of the page before).
         """
-        return await self._place.list(owner, limit, before)
+        return await self._store.list(owner, limit, before)
 
     async def history(self, thread_id: str, *, before: int | None = None, limit: int = 50) -> Page:
         """A page of a thread's transcript, see `citewell.threads.history`."""
@@ -111,17 +112,17 @@ class Threads:
 
     async def touch(self, thread_id: str, *, ttl_s: int | None = None) -> None:
         """Start a thread's time to live anew; `ttl_s` gives it one of its own (0: for good)."""
-        await self._place.touch(thread_id, ttl_s)
+        await self._store.touch(thread_id, ttl_s)
 
     async def delete(self, thread_id: str) -> bool:
         """Remove every trace of a thread. A run that holds it is told and cannot write any more. False: no such."""
-        found = await self._place.delete(thread_id)
+        found = await self._store.delete(thread_id)
         self._turns.revoke(thread_id)
         return found
 
     async def prune(self, thread_id: str) -> None:
         """Drop a thread's old checkpoints; the transcript stays."""
-        await self._place.prune(thread_id)
+        await self._store.prune(thread_id)
 
     async def peek(self, thread_id: str) -> CheckpointTuple | None:
         """A thread's newest checkpoint, read without counting as use; None when there is none. For maintenance.
@@ -129,15 +130,15 @@ class Threads:
         Raises:
             TornThread: Part of the thread is gone.
         """
-        return await self._place.peek(thread_id)
+        return await self._store.peek(thread_id)
 
     def walk(self) -> AsyncIterator[ThreadInfo]:
         """Every thread, in no order; for maintenance."""
-        return self._place.walk()
+        return self._store.walk()
 
     async def ping(self) -> None:
         """Raise CheckpointError when threads cannot be reached or take nothing in, as on a full disk. Writes a little."""
-        await self._place.ping()
+        await self._store.ping()
 
 
 @contextlib.asynccontextmanager
@@ -151,12 +152,12 @@ async def open_threads(settings: Settings, *, lease_s: float = 5.0) -> AsyncIter
         CheckpointError: The store cannot be reached.
         ConfigurationError: The Redis URL cannot be used.
     """
-    async with _open_place(settings) as place:
-        yield Threads(place, policy=settings.thread_policy, wait_s=settings.thread_wait_s, lease_s=lease_s)
+    async with _open_store(settings) as store:
+        yield Threads(store, policy=settings.thread_policy, wait_s=settings.thread_wait_s, lease_s=lease_s)
 
 
 @contextlib.asynccontextmanager
-async def _open_place(settings: Settings) -> AsyncIterator[Place]:
+async def _open_store(settings: Settings) -> AsyncIterator[ThreadStore]:
     if settings.redis_url is None:
         async with _open_sqlite(settings) as file:
             yield file
@@ -164,28 +165,28 @@ async def _open_place(settings: Settings) -> AsyncIterator[Place]:
     url = settings.redis_url.get_secret_value()
     async with RedisMilestones.from_conn_string(url, prefix=settings.namespace, ttl_s=settings.thread_ttl_s) as saver:
         await saver.connection.command("PING")  # and no more: a full server can still be cleared out
-        yield RedisPlace(saver)
+        yield RedisThreadStore(saver)
 
 
 @contextlib.asynccontextmanager
-async def _open_sqlite(settings: Settings) -> AsyncIterator[SqlitePlace]:
+async def _open_sqlite(settings: Settings) -> AsyncIterator[SqliteThreadStore]:
     await asyncio.to_thread(settings.make_data_dir)
-    place = SqlitePlace(settings.data_dir / "threads.db", ttl_s=settings.thread_ttl_s)
+    store = SqliteThreadStore(settings.data_dir / "threads.db", ttl_s=settings.thread_ttl_s)
     sweeping: asyncio.Task[None] | None = None
     try:
-        await place.open()
-        sweeping = asyncio.create_task(_sweep(place))
-        yield place
+        await store.open()
+        sweeping = asyncio.create_task(_sweep(store))
+        yield store
     finally:
         if sweeping is not None:
             sweeping.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await sweeping
-        await place.close()
+        await store.close()
 
 
-async def _sweep(place: SqlitePlace) -> None:
+async def _sweep(store: SqliteThreadStore) -> None:
     while True:
         await asyncio.sleep(SWEEP_S)
         with contextlib.suppress(CheckpointError):  # tried again next time
-            await place.sweep()
+            await store.sweep()

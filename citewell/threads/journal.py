@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from uuid import uuid4
 
-from citewell.threads.connection import Connection
+from citewell.threads.redis_connection import Connection
 
 MOST = 4096
 """Entries a stream keeps, about: a run writes at most four a second."""

@@ -23,10 +23,11 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from citewell.errors import RunReplaced, ThreadNotFound, TornThread
+from citewell.redis_client import Client, connect
 from citewell.threads.blocking import BlockingSaver, Opening
 from citewell.threads.codec import Incoming, Outgoing, Transcript, Transcripts
-from citewell.threads.connection import Client, Connection, connect, load_scripts
 from citewell.threads.records import blob_field, checkpoint_tuple, encode_record, node, node_of, write_head
+from citewell.threads.redis_connection import Connection, load_scripts
 from citewell.threads.strict import StrictSerializer
 from citewell.threads.turns import LEASE_KEY
 
@@ -121,7 +122,7 @@ class RedisSaver(BlockingSaver):
         """Connect for the length of an `async with` (or, without an event loop, a `with`) block.
 
         Args:
-            url: See `citewell.threads.connection.connect`.
+            url: See `citewell.redis_client.connect`.
             timeout_s: Longest one command may take, in seconds.
             options: As the constructor has them.
         """

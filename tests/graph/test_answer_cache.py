@@ -18,9 +18,9 @@ from pydantic import SecretStr
 from citewell.cache import MOST_BYTES, AnswerCache, Kept, open_cache, stores
 from citewell.cache.stores import ProcessStore, RedisStore, Store, StoreLost
 from citewell.errors import CitewellError, ModelUnavailable
+from citewell.redis_client import connect
 from citewell.service import Result, Service
 from citewell.settings import Settings
-from citewell.threads.connection import connect
 from citewell.wiring import open_service
 from graph.recall import _ELSEWHERE, fingerprint
 from graph.state import RunContext

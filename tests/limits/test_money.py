@@ -14,8 +14,8 @@ from langchain_core.messages import HumanMessage
 from citewell.errors import ModelError
 from citewell.limits import Limits, Prices, open_limits
 from citewell.limits.ledger import DAY_S, Ask, ProcessLedger, RedisLedger
+from citewell.redis_client import connect
 from citewell.settings import Settings
-from citewell.threads.connection import connect
 from graph.calls import Calls
 from graph.state import RunContext
 

@@ -14,7 +14,7 @@ from blockbuster import blockbuster_ctx
 from citewell.errors import ThreadNotFound
 from citewell.settings import Settings
 from citewell.threads import RedisSaver, Threads, open_threads
-from citewell.threads.sqlite import SqlitePlace
+from citewell.threads.sqlite_store import SqliteThreadStore
 from tests.threads.maintenance import maintain
 from tests.threads.talk import ask, config, contents, talk
 
@@ -67,20 +67,20 @@ async def test_a_thread_that_is_begun_anew_while_others_are_swept_stays(tmp_path
     async with open_threads(Settings(thread_ttl_s=2, data_dir=tmp_path)) as threads:
         await converse(threads, "t")
         await asyncio.sleep(2.1)
-        assert isinstance(threads._place, SqlitePlace)
-        sweep, threads._place._connection.rows = threads._place.sweep, begin_anew_after(threads)  # type: ignore[method-assign]
+        assert isinstance(threads._store, SqliteThreadStore)
+        sweep, threads._store._connection.rows = threads._store.sweep, begin_anew_after(threads)  # type: ignore[method-assign]
         assert await sweep() == 0
         assert await threads.info("t") is not None
 
 
 def begin_anew_after(threads: Threads) -> Any:
     """The connection's `rows`, after which the thread is in use once more."""
-    assert isinstance(threads._place, SqlitePlace)
-    rows = threads._place._connection.rows
+    assert isinstance(threads._store, SqliteThreadStore)
+    rows = threads._store._connection.rows
 
     async def read(*query: Any) -> Any:
         found = list(await rows(*query))
-        threads._place._connection.rows = rows  # type: ignore[attr-defined]
+        threads._store._connection.rows = rows  # type: ignore[attr-defined]
         await threads.record("t", "me", "again")
         return found
 

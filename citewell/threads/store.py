@@ -29,7 +29,7 @@ class ThreadInfo:
     """What it takes in the store, its whole history included."""
 
 
-class Place(Leases, Protocol):
+class ThreadStore(Leases, Protocol):
     """Where threads are kept: Redis or SQLite."""
 
     @property

@@ -15,10 +15,10 @@ from typing import Any
 
 from langgraph.checkpoint.base import CheckpointTuple
 
-from citewell.threads.index import ThreadInfo
 from citewell.threads.journal import Journal
 from citewell.threads.milestones import Milestones
 from citewell.threads.redis_saver import RedisSaver, check_held, fresh_generation
+from citewell.threads.store import ThreadInfo
 from citewell.threads.turns import Policy, Standing
 
 SAMPLES = 1000
@@ -33,8 +33,8 @@ class RedisMilestones(Milestones, RedisSaver):
     """For the service's turns."""
 
 
-class RedisPlace:
-    """Threads in Redis; see `citewell.threads.index.Place`."""
+class RedisThreadStore:
+    """Threads in Redis; see `citewell.threads.store.ThreadStore`."""
 
     def __init__(self, saver: RedisSaver) -> None:
         self._saver = saver

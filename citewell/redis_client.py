@@ -1,14 +1,11 @@
-"""From a URL to a Redis client, and from its exceptions to ours."""
+"""From a URL to a Redis client, its exceptions by what may be done about them, and Lua scripts by their digest."""
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import hashlib
 import re
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from importlib.resources import files
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit, urlunsplit
 
@@ -19,8 +16,7 @@ from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 
-from citewell.errors import CheckpointError, ConfigurationError
-from citewell.telemetry import metrics
+from citewell.errors import ConfigurationError
 
 Client = redis.asyncio.Redis | redis.asyncio.RedisCluster
 
@@ -39,16 +35,10 @@ TRANSIENT = (
     TimeoutError,
     AttributeError,  # redis-py 8.1 writes to a connection that another task has just closed: `_writer` is None
 )
-"""What may pass by itself: a restart, a failover, a network that blinks."""
-
-_PASSES = re.compile(r"(?:^|-)(?:READONLY|NOREPLICAS|BUSY) ")
-"""More of that, which redis-py has no class for: a script that runs for too long, a primary without replicas; and what Redis 6
-says of a write in a script (`Error running script ...: -READONLY You can't write against a read only replica.`)."""
-_FULL = "-OOM "
-"""The same of a full server."""
+"""Errors that may pass by themselves: a restart, a failover, a network interruption."""
 
 PERMANENT = (redis.exceptions.AuthenticationError, redis.exceptions.AuthorizationError)
-"""Subclasses of ConnectionError that no second try will mend."""
+"""Subclasses of ConnectionError that no further attempt will cure."""
 
 
 def connect(url: str, *, max_connections: int, timeout_s: float) -> Client:
@@ -64,7 +54,7 @@ def connect(url: str, *, max_connections: int, timeout_s: float) -> Client:
     parts = urlsplit(url)
     if parts.scheme not in SCHEMES:
         raise ConfigurationError(f"CITEWELL_REDIS_URL must begin with one of {', '.join(f'{s}://' for s in SCHEMES)}")
-    # Retries are ours (Connection.run): one place that knows the deadline.
+    # Callers make the retries, as they know the deadline.
     options: dict[str, Any] = {
         "socket_timeout": timeout_s,
         "socket_connect_timeout": timeout_s,
@@ -120,87 +110,3 @@ async def evaluate(client: Client, script: str, keys: Sequence[bytes | str], *ar
 @functools.cache
 def _digest(script: str) -> str:
     return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
-
-
-@functools.cache
-def script(name: str) -> str:
-    """A Lua script of this package."""
-    folder = files("citewell.threads") / "lua"
-    return (folder / "common.lua").read_text() + (folder / f"{name}.lua").read_text()
-
-
-def load_scripts() -> None:
-    """Read all scripts now, so that the first call of each does not read a file."""
-    for file in (files("citewell.threads") / "lua").iterdir():
-        if file.name.endswith(".lua") and file.name != "common.lua":
-            script(file.name.removesuffix(".lua"))
-
-
-class Connection:
-    """Runs scripts on one thread's key, with a deadline.
-
-    Args:
-        client: A client that does not decode replies.
-        max_connections: Calls under way at once; further ones wait.
-        patience_s: How long a server that cannot be reached is tried again, in seconds.
-    """
-
-    def __init__(self, client: Client, *, max_connections: int, patience_s: float) -> None:
-        self.client = client
-        self._slots = asyncio.Semaphore(max_connections)
-        metrics.REDIS_LIMIT.set(max_connections)
-        self._patience_s = patience_s
-        self.calls = 0
-        """Scripts and commands sent so far, tries included."""
-
-    async def run(self, name: str, key: bytes, *args: bytes | str | int) -> Any:
-        """Run a script.
-
-        Raises:
-            CheckpointError: The server could not be reached for `patience_s` seconds, or refused.
-        """
-        return await self._try(lambda: evaluate(self.client, script(name), [key], *args))
-
-    async def command(self, *args: bytes | str | int) -> Any:
-        """Run a command, see `run`."""
-        return await self._try(lambda: self.client.execute_command(*args))
-
-    async def _try(self, call: Callable[[], Awaitable[Any]]) -> Any:
-        deadline = time.monotonic() + self._patience_s
-        pause_s = 0.02
-        async with self._slots:
-            while True:
-                self.calls += 1
-                try:
-                    with metrics.redis_call():
-                        return await call()
-                except PERMANENT as exc:
-                    raise CheckpointError("Redis refuses the credentials it was given.") from exc
-                except TRANSIENT as exc:
-                    if time.monotonic() + pause_s > deadline:
-                        raise CheckpointError(
-                            "The Redis server that keeps the conversations cannot be reached."
-                        ) from exc
-                except redis.exceptions.RedisError as exc:
-                    if isinstance(exc, redis.exceptions.OutOfMemoryError) or _FULL in str(exc):
-                        raise CheckpointError(
-                            "The Redis server that keeps the conversations is out of memory."
-                        ) from exc
-                    if not _PASSES.search(str(exc)) or time.monotonic() + pause_s > deadline:
-                        raise CheckpointError(
-                            "The Redis server that keeps the conversations refused a command."
-                        ) from exc
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, 0.5)
-
-    async def keys(self, prefix: bytes) -> AsyncIterator[bytes]:
-        """Every key that begins with `prefix`, with SCAN, on every primary of a cluster."""
-        pattern = re.sub(rb"([\\*?\[\]])", rb"\\\1", prefix) + b"*"
-        try:
-            async for key in self.client.scan_iter(match=pattern, count=1000):
-                yield key
-        except (*TRANSIENT, redis.exceptions.RedisError) as exc:
-            raise CheckpointError("The Redis server that keeps the conversations cannot be reached.") from exc
-
-    async def close(self) -> None:
-        await self.client.aclose()

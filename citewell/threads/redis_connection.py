@@ -1,0 +1,108 @@
+"""The connection to the Redis that keeps threads: it runs our scripts, tries again, and turns exceptions into ours."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from importlib.resources import files
+from typing import Any
+
+import redis.asyncio
+import redis.exceptions
+
+from citewell.errors import CheckpointError
+from citewell.redis_client import PERMANENT, TRANSIENT, Client, evaluate
+from citewell.telemetry import metrics
+
+_PASSES = re.compile(r"(?:^|-)(?:READONLY|NOREPLICAS|BUSY) ")
+"""Further transient errors, which redis-py has no classes for: a script that runs too long, a primary without replicas, and Redis 6's
+words for a failed write in a script (`Error running script ...: -READONLY You can't write against a read only replica.`)."""
+_FULL = "-OOM "
+"""Redis 6's word for a full server in the error of a script."""
+
+
+@functools.cache
+def script(name: str) -> str:
+    """A Lua script of this package."""
+    folder = files("citewell.threads") / "lua"
+    return (folder / "common.lua").read_text() + (folder / f"{name}.lua").read_text()
+
+
+def load_scripts() -> None:
+    """Read all scripts now, so that the first call of each does not read a file."""
+    for file in (files("citewell.threads") / "lua").iterdir():
+        if file.name.endswith(".lua") and file.name != "common.lua":
+            script(file.name.removesuffix(".lua"))
+
+
+class Connection:
+    """Runs scripts on one thread's key, with a deadline.
+
+    Args:
+        client: A client that does not decode replies.
+        max_connections: Calls under way at once; further ones wait.
+        patience_s: How long a server that cannot be reached is tried again, in seconds.
+    """
+
+    def __init__(self, client: Client, *, max_connections: int, patience_s: float) -> None:
+        self.client = client
+        self._slots = asyncio.Semaphore(max_connections)
+        metrics.REDIS_LIMIT.set(max_connections)
+        self._patience_s = patience_s
+        self.calls = 0
+        """Scripts and commands sent so far, tries included."""
+
+    async def run(self, name: str, key: bytes, *args: bytes | str | int) -> Any:
+        """Run a script.
+
+        Raises:
+            CheckpointError: The server could not be reached for `patience_s` seconds, or refused.
+        """
+        return await self._try(lambda: evaluate(self.client, script(name), [key], *args))
+
+    async def command(self, *args: bytes | str | int) -> Any:
+        """Run a command, see `run`."""
+        return await self._try(lambda: self.client.execute_command(*args))
+
+    async def _try(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        deadline = time.monotonic() + self._patience_s
+        pause_s = 0.02
+        async with self._slots:
+            while True:
+                self.calls += 1
+                try:
+                    with metrics.redis_call():
+                        return await call()
+                except PERMANENT as exc:
+                    raise CheckpointError("Redis refuses the credentials it was given.") from exc
+                except TRANSIENT as exc:
+                    if time.monotonic() + pause_s > deadline:
+                        raise CheckpointError(
+                            "The Redis server that keeps the conversations cannot be reached."
+                        ) from exc
+                except redis.exceptions.RedisError as exc:
+                    if isinstance(exc, redis.exceptions.OutOfMemoryError) or _FULL in str(exc):
+                        raise CheckpointError(
+                            "The Redis server that keeps the conversations is out of memory."
+                        ) from exc
+                    if not _PASSES.search(str(exc)) or time.monotonic() + pause_s > deadline:
+                        raise CheckpointError(
+                            "The Redis server that keeps the conversations refused a command."
+                        ) from exc
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, 0.5)
+
+    async def keys(self, prefix: bytes) -> AsyncIterator[bytes]:
+        """Every key that begins with `prefix`, with SCAN, on every primary of a cluster."""
+        pattern = re.sub(rb"([\\*?\[\]])", rb"\\\1", prefix) + b"*"
+        try:
+            async for key in self.client.scan_iter(match=pattern, count=1000):
+                yield key
+        except (*TRANSIENT, redis.exceptions.RedisError) as exc:
+            raise CheckpointError("The Redis server that keeps the conversations cannot be reached.") from exc
+
+    async def close(self) -> None:
+        await self.client.aclose()
