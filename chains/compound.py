@@ -17,7 +17,7 @@ from citewell.terms import read
 _ASKS = r"(?:(?:at|by|for|from|in|of|on|since|to|until|with)\s+)?(?:who|whom|whose|what|which|when|where|why|how)\b"
 _ASKS_WHETHER = r"(?:am|are|can|could|did|do|does|has|have|is|may|must|shall|should|was|were|will)\s+(?:a|an|any|he|i|it|my|one|she|the|there|they|we|you)\b"
 _NEXT = re.compile(
-    rf"(?:[,;]?\s+(?:and|or|but)\s+|[?;]\s+(?:(?:and|or|but)\s+)?)(?={_ASKS}|{_ASKS_WHETHER})", re.IGNORECASE
+    rf"(?:(?:[,;]|(?<!\s))\s+(?:and|or|but)\s+|[?;]\s+(?:(?:and|or|but)\s+)?)(?={_ASKS}|{_ASKS_WHETHER})", re.IGNORECASE
 )
 _INTERROGATIVE = re.compile(rf"(?:^|\s){_ASKS}", re.IGNORECASE)
 MOST = 8

@@ -20,7 +20,7 @@ WINDOW_CHARS: Final = 700
 MAX_WINDOWS: Final = 400
 """Windows looked at in one text; a longer one is judged in larger windows, never in part."""
 
-_SENTENCE = re.compile(r"(?<=[.!?。！？;])[\"'”’)\]]*\s+|\s*\n+\s*|(?<=[。！？])")
+_SENTENCE = re.compile(r"(?<=[.!?。！？;])[\"'”’)\]]*\s+|\n|(?<=[。！？])")
 _STOP = re.compile(r"[.!?。！？;][\"'”’)\]]*\Z")
 _NEXT_LINE = re.compile(r"\s*\n")
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff\ufe00-\ufe0f]")
