@@ -14,6 +14,7 @@ from rich.console import Console
 from starlette.types import Message, Receive, Scope, Send
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.supervisors import Multiprocess
 
 from citewell.api.app import create_app
@@ -122,6 +123,15 @@ class Bounded(HttpToolsProtocol):
             self.transport.close()
 
 
+class BoundedSocket(WebSocketsSansIOProtocol):
+    """uvicorn closes a socket whose client answers no ping within 20 seconds, and then waits for ever for that client to read what
+    was sent before."""
+
+    def keepalive_timeout(self) -> None:
+        super().keepalive_timeout()
+        self.transport.abort()
+
+
 class Process:
     """The application as a process of its own: it shuts down in good order, and says in one sentence why it could not
     start, where a traceback would say it in fifty lines."""
@@ -187,7 +197,8 @@ def main() -> None:
         raise SystemExit(2) from None
     _announce(settings, bound.getsockname()[1])
     options = {
-        "host": settings.host, "port": settings.port, "http": Bounded, "ws_max_size": settings.max_body_bytes,
+        "host": settings.host, "port": settings.port, "http": Bounded, "ws": BoundedSocket,
+        "ws_max_size": settings.max_body_bytes,
         "ws_per_message_deflate": False,  # a token's frame is shorter than what compressing it costs
         "log_config": None, "access_log": False, "server_header": False, "timeout_graceful_shutdown": CLOSE_WITHIN_S,
     }  # fmt: skip

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from citewell.api.serve import MOST_HEAD_BYTES, Bounded
+from citewell.api.serve import MOST_HEAD_BYTES, Bounded, BoundedSocket
 from tests.service import ROOT, Live
 
 START = b"GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\nx-long: "
@@ -50,10 +50,11 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @asynccontextmanager
-async def served(app: ASGIApp = echo) -> AsyncIterator[int]:
-    """An application over the service's protocol, at a port."""
+async def served(app: ASGIApp = echo, **options: float) -> AsyncIterator[int]:
+    """An application over the service's protocols, at a port."""
     with socket.create_server(("127.0.0.1", 0)) as bound:
-        server = uvicorn.Server(uvicorn.Config(app, http=Bounded, lifespan="off", log_config=None))
+        config = uvicorn.Config(app, http=Bounded, ws=BoundedSocket, lifespan="off", log_config=None, **options)  # type: ignore[arg-type]  # its options are of many types
+        server = uvicorn.Server(config)
         serving = asyncio.create_task(server.serve(sockets=[bound]))
         try:
             yield bound.getsockname()[1]
@@ -115,6 +116,26 @@ async def test_who_reads_nothing_of_a_long_answer_is_left(reads: bool, monkeypat
             assert got == whole
         else:
             await ended.wait()
+        writer.close()
+
+
+async def test_a_socket_that_answers_no_ping_is_left_though_it_was_sent_much() -> None:
+    ended = asyncio.Event()
+
+    async def talk(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "text": "a" * 16_000_000})
+        assert (await receive())["type"] == "websocket.disconnect"
+        ended.set()
+
+    async with served(talk, ws_ping_interval=0.2, ws_ping_timeout=0.2) as port, asyncio.timeout(30):
+        _, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**12)
+        writer.write(
+            b"GET / HTTP/1.1\r\nhost: a\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\n"
+            b"sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+        )
+        await ended.wait()
         writer.close()
 
 
