@@ -1,4 +1,4 @@
-"""Threads: conversations that outlive the process, one run at a time each."""
+"""Threads: conversations that outlive the process, each with one run at a time."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = [
 ]  # fmt: skip
 
 SWEEP_S = 60.0
-"""Seconds between two looks for expired threads in SQLite; Redis drops them by itself."""
+"""Seconds between two searches for expired threads in SQLite; Redis drops them by itself."""
 
 
 class Threads:
@@ -71,34 +71,38 @@ class Threads:
 
     @property
     def journal(self) -> Journal | None:
-        """What runs said, for other processes to read; None where threads are not shared through Redis."""
+        """What runs have said, for other processes to read; None where threads are not in Redis."""
         return self._store.journal
 
     async def record(self, thread_id: str, owner: str, title: str, *, ticket: str = "") -> None:
         """Enter a thread in its owner's list, or move it to the top. The first title that is not empty stays.
 
         Args:
-            ticket: Of the run that does it; empty: none does.
+            thread_id: The thread.
+            owner: Its owner.
+            title: Cut to 200 characters.
+            ticket: The run on whose behalf this is done; empty: none.
 
         Raises:
-            RunReplaced, ThreadNotFound: The run does not hold the thread any more.
+            RunReplaced, ThreadNotFound: That run does not hold the thread any more.
         """
         await self._store.record(thread_id, owner, " ".join(title.split())[:200], ticket)
 
     async def rename(self, thread_id: str, title: str) -> bool:
-        """Give a thread another title, which stays. False: no such thread."""
+        """Change a thread's title for good. False: there is no such thread."""
         return await self._store.rename(thread_id, " ".join(title.split())[:200])
 
     async def info(self, thread_id: str) -> ThreadInfo | None:
-        """One thread; None when there is no such."""
+        """One thread; None if there is none."""
         return await self._store.info(thread_id)
 
     async def list(self, owner: str, *, limit: int = 50, before: datetime | None = None) -> Sequence[ThreadInfo]:
-        """An owner's threads, the one used last first.
+        """An owner's threads, the most recently used first.
 
         Args:
-            limit: 1..1000.
-            before: Only threads last used before this moment (`updated` of the last one of the page before).
+            owner: Whose threads.
+            limit: Most threads to return, 1..1000.
+            before: Only threads last used before this moment: `updated` of the last thread of the previous page.
         """
         return await self._store.list(owner, limit, before)
 
@@ -111,11 +115,11 @@ class Threads:
         return await statistics(self.checkpointer, thread_id)
 
     async def touch(self, thread_id: str, *, ttl_s: int | None = None) -> None:
-        """Start a thread's time to live anew; `ttl_s` gives it one of its own (0: for good)."""
+        """Restart a thread's time to live; `ttl_s` gives it one of its own, in seconds (0: no end)."""
         await self._store.touch(thread_id, ttl_s)
 
     async def delete(self, thread_id: str) -> bool:
-        """Remove every trace of a thread. A run that holds it is told and cannot write any more. False: no such."""
+        """Remove every trace of a thread. A run that holds it is told, and cannot write any more. False: there was none."""
         found = await self._store.delete(thread_id)
         self._turns.revoke(thread_id)
         return found
@@ -125,7 +129,7 @@ class Threads:
         await self._store.prune(thread_id)
 
     async def peek(self, thread_id: str) -> CheckpointTuple | None:
-        """A thread's newest checkpoint, read without counting as use; None when there is none. For maintenance.
+        """A thread's newest checkpoint, or None; does not count as use. For maintenance.
 
         Raises:
             TornThread: Part of the thread is gone.
@@ -133,7 +137,7 @@ class Threads:
         return await self._store.peek(thread_id)
 
     def walk(self) -> AsyncIterator[ThreadInfo]:
-        """Every thread, in no order; for maintenance."""
+        """Every thread, in no particular order; for maintenance."""
         return self._store.walk()
 
     async def ping(self) -> None:
@@ -143,10 +147,11 @@ class Threads:
 
 @contextlib.asynccontextmanager
 async def open_threads(settings: Settings, *, lease_s: float = 5.0) -> AsyncIterator[Threads]:
-    """Threads in Redis when `settings.redis_url` is set, else in `settings.data_dir / "threads.db"`.
+    """Open threads in Redis if `settings.redis_url` is set, else in `settings.data_dir / "threads.db"`.
 
     Args:
-        lease_s: A run whose process died or hangs frees its thread after this many seconds.
+        settings: As above; time to live, policy and waiting time are among them.
+        lease_s: A run whose process died or hangs loses its thread after this many seconds.
 
     Raises:
         CheckpointError: The store cannot be reached.

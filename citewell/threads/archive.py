@@ -1,6 +1,6 @@
-"""Conversations as lines of a file, to be kept elsewhere; and, where asked, deleted once they are safe there.
+"""Exports conversations to a file, one JSON object per line (`Line`), and deletes them, where asked, once they are on disk.
 
-One JSON object a line (`Line`). The file appears when it is whole, and never in the place of another.
+The file appears when it is complete, and never replaces another.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from citewell.threads import ThreadInfo, Threads
 from citewell.threads.history import said
 
 FORMAT: Final = 1
-"""Goes up when a line is written that readers of the last one would misread."""
+"""Incremented with every change that readers of the previous format would misread."""
 
 Progress = Callable[[str, int, int], None]
 """Called with (`export` or `delete`, conversations done, conversations in all)."""
@@ -50,11 +50,11 @@ class Line(TypedDict):
     messages: list[dict[str, Any]]
     """`role` (`user`, `assistant`), `content`, `created_at`, and of an answer `citations` and `metadata`."""
     ratings: list[dict[str, Any]]
-    """What was thought of answers: `message` is the position among `messages`, from 0; the rest as it was kept."""
+    """Ratings of answers: `message` is the position among `messages`, from 0; the rest as in `citewell.feedback.Row`."""
 
 
 class Exported(NamedTuple):
-    """What a line was made of, to see whether it has changed since."""
+    """What a line was made from, to see whether it has changed since."""
 
     checkpoint: str | None
     ratings: list[Row]
@@ -67,9 +67,9 @@ class Outcome:
     exported: int = 0
     deleted: int = 0
     kept: dict[str, str] = field(default_factory=dict)
-    """Conversations that are in the file and were not deleted after all -> why: `busy` or `changed`."""
+    """Conversations that are in the file but were not deleted -> why: `busy` or `changed`."""
     torn: list[str] = field(default_factory=list)
-    """Conversations that are not in the file, for part of them is gone."""
+    """Conversations that are not in the file because part of them is gone."""
 
 
 async def export(
@@ -78,20 +78,20 @@ async def export(
 ) -> Outcome:  # fmt: skip
     """Write conversations to a file.
 
-    Reading them does not count as use: their time to live goes on. Old checkpoints are not written.
+    To be read here does not restart their time to live. Old checkpoints are not written.
 
     Args:
         threads: Where they are.
         feedback: Where their ratings are.
         path: The file to make.
         until: Only conversations last used at this moment or before.
-        needs_review: Only those with an answer that is marked so.
-        delete: Delete each that is in the file and has not changed since, with its ratings, once the file is on disk.
-        progress: Told how far it is.
+        needs_review: Only those with an answer that is marked for review.
+        delete: Once the file is on disk, delete each conversation in it that has not changed since, with its ratings.
+        progress: Called with how far it is.
 
     Raises:
         InvalidRequest: The file exists, or cannot be written; then nothing is deleted.
-        CheckpointError: The store cannot be read. Where it failed while deleting, the file stands.
+        CheckpointError: The store cannot be read; the file exists if that happened during deletion.
     """
     outcome = Outcome()
     written: dict[str, Exported] = {}
@@ -124,9 +124,9 @@ async def export(
 
 
 async def _delete(threads: Threads, feedback: FeedbackStore, thread_id: str, mark: Exported) -> str | None:
-    """Delete a conversation that is still as it was written; else say why not."""
+    """Delete a conversation that has not changed since it was written; otherwise return why not."""
     try:
-        async with threads.turn(thread_id, "reject"):  # so that nobody goes on with it in between
+        async with threads.turn(thread_id, "reject"):  # so that nobody continues it in between
             found = await threads.peek(thread_id)
             if Exported(_checkpoint(found), await feedback.of_thread(thread_id)) != mark:
                 return "changed"
@@ -167,7 +167,7 @@ def _checkpoint(found: CheckpointTuple | None) -> str | None:
 
 
 class _Draft:
-    """A file in the making, readable by its owner alone, which `publish` gives its name; otherwise it leaves nothing."""
+    """A file being written, readable by its owner alone. `publish` gives it its name; without that it leaves nothing behind."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -194,7 +194,7 @@ class _Draft:
             raise self._failed(exc) from exc
 
     def publish(self) -> None:
-        """Let the file stand under its name, on disk; both names are its own until the block ends."""
+        """Put the file under its name, on disk. Until the block ends it has both names."""
         try:
             self._file.flush()
             os.fsync(self._file.fileno())

@@ -1,7 +1,7 @@
-"""The synchronous half of a saver whose work is asynchronous.
+"""The synchronous methods of a saver that works asynchronously.
 
-From an event loop, use the `a...` methods. From a thread without one, the methods here hand the work to the loop the
-saver was opened on: that of the service, or, after a plain `with`, one of the saver's own in a background thread.
+On an event loop, use the `a...` methods. From a thread without one, the methods here hand the work to the loop on which the saver was
+opened: the service's or, after a plain `with`, one of the saver's own in a background thread.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ S = TypeVar("S", bound=BlockingSaver)
 
 
 class Opening(Generic[S]):
-    """A saver for the length of a block, `async with` or `with`."""
+    """A saver that is open during an `async with` or `with` block."""
 
     def __init__(self, make: Callable[[], S]) -> None:
         self._make = make

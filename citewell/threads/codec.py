@@ -1,8 +1,8 @@
-"""How a thread's values become bytes in Redis and come back; `lua/common.lua` has the layout of the hash.
+"""Encodes a thread's values for Redis and decodes them; `lua/common.lua` describes the layout of the hash.
 
-Messages are kept once each, in the order they were first seen, and a channel that holds messages stores only runs of
-their positions: a transcript of any length is "0+400" as long as it only grew. So what a turn adds does not depend on
-how long the thread already is.
+Each message is stored once, in the order in which messages were first seen, and a channel that holds messages stores runs of their
+positions: a transcript of 400 messages is "0+400" if it has only grown. So what a turn adds does not depend on the length of the
+thread.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _EXTRA = operator.attrgetter("__pydantic_extra__")
 
 
 class _NotPlainError(Exception):
-    """A message holds something that is neither a plain value nor a container of those."""
+    """A message holds something other than plain values and containers of them."""
 
 
 def _copy(value: Any) -> Any:
-    """Copy containers, so that a later change in place shows; plain values are immutable and stay."""
+    """A copy that shares the plain values, which are immutable, so that changes made in place can be detected."""
     if value is None or isinstance(value, str | int | float | bool | bytes):
         return value
     if type(value) is dict:
@@ -44,26 +44,26 @@ def _copy(value: Any) -> Any:
 class Transcript:
     """The messages of one thread that this process has decoded: positions 0..n-1 without a gap.
 
-    Beside each message stands a copy of what it held when it equalled the stored one. LangGraph hands the same objects
-    from step to step, so most of a transcript is recognised by identity and vouched for by comparing it with the
-    copies, both in a few calls that run in C: this is done for every message of a thread, several times a turn.
+    Beside each message there is a copy of its contents as they are stored. LangGraph hands the same objects from step to step, so most
+    of a transcript is recognised by identity and found unchanged by comparison with the copies. Both take a few calls that run in C, as
+    this is done for every message of a thread, several times per turn.
     """
 
     generation: bytes = b""
     messages: list[BaseMessage] = field(default_factory=list)
     fields: list[Any] = field(default_factory=list)
-    """Copies of the messages' fields; None equals nothing, so such a message is always serialised anew."""
+    """Copies of the messages' fields. None, which equals none of them, marks a message that is always serialised anew."""
     extras: list[Any] = field(default_factory=list)
-    """Copies of fields the class of the message does not declare."""
+    """Copies of fields that the message's class does not declare."""
     by_identity: dict[int, int] = field(default_factory=dict)
     by_digest: dict[bytes, int] = field(default_factory=dict)
     digests: list[bytes] = field(default_factory=list)
-    """Of the stored messages: the last one is shown to the server, which may have lost what it had acknowledged."""
+    """Of the stored messages. The last one is sent to the server, so that it can tell whether it has lost messages it had acknowledged."""
     counted: int = 0
-    """Messages the cache has accounted for."""
+    """How many of the messages `Transcripts` has counted."""
 
     def add(self, position: int, message: BaseMessage, digest: bytes) -> None:
-        """Remember a message, if it is the next one or stands in for one that is known."""
+        """Remember a message, if it is the next one or equals a known one."""
         if position > len(self.messages):
             return
         try:
@@ -83,7 +83,7 @@ class Transcript:
         self.by_digest[digest] = position
 
     def is_unchanged(self, position: int) -> bool:
-        """Whether a message still holds what is stored."""
+        """Whether a message still equals the stored one."""
         message = self.messages[position]
         return bool(message.__dict__ == self.fields[position] and message.__pydantic_extra__ == self.extras[position])
 
@@ -95,14 +95,14 @@ class Transcript:
         return list(map(_FIELDS, messages)) == fields and list(map(_EXTRA, messages)) == extras
 
     def beginning_of(self, messages: Sequence[object]) -> int:
-        """How many messages of a list are, from the first, the very objects of this transcript, unchanged."""
+        """How many messages at the beginning of a list are this transcript's own objects, unchanged: all of them, or 0."""
         count = min(len(messages), len(self.messages))
         if count and all(map(operator.is_, messages, self.messages)) and self.are_unchanged(count):
             return count
         return 0
 
     def trusted(self) -> Transcript:
-        """This transcript up to the first message that somebody in this process has changed in place."""
+        """This transcript up to the first message that was changed in place."""
         if self.are_unchanged(len(self.messages)):
             return self
         count = next(at for at in range(len(self.messages)) if not self.is_unchanged(at))
@@ -114,7 +114,7 @@ class Transcript:
 
 
 class Transcripts:
-    """The transcripts a process remembers: those used last, up to a number of messages."""
+    """The transcripts that a process remembers: those used last, up to a number of messages in all."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -142,21 +142,21 @@ class Transcripts:
 
 @dataclass(slots=True)
 class Outgoing:
-    """What one call of the put script carries beside the checkpoint itself."""
+    """Encodes what one call of the script `put` sends beside the checkpoint itself."""
 
     transcript: Transcript
     serde: SerializerProtocol
     whole: bool
-    """Send every message; positions from `transcript` are not used."""
+    """Whether every message is sent, without using positions of `transcript`."""
     messages: list[tuple[bytes, bytes]] = field(default_factory=list)
-    """Digest and bytes of messages the server may not have."""
+    """(digest, bytes) of messages that the server may not have."""
     objects: list[BaseMessage] = field(default_factory=list)
     refers: bool = False
-    """Whether positions of `transcript` occur in any value."""
+    """Whether any value refers to positions of `transcript`."""
     _numbers: dict[bytes, int] = field(default_factory=dict)
 
     def value(self, value: Any) -> bytes:
-        """Encode a channel's value, or what a task wrote to it."""
+        """Encode a channel's value, or a value that a task wrote to it."""
         if isinstance(value, BaseMessage):
             return b"s" + self._runs((value,))
         if type(value) is list and value:
@@ -167,7 +167,7 @@ class Outgoing:
         return b"v%b\0%b" % (kind.encode(), payload)
 
     def _runs(self, messages: Iterable[BaseMessage], count: int = 0) -> bytes:
-        """The runs of a transcript's first `count` messages and of what follows them."""
+        """The runs of positions of a transcript's first `count` messages and the messages that follow them."""
         runs: list[str] = []
         first = 0
         for message in messages:
@@ -188,7 +188,7 @@ class Outgoing:
         return ",".join(runs).encode()
 
     def _place(self, message: BaseMessage) -> str | int:
-        """The position of a message, or the number it has among those that are sent."""
+        """The position of a message, or `#` and its number among those that are sent."""
         if not self.whole:
             position = self.transcript.by_identity.get(id(message))
             if position is not None and self.transcript.is_unchanged(position):
@@ -225,7 +225,7 @@ class Incoming:
     transcript: Transcript
     serde: SerializerProtocol
     extra: dict[int, BaseMessage] = field(default_factory=dict)
-    """Messages of the reply that do not join on to the transcript."""
+    """The messages of the reply, by position."""
 
     def receive(self, generation: bytes, positions: Sequence[int], payloads: Sequence[bytes | None]) -> None:
         """Decode the messages of a reply."""

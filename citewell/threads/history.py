@@ -25,7 +25,7 @@ class Page:
 
     @property
     def before(self) -> int | None:
-        """What to ask for to get the page before this one; None when this one holds the beginning."""
+        """The position to ask for to get the previous page; None if this page holds the beginning."""
         return self.first or None
 
 
@@ -37,7 +37,7 @@ class Statistics:
     user_messages: int
     assistant_messages: int
     summarized: int
-    """Messages, from the first, that the running summary covers."""
+    """How many messages, from the first, the running summary covers."""
     checkpoint_ts: str
     """When the thread last changed, ISO 8601."""
 
@@ -54,7 +54,7 @@ class Said(TypedDict):
 
 
 def said(message: BaseMessage) -> Said:
-    """What stands in a thread, without the class that carries it."""
+    """A message as plain data. `graph.transcript` says what its `additional_kwargs` hold."""
     extra = message.additional_kwargs
     return Said(
         role="user" if isinstance(message, HumanMessage) else "assistant", content=message.text,
@@ -79,6 +79,8 @@ async def history(
     """The newest `limit` messages of a thread, or the `limit` messages before position `before`.
 
     Args:
+        checkpointer: Where the thread is.
+        thread_id: The thread.
         before: A position in the transcript, as `Page.before` gives it; None starts at the end.
         limit: 1..1000 messages.
 

@@ -1,7 +1,7 @@
-"""What runs said, in Redis, so that a client that lost its connection can go on reading on any worker.
+"""What runs have said, in Redis, so that a client that lost its connection can continue on any worker.
 
-One stream per thread, `<prefix>:events:<digest of the thread's id>`, so that deleting a conversation deletes it too. Its
-entries belong to runs; a run's id begins with that digest, so the id alone says where to read.
+There is one stream per thread, `<prefix>:events:<digest of the thread's id>`, so that deleting a conversation deletes it too. Each of its
+entries belongs to a run; a run's id begins with that digest, so the id alone says where to read.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from uuid import uuid4
 from citewell.threads.redis_connection import Connection
 
 MOST = 4096
-"""Entries a stream keeps, about: a run writes at most four a second."""
+"""Most entries of a stream, about; a run writes at most four per second."""
 _DIGEST = 16
 
 
 def new_run_id(thread_id: str) -> str:
-    """A name that no other run has: 32 hexadecimal digits."""
+    """A unique id: 32 hexadecimal digits."""
     return _digest(thread_id) + uuid4().hex[_DIGEST:]
 
 
@@ -33,11 +33,13 @@ class Journal:
         """Add an entry of a run.
 
         Args:
-            first: The run's first entry; empty: this is it.
-            ttl_s: Seconds the stream lives from now on.
+            run_id: The run.
+            first: Id of the run's first entry; empty: this is the first.
+            payload: What the entry holds.
+            ttl_s: How long the stream lives from now on, in seconds.
 
         Returns:
-            The entry; None when the first one is gone, because the conversation was deleted.
+            The entry's id; None if the first one is gone because the conversation was deleted.
 
         Raises:
             CheckpointError: Redis cannot be reached.
@@ -48,7 +50,7 @@ class Journal:
         return added
 
     async def read(self, run_id: str, after: bytes = b"0") -> tuple[bytes, Sequence[bytes]]:
-        """A run's payloads behind an entry, in order, and the entry to go on from."""
+        """The entry to continue after, and a run's payloads after the entry `after`, in order."""
         last, *payloads = await self._connection.run("read_events", self._key(run_id), run_id, after)
         return last, payloads
 

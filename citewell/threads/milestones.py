@@ -1,9 +1,8 @@
-"""Which checkpoints of a run are stored: those that add to the transcript.
+"""Stores only those checkpoints of a run that add to the transcript.
 
-LangGraph makes one after every step, so that a run can be taken up again where it was. A turn never is: what its steps hand on
-(candidates, chosen chunks) is not stored, and whoever asks again begins a new one. So only those are worth a round trip that
-hold something of the conversation: the one with the question, and the one with the answer. That is 2 in place of 7, and
-4 ms less of a turn's processor time on Redis. See ADR 0019.
+LangGraph makes a checkpoint after every step, so that a run can be continued where it was. A turn never is: what its steps hand on
+(candidates, chosen chunks) is not stored, and asking again begins a new turn. So only the checkpoints with the question and with the
+answer are worth a round trip: 2 instead of 7, which saves 4 ms of a turn's processor time on Redis. See ADR 0019.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ TRANSCRIPT = "messages"
 
 @dataclass
 class _Run:
-    """What was left out since the last checkpoint that was stored."""
+    """The checkpoints that were left out since the last one that was stored."""
 
     first: RunnableConfig | None = None
-    """What the first of them was to be stored with, which names the one before it; None: none was left out."""
+    """The config of the first of them, which names the stored one before it; None: none was left out."""
     changed: ChannelVersions = field(default_factory=dict)
-    """Channels with values that are new since then."""
+    """Channels whose values have changed since then."""
 
 
 _run: ContextVar[_Run | None] = ContextVar("milestones", default=None)
@@ -35,7 +34,7 @@ _run: ContextVar[_Run | None] = ContextVar("milestones", default=None)
 
 @contextmanager
 def milestones_only() -> Iterator[None]:
-    """In this block, and in tasks that are made in it, one run is driven, over a saver that is `Milestones`."""
+    """Let a `Milestones` saver store milestones only. For one run, in this block and in tasks that are started in it."""
     token = _run.set(_Run())
     try:
         yield
@@ -44,7 +43,7 @@ def milestones_only() -> Iterator[None]:
 
 
 class Milestones(BaseCheckpointSaver[Any]):  # Any: the base class is generic over its version type
-    """Put before a saver's class: stores what adds to the transcript, within `milestones_only`; everything, elsewhere."""
+    """A mix-in, to be put before a saver's class: within `milestones_only` it stores what adds to the transcript, elsewhere everything."""
 
     async def aput(
         self,
@@ -65,6 +64,6 @@ class Milestones(BaseCheckpointSaver[Any]):  # Any: the base class is generic ov
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        """Those of a step serve to take it up again."""
+        """The writes of a step only serve to continue it, so they are not milestones."""
         if _run.get() is None:
             await super().aput_writes(config, writes, task_id, task_path)

@@ -1,8 +1,8 @@
-"""Checkpoints and pending writes as bytes: records the Lua scripts can find their way in.
+"""Checkpoints and pending writes as bytes, in a format that the Lua scripts can read.
 
-A record is parts, each its length in four bytes and then its bytes. A checkpoint's are: the node before it on the
-thread's string of checkpoints (kept by the scripts), its parent, its run, its delta channels, its channels with their
-versions; then, to the end, everything else as the serializer made it.
+A record consists of parts, each preceded by its length in four bytes. Those of a checkpoint are: the node before it in the thread's chain
+of checkpoints (kept by the scripts), its parent, its run, its delta channels, and its channels with their versions; all else follows as
+the serializer made it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def node_of(found: CheckpointTuple) -> bytes:
 
 
 def blob_field(ns: str, channel: str, version: Version) -> bytes:
-    """The field that holds a channel's value."""
+    """The hash field that holds a channel's value."""
     return f"b{ns}\0{channel}\0{_version(version)}".encode()
 
 
@@ -52,7 +52,7 @@ def encode_record(
     deltas: Iterable[str],
     stored: Mapping[str, Version],
 ) -> bytes:
-    """A checkpoint without its values and without the part the scripts keep."""
+    """The record of a checkpoint, without its values and without the part that the scripts keep."""
     names = "".join(f"{channel}\0{_version(version)}\0" for channel, version in stored.items())
     parts = (parent, run_id, "".join(f"{channel}\0" for channel in deltas), names)
     kind, payload = serde.dumps_typed(rest)
@@ -61,10 +61,10 @@ def encode_record(
 
 
 def checkpoint_tuple(thread_id: str, incoming: Incoming, row: Sequence[Any]) -> CheckpointTuple:
-    """A checkpoint of a reply: id, namespace, record, names of values, values, writes.
+    """Decode a checkpoint of a reply: id, namespace, record, names of values, values, writes.
 
     Raises:
-        TornThread: Something that belongs to it is missing.
+        TornThread: Part of it is missing.
     """
     if not row:
         raise TornThread
@@ -96,7 +96,7 @@ def checkpoint_tuple(thread_id: str, incoming: Incoming, row: Sequence[Any]) -> 
 
 
 def _pending(log: bytes, incoming: Incoming) -> list[PendingWrite]:
-    """The writes of a checkpoint: the first of a task's slot counts, for special channels the last."""
+    """The pending writes of a checkpoint: of several for one slot of a task the first counts, for special channels the last."""
     kept: dict[tuple[str, int], tuple[str, str, bytes]] = {}
     parts = list(_split(log))
     for head, value in zip(parts[::2], parts[1::2], strict=True):
@@ -108,7 +108,7 @@ def _pending(log: bytes, incoming: Incoming) -> list[PendingWrite]:
 
 
 def _split(data: bytes, most: int | None = None) -> Iterator[bytes]:
-    """The parts of a record; with `most`, so many and then all that follows."""
+    """The parts of a record; with `most`, so many of them and then the rest as one."""
     at = 0
     while at < len(data):
         if most is not None:
@@ -122,7 +122,7 @@ def _split(data: bytes, most: int | None = None) -> Iterator[bytes]:
 
 
 def _version(version: Version) -> str:
-    """A version in the name of a field, with its type."""
+    """A version with its type, as it stands in the name of a field."""
     return f"{type(version).__name__[0]}{version}"
 
 

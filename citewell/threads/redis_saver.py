@@ -1,4 +1,4 @@
-"""A LangGraph checkpointer for any Redis (6 or newer) or Valkey: no modules, one key and one round trip per call."""
+"""A LangGraph checkpointer for any Redis (6 or newer) or Valkey, without modules: one key per thread, one round trip per call."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from citewell.threads.strict import StrictSerializer
 from citewell.threads.turns import LEASE_KEY
 
 BATCH = 50
-"""Checkpoints one round trip of `alist` brings."""
+"""Checkpoints that one round trip of `alist` fetches."""
 
 
 @dataclass(slots=True, eq=False)
@@ -43,19 +43,19 @@ class _Writes:
     rows: Sequence[tuple[bytes, Any]]
     """Heads and values."""
     encoded: Sequence[bytes]
-    """The values as they were when they were written; a reducer may change them in place before they are sent."""
+    """The values, encoded when they were written: a reducer may change them in place before they are sent."""
     done: asyncio.Future[None]
 
 
 @dataclass(slots=True, eq=False)
 class _Box:
-    """Writes of a run that wait to be sent, with the checkpoint that follows or by themselves."""
+    """Writes of a run that wait to be sent, with the next checkpoint or by themselves."""
 
     out: Outgoing
     writes: list[_Writes] = field(default_factory=list)
 
     def settle(self, exc: BaseException | None = None) -> None:
-        """Tell those who wait."""
+        """Resolve the futures of those who wait."""
         for writes in self.writes:
             if writes.done.done():
                 continue
@@ -70,27 +70,27 @@ class _Box:
 class RedisSaver(BlockingSaver):
     """Keeps each thread in one Redis hash.
 
-    Every message is stored once, so a thread grows with what is said and not with its square; history, forks and time
-    travel are exact. A thread is one key: it expires, is evicted, moves between cluster nodes and is deleted as a whole.
+    Every message is stored once, so a thread grows in proportion to what is said and not to its square; history, forks and time travel
+    are exact. A thread is one key: it expires, is evicted, moves between cluster nodes and is deleted as a whole.
 
-    Messages a state holds are shared with the saver's cache. They are values: replace them, as LangGraph's reducers do.
-    One that was changed in place is noticed and read again, or stored as the new message it is.
+    The messages of a state are shared with the saver's cache and should be treated as values: replace them, as LangGraph's reducers do.
+    One that was changed in place is detected, and read again or stored as a new message.
 
     Args:
         client: A `redis.asyncio` client (`Redis` or `RedisCluster`) with `decode_responses=False`.
         prefix: Keys are `<prefix>:thread:<thread_id>`.
-        ttl_s: Seconds a thread lives after it was last read or written; 0 keeps it.
-        serde: How values become bytes. Default: `StrictSerializer()`.
-        max_connections: Calls under way at once.
+        ttl_s: How long a thread lives after it was last read or written, in seconds; 0: no end.
+        serde: Turns values into bytes. Default: `StrictSerializer()`.
+        max_connections: Most calls under way at once.
         patience_s: How long an unreachable server is tried again before CheckpointError, in seconds.
-        linger_s: How long writes of a task wait for the checkpoint that follows them, to share its round trip.
-        cache_messages: Decoded messages kept in this process, over all threads.
+        linger_s: How long a task's writes wait for the next checkpoint, to share its round trip, in seconds.
+        cache_messages: Most decoded messages kept in this process, over all threads.
 
     Raises (every method):
-        CheckpointError: The server cannot be reached or refuses; it never shows as an empty conversation.
+        CheckpointError: The server cannot be reached, or refuses; that never looks like an empty conversation.
         TornThread: Part of a thread is missing.
         RunReplaced: The run that writes does not hold the thread any more (see `citewell.threads.turns`).
-        ThreadNotFound: The thread of a run that holds it was deleted, or evicted, in the meantime.
+        ThreadNotFound: The thread was deleted or evicted while the run held it.
     """
 
     def __init__(
@@ -119,16 +119,16 @@ class RedisSaver(BlockingSaver):
     def from_conn_string(
         cls, url: str, *, max_connections: int = 50, timeout_s: float = 5.0, **options: Any
     ) -> Opening[RedisSaver]:
-        """Connect for the length of an `async with` (or, without an event loop, a `with`) block.
+        """Connect for an `async with` block or, without an event loop, a `with` block.
 
         Args:
             url: See `citewell.redis_client.connect`.
             timeout_s: Longest one command may take, in seconds.
-            options: As the constructor has them.
+            options: The constructor's other arguments.
         """
 
         def make() -> RedisSaver:
-            # Scans run beside the calls that are counted.
+            # Two more, for scans, which are not counted among the calls.
             client = connect(url, max_connections=max_connections + 2, timeout_s=timeout_s)
             return cls(client, max_connections=max_connections, **options)
 
@@ -139,7 +139,7 @@ class RedisSaver(BlockingSaver):
         await asyncio.to_thread(load_scripts)
 
     async def aclose(self) -> None:
-        """Send what is waiting and close the connections."""
+        """Send what waits to be sent, and close the connections."""
         for name in list(self._outbox):
             self._sending.add(asyncio.create_task(self._send(name, self._outbox.pop(name))))
         await asyncio.gather(*self._sending, return_exceptions=True)
@@ -156,8 +156,8 @@ class RedisSaver(BlockingSaver):
         return key[len(self.key("")) :].decode("utf-8", "surrogatepass")
 
     def get_next_version(self, current: Any, channel: None) -> Any:  # Any: versions of other savers may be strings
-        """Count up, with random low bits, so that two branches of a fork never share a version."""
-        if isinstance(current, str):  # the thread was copied here from another saver: go on as that one did
+        """The next version: counted up, with random low bits, so that two branches of a fork never share a version."""
+        if isinstance(current, str):  # the thread was copied here from another saver: continue in its format
             return f"{int(current.split('.')[0]) + 1:032}.{random.random():016}"  # noqa: S311  # not a secret
         return ((int(current or 0) >> 32) + 1) << 32 | secrets.randbits(32)
 
@@ -225,8 +225,8 @@ class RedisSaver(BlockingSaver):
         return _Box(Outgoing(self._transcripts.get(key) or Transcript(), self.serde, whole=False))
 
     def _flush(self, name: tuple[bytes, str]) -> None:
-        """Send the writes that no checkpoint took along."""
-        if self._putting[name[0]]:  # the checkpoint after the one that is being stored will take them along
+        """Send the writes that were not sent with a checkpoint."""
+        if self._putting[name[0]]:  # they will be sent with the checkpoint after the one that is being stored
             asyncio.get_running_loop().call_later(self._linger_s, self._flush, name)
         elif (box := self._outbox.pop(name, None)) is not None and box.writes:
             sending = asyncio.get_running_loop().create_task(self._send(name, box))
@@ -249,7 +249,7 @@ class RedisSaver(BlockingSaver):
         blobs: Mapping[bytes, tuple[Any, bool]],
         box: _Box,
     ) -> None:
-        """Store a checkpoint (or none: an empty id) and writes. Blobs: field -> (value, whether it is new)."""
+        """Store a checkpoint (with an empty id: none) and the writes of a box. `blobs`: field -> (value, whether it is new)."""
         for whole in (False, True):
             out = Outgoing(Transcript(), self.serde, whole=True) if whole else box.out
             required = [] if whole else [name for name, (_, is_new) in blobs.items() if not is_new]
@@ -268,7 +268,7 @@ class RedisSaver(BlockingSaver):
                 self._transcripts.put(key, out.transcript)
                 return
             check_held(reply[0])
-            self._transcripts.drop(key)  # "again": what this process knows of the thread is out of date
+            self._transcripts.drop(key)  # the reply was "again": what this process knows of the thread is outdated
         raise TornThread("This conversation changes faster than it can be written.")
 
     # --- reading ------------------------------------------------------------------------------
@@ -364,14 +364,16 @@ class RedisSaver(BlockingSaver):
             raise TornThread
         generation, checkpoints, (positions, payloads) = reply
         if transcript.generation != generation or any(position < len(transcript.messages) for position in positions):
-            transcript = Transcript(generation)  # another incarnation, or the server lost what this process has seen
+            transcript = Transcript(
+                generation
+            )  # a new thread of that id, or the server lost what this process has seen
         incoming = Incoming(transcript, self.serde)
         try:
             incoming.receive(generation, positions, payloads)
             self._transcripts.put(key, transcript)
             rows = [checkpoints] if script == "get" else checkpoints
             return [checkpoint_tuple(thread_id, incoming, row) for row in rows]
-        except (ValueError, TypeError, LookupError, AttributeError) as exc:  # bytes that are not what was written
+        except (ValueError, TypeError, LookupError, AttributeError) as exc:  # the bytes are not those that were written
             raise TornThread("What is stored of this conversation cannot be read.") from exc
 
     # --- threads as a whole -------------------------------------------------------------------
@@ -382,7 +384,7 @@ class RedisSaver(BlockingSaver):
         await self.connection.command("UNLINK", key)
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
-        """Drop the checkpoints of some runs, wherever they are: reads every thread there is."""
+        """Drop the checkpoints of some runs, in whichever thread; reads every thread."""
         if not run_ids:
             return
         async for key in self.connection.keys(self.key("")):
@@ -409,17 +411,17 @@ class RedisSaver(BlockingSaver):
     # --- what this process knows --------------------------------------------------------------
 
     def forget(self, thread_id: str) -> None:
-        """Drop what this process has decoded of a thread."""
+        """Drop what this process remembers of a thread."""
         self._transcripts.drop(self.key(thread_id))
 
 
 def anchor(transcript: Transcript) -> tuple[int, bytes]:
-    """How many messages are known, and the digest of the last: a server that lost some of them has another there."""
+    """How many messages are known, and the digest of the last, by which the server can tell whether it has lost some."""
     return len(transcript.messages), transcript.digests[-1] if transcript.digests else b""
 
 
 def check_held(status: bytes) -> None:
-    """Raise what the scripts that write say of a ticket that does not hold the thread: RunReplaced, ThreadNotFound."""
+    """Raise RunReplaced or ThreadNotFound where a script says that the ticket does not hold the thread."""
     if status == b"stale":
         raise RunReplaced
     if status == b"gone":
@@ -427,7 +429,7 @@ def check_held(status: bytes) -> None:
 
 
 def fresh_generation() -> bytes:
-    """A name no other incarnation of a thread has."""
+    """Names one life of a thread: after it was deleted, another one may get the same id."""
     return secrets.token_bytes(8)
 
 

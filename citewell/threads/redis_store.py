@@ -22,11 +22,11 @@ from citewell.threads.store import ThreadInfo
 from citewell.threads.turns import Policy, Standing
 
 SAMPLES = 1000
-"""Fields of a thread that are measured for its size in lists, about 25 turns; a longer one is estimated. Maintenance
-measures all."""
+"""Fields of a thread that are measured for its size in lists, about 25 turns; of a longer thread the size is estimated. Maintenance
+measures all fields."""
 
 STANDINGS: tuple[Standing, ...] = ("lost", "held", "stopped")
-"""What the script `renew` returns the position of."""
+"""In the order of what the script `renew` returns."""
 
 
 class RedisMilestones(Milestones, RedisSaver):
@@ -133,7 +133,7 @@ class RedisThreadStore:
         if row is None:
             return
         owner, updated, ttl_ms = row
-        if owner:  # the list lives as long as any thread in it
+        if owner:  # the list must live as long as any thread in it
             await self._enter(owner.decode(), thread_id, updated, ttl_ms)
 
     async def delete(self, thread_id: str) -> bool:

@@ -1,4 +1,4 @@
-"""A connection to SQLite that one task at a time uses."""
+"""A connection to SQLite that only one task at a time uses."""
 
 from __future__ import annotations
 
@@ -36,9 +36,8 @@ def sqlite_errors() -> Iterator[None]:
 class OneAtATime:
     """Lets one task at a time use a connection, each in a transaction of its own.
 
-    A connection has one snapshot of the file. Were a read of one task still open when another begins to write, SQLite
-    would refuse the write at once as soon as another process has written in between (SQLITE_BUSY_SNAPSHOT); and the
-    read would see what is not committed.
+    A connection has one snapshot of the file. If a task began to write while another's read was still open, SQLite would refuse the write
+    whenever another process had written in between (SQLITE_BUSY_SNAPSHOT), and the read would see what is not committed yet.
     """
 
     def __init__(self, db: aiosqlite.Connection) -> None:
@@ -72,7 +71,7 @@ class OneAtATime:
         return self._transaction("IMMEDIATE")
 
     def reading(self) -> contextlib.AbstractAsyncContextManager[aiosqlite.Connection]:
-        """A transaction that only reads: one state of the file, whoever writes meanwhile.
+        """A transaction that only reads, from one state of the file.
 
         Raises:
             CheckpointError: As `alone`.
@@ -91,6 +90,6 @@ class OneAtATime:
                 raise
 
     async def rows(self, query: str, *values: object) -> list[Any]:
-        """All rows of one query. It runs to its end in one step, so a cancelled task leaves nothing open."""
+        """All rows of one query, which runs to its end in one step, so that a cancelled task leaves nothing open."""
         async with self.alone() as db:
             return list(await db.execute_fetchall(query, values))

@@ -44,7 +44,7 @@ CREATE TABLE IF NOT EXISTS stops (ticket TEXT PRIMARY KEY);
 
 
 class SqliteSaver(AsyncSqliteSaver):
-    """LangGraph's SQLite saver with a strict serializer, a fencing token, and the newer methods of the base class."""
+    """LangGraph's SQLite saver with a strict serializer, a check of the fencing token, and the base class's newer methods."""
 
     def __init__(self, conn: aiosqlite.Connection, *, serde: SerializerProtocol | None = None, ttl_s: int = 0) -> None:
         super().__init__(conn, serde=serde or StrictSerializer())
@@ -97,7 +97,7 @@ class SqliteSaver(AsyncSqliteSaver):
     ) -> AsyncIterator[CheckpointTuple]:
         """The checkpoints that match, newest first, each read when it is asked for.
 
-        The connection is free in between: whoever walks through a history may write, or stop half-way.
+        In between the connection is free, so that a caller may write while it iterates, or stop early.
         """
         await self.setup()
         where, values = search_where(config, filter, before)
@@ -125,7 +125,7 @@ class SqliteSaver(AsyncSqliteSaver):
             return await super().aget_delta_channel_history(config=config, channels=channels)
 
     async def _expired(self, thread_id: str) -> bool:
-        """Whether the thread's time is over; if not, start it anew once a hundredth of it has passed."""
+        """Whether the thread has expired; if not, restart its time to live once a hundredth of it has passed."""
         await self.setup()
         now = time.time()
         rows = await self._connection.rows(
@@ -203,7 +203,7 @@ class SqliteSaver(AsyncSqliteSaver):
                         )
 
     async def _needed(self, thread_id: str, ns: str) -> list[str]:
-        """The newest checkpoint of a namespace, and the ancestors its delta channels are rebuilt from."""
+        """The newest checkpoint of a namespace, and the ancestors from which its delta channels are rebuilt."""
         ((newest, parent, metadata),) = await self.conn.execute_fetchall(
             "SELECT checkpoint_id, parent_checkpoint_id, metadata FROM checkpoints "
             "WHERE thread_id = ? AND checkpoint_ns = ? ORDER BY checkpoint_id DESC LIMIT 1",

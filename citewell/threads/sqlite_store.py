@@ -37,11 +37,11 @@ class _Milestones(Milestones, SqliteSaver):
 
 
 class SqliteThreadStore:
-    """A SQLite file as a place for threads.
+    """Threads in a SQLite file; see `citewell.threads.store.ThreadStore`.
 
     Args:
         path: The file; its directory must exist.
-        ttl_s: Seconds an unused thread is kept; 0 keeps it.
+        ttl_s: How long an unused thread is kept, in seconds; 0: no end.
     """
 
     def __init__(self, path: Path, *, ttl_s: int) -> None:
@@ -52,7 +52,7 @@ class SqliteThreadStore:
         self._connection = OneAtATime(self._db)
 
     async def open(self) -> None:
-        """Create what is missing and start with expired threads gone."""
+        """Create the tables that are missing, and drop expired threads."""
         with sqlite_errors():
             await self._saver_db
             await self._db
@@ -83,7 +83,7 @@ class SqliteThreadStore:
             "EXISTS (SELECT 1 FROM threads WHERE thread_id = ? AND expires <= ?)",
             thread_id, now, ticket, thread_id, now,
         )  # fmt: skip
-        # Writers of one file wait for each other, so whoever only looks whether its turn has come does not write.
+        # Writers of one file wait for each other, so a ticket that only looks whether its turn has come does not write.
         if holder is not None and (policy == "reject" or (policy == "queue" and (place or 0) > now + 0.6 * lease_s)):
             return False
         if is_over:
@@ -141,7 +141,7 @@ class SqliteThreadStore:
 
     async def release(self, thread_id: str, ticket: str) -> None:
         async with self._connection.writing() as db:
-            # The row stays: a late write of this ticket must meet a ticket that is not its own.
+            # The row stays, so that a late write with this ticket finds another one there.
             await db.execute(
                 "UPDATE runs SET ticket = '', expires = 0 WHERE thread_id = ? AND ticket = ?", (thread_id, ticket)
             )
@@ -162,7 +162,7 @@ class SqliteThreadStore:
     # --- the index ----------------------------------------------------------------------------
 
     async def _keep(self, db: aiosqlite.Connection, thread_id: str, now: float) -> None:
-        """Slide the time to live, entering the thread if it is new."""
+        """Restart a thread's time to live; enter the thread if it is new."""
         await db.execute(
             "INSERT INTO threads (thread_id, created, updated, expires) VALUES (?, ?, ?, ? + nullif(?, 0)) "
             "ON CONFLICT (thread_id) DO UPDATE SET expires = ? + nullif(coalesce(ttl_s, ?), 0)",
@@ -170,7 +170,7 @@ class SqliteThreadStore:
         )
 
     async def _slide(self, db: aiosqlite.Connection, thread_id: str) -> None:
-        """Slide the time to live of a thread, if there is such."""
+        """Restart a thread's time to live, if there is such a thread."""
         await db.execute(
             "UPDATE threads SET expires = ? + nullif(coalesce(ttl_s, ?), 0) WHERE thread_id = ?",
             (time.time(), self._ttl_s, thread_id),
@@ -238,12 +238,12 @@ class SqliteThreadStore:
         return counts[0] + counts[1] > 0
 
     async def sweep(self) -> int:
-        """Drop threads that were not used for their time to live. Returns how many."""
+        """Drop expired threads. Returns how many."""
         rows = await self._connection.rows("SELECT thread_id FROM threads WHERE expires <= ?", time.time())
         return sum([await self._drop_expired(thread_id) for (thread_id,) in rows])
 
     async def _drop_expired(self, thread_id: str) -> bool:
-        """Delete a thread whose time is over, unless somebody has begun with it anew since that was seen."""
+        """Delete an expired thread, unless it has been used since it was found to be expired."""
         async with self._connection.writing() as db:
             gone = await db.execute(
                 "DELETE FROM threads WHERE thread_id = ? AND expires <= ?", (thread_id, time.time())
@@ -262,7 +262,7 @@ class SqliteThreadStore:
 
 
 def _now() -> float:
-    """Seconds since 1970, in whole microseconds: a datetime holds no more, and one comes back to ask for what is older."""
+    """Seconds since 1970, to the microsecond: a datetime holds no more, and callers ask for what is older than one they were given."""
     return round(time.time(), 6)
 
 

@@ -1,4 +1,4 @@
-"""Reading checkpoints without trusting them: an allow-list of types, no pickle, no constructors named in JSON."""
+"""Reads checkpoints without trusting them: an allow-list of types, no pickle, no constructors named in JSON."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from citewell.errors import CheckpointError
 
 
 class StrictSerializer(JsonPlusSerializer):
-    """LangGraph's serializer, held to MessagePack and to types that are known to be harmless.
+    """LangGraph's serializer, restricted to MessagePack and to types that are known to be harmless.
 
-    LangChain's messages and documents, LangGraph's own values and the standard library's plain ones are always
-    allowed (`SAFE_MSGPACK_TYPES` of langgraph-checkpoint). Anything else must be named; a type that is not comes back
-    as the plain data it was stored as and nothing of it is imported or called.
+    LangChain's messages and documents, LangGraph's own values and the standard library's plain ones are always allowed
+    (`SAFE_MSGPACK_TYPES` of langgraph-checkpoint). Any other type must be named; a value of a type that is not is read as the plain data
+    that was stored, and nothing is imported or called for it.
 
     Args:
         allowed: Further types, as classes or `(module, name)`.

@@ -1,9 +1,8 @@
 """One run per thread at a time, across tasks, workers and machines.
 
-Whoever wants to run takes a ticket. The store (Redis or SQLite) hands the thread to the oldest living ticket and
-remembers which one holds it; the holder's ticket travels in the run's configuration, and the checkpointer refuses
-any write that carries another (a fencing token: Kleppmann 2016, "How to do distributed locking"). A holder that dies
-stops its heartbeat and loses the thread after `lease_s` seconds.
+Each run draws a ticket. The store (Redis or SQLite) gives the thread to the oldest living ticket and remembers which one holds it. The
+holder's ticket is in the run's configuration, and the checkpointer refuses writes that carry another one (a fencing token: Kleppmann
+2016, "How to do distributed locking"). When a holder dies, its heartbeat stops, and it loses the thread after `lease_s` seconds.
 """
 
 from __future__ import annotations
@@ -22,34 +21,34 @@ from citewell.errors import CheckpointError, ThreadBusy
 
 Policy = Literal["queue", "reject", "replace"]
 Standing = Literal["held", "stopped", "lost"]
-"""Of a run: it holds its thread, does so but was asked to stop, or holds it no more."""
+"""A run holds its thread, holds it but was asked to stop, or has lost it."""
 
 LEASE_KEY = "__thread_lease__"
-"""Where the fencing token stands in `config["configurable"]`; the underscores keep it out of stored metadata."""
+"""The fencing token's key in `config["configurable"]`; the underscores keep it out of stored metadata."""
 POLL_S = 0.05
-"""How often a waiting turn asks when its predecessor runs in another process."""
+"""How often a waiting turn asks for its thread, in seconds; it is told at once if the turn before it runs in this process."""
 
 
 class Leases(Protocol):
-    """What a store must be able to do, each in one atomic step."""
+    """The operations on leases that a store must offer, each atomic."""
 
     async def claim(self, thread_id: str, ticket: str, policy: Policy, lease_s: float) -> bool:
-        """Take the thread if it is free and no older ticket lives (or at once, with `replace`).
+        """Take the thread if it is free and no older ticket waits for it; with `replace`, in any case.
 
-        Otherwise, with `queue`, keep the ticket's place for another `lease_s` seconds.
+        Otherwise, with `queue`, keep the ticket's place in line for another `lease_s` seconds.
         """
 
     async def renew(self, thread_id: str, ticket: str, lease_s: float) -> Standing:
-        """Hold the thread for another `lease_s` seconds, unless it belongs to somebody else, or is gone."""
+        """Hold the thread for another `lease_s` seconds, unless another ticket holds it or it is gone."""
 
     async def stop(self, thread_id: str, ticket: str) -> str | None:
-        """Ask the run that holds the thread to stop, if it is this one (empty: whichever). Its ticket; None: no such."""
+        """Ask the run that holds the thread to stop, if it has this ticket (empty: any). Returns its ticket; None: there is none."""
 
     async def lives(self, thread_id: str, ticket: str) -> bool:
-        """Whether the ticket holds the thread, or waits for it, and was heard of lately."""
+        """Whether the ticket holds the thread or waits for it, and its lease has not run out."""
 
     async def release(self, thread_id: str, ticket: str) -> None:
-        """Give up the thread, or the place in the queue. Harmless when neither is held."""
+        """Give up the thread, or the place in line; harmless if the ticket has neither."""
 
 
 @dataclass(eq=False, slots=True)
@@ -59,16 +58,16 @@ class Turn:
     thread_id: str
     ticket: str
     lost: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when the run must end: the thread was taken away, and nothing it writes will be accepted; or `stopped`."""
+    """Set when the run must end: because it has lost the thread, so that its writes are refused, or because it was `stopped`."""
     stopped: bool = False
-    """Whether somebody asked the run to stop. It holds its thread for a few seconds more, to write down what it has."""
+    """Whether the run was asked to stop. It still holds its thread, to store what it has said."""
 
     is_cut_off: bool = False
-    """Whether the store could not be reached for as long as the lease lasted, so that nobody knows who holds the thread."""
+    """Whether the store was out of reach until the lease ended, so that nobody knows who holds the thread."""
 
     @property
     def config(self) -> dict[str, str]:
-        """To be merged into `config["configurable"]` of the run."""
+        """To be merged into the run's `config["configurable"]`."""
         return {"thread_id": self.thread_id, LEASE_KEY: self.ticket}
 
 
@@ -78,7 +77,7 @@ class Turns:
     Args:
         leases: Where they are kept.
         wait_s: Longest a queued turn waits, in seconds.
-        lease_s: A silent holder loses its thread after this many seconds. Heartbeats come three times as often.
+        lease_s: A holder without a heartbeat loses its thread after this many seconds. Heartbeats come three times as often.
     """
 
     def __init__(self, leases: Leases, *, wait_s: float, lease_s: float = 5.0) -> None:
@@ -87,7 +86,7 @@ class Turns:
         self._lease_s = lease_s
         self._held: dict[str, Turn] = {}
         self._freed: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
-        # Tickets leave this process in the order they were drawn, whatever connections they travel on.
+        # Tickets are sent in the order in which they were drawn, over whichever connections they go.
         self._order: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     @contextlib.asynccontextmanager
@@ -95,7 +94,7 @@ class Turns:
         """Hold `thread_id` for the length of the block.
 
         Args:
-            ticket: Letters and digits that no other turn ever had; None: a random one.
+            ticket: Letters and digits that no other turn has ever had; None: a random one.
 
         Raises:
             ThreadBusy: With `reject`, another run holds the thread; with `queue`, it did so for `wait_s` seconds.
@@ -107,7 +106,7 @@ class Turns:
             if (before := self._held.get(thread_id)) is not None:
                 before.lost.set()
             self._held[thread_id] = turn
-            # Told to stop rather than cancelled: a heartbeat that is under way must not be cut in two.
+            # Told to stop instead of cancelled: a heartbeat under way must not be interrupted.
             over = asyncio.Event()
             heartbeat = asyncio.create_task(self._keep(turn, over))
             try:
@@ -121,18 +120,19 @@ class Turns:
             await self._release(turn)
 
     def revoke(self, thread_id: str) -> None:
-        """Tell this process's run of the thread that the thread is gone."""
+        """Tell the run of this process that holds the thread, if there is one, that the thread is gone."""
         if (turn := self._held.get(thread_id)) is not None:
             turn.lost.set()
 
     async def stop(self, thread_id: str, ticket: str = "") -> str | None:
-        """Ask the run that holds the thread to stop, wherever it is; it notices at its next heartbeat, here at once.
+        """Ask the run that holds the thread to stop. It notices at its next heartbeat, or at once if it is in this process.
 
         Args:
-            ticket: Only if this is the one; empty: whichever it is.
+            thread_id: The thread.
+            ticket: Only if the run has this ticket; empty: any.
 
         Returns:
-            Its ticket; None when no such run holds the thread.
+            The run's ticket; None if no such run holds the thread.
         """
         asked = await self._leases.stop(thread_id, ticket)
         if (turn := self._held.get(thread_id)) is not None and turn.ticket == asked:
@@ -187,7 +187,7 @@ class Turns:
                 turn.lost.set()
 
     async def _release(self, turn: Turn) -> None:
-        # A cancelled run must free its thread too, and a dead store will do it by itself when the lease ends.
+        # A cancelled run must free its thread too. If the store is out of reach, the thread is free when the lease ends.
         releasing = asyncio.ensure_future(self._leases.release(turn.thread_id, turn.ticket))
         try:
             await asyncio.shield(releasing)
