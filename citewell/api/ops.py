@@ -55,14 +55,16 @@ async def errors() -> HTMLResponse:
     kinds = [(kind.code, kind.status, kind.title, kind.retryable) for kind in every_kind()]
     kinds += OTHERS
     rows = "".join(
-        f'<tr id="{code}"><td><code>{code}</code></td><td>{status}</td><td>{title}</td><td>{"yes" if again else ""}</td></tr>'
+        f'<tr id="{code}"><td><code>{code.replace("_", "_<wbr>")}</code></td><td>{status}</td>'
+        f"<td>{title}{'; worth another try' if again else ''}</td></tr>"
         for code, status, title, again in kinds
     )
     return HTMLResponse(
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>Citewell: errors</title>'
-        "<style>body{font:1rem/1.6 system-ui,sans-serif;margin:2rem}td,th{padding:.2rem .8rem;text-align:left}"
-        ":target{background:#fff3bf;color:#1b1f24}</style><h1>Errors</h1><table><thead><tr><th>code<th>status<th>"
-        f"<th>worth another try</thead><tbody>{rows}</tbody></table></html>"
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><style>:root{color-scheme:light dark}'
+        "body{font:1rem/1.6 system-ui,sans-serif;margin:1rem}td,th{padding:.2rem .4rem;text-align:left;vertical-align:top}"
+        ":target{background:#fff3bf;color:#1b1f24}</style><h1>Errors</h1><table><thead><tr><th>code<th>status<th>what happened"
+        f"</thead><tbody>{rows}</tbody></table></html>"
     )
 
 

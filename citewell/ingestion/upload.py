@@ -162,8 +162,12 @@ def safe_name(name: str) -> str:
         InvalidRequest: Nothing usable is left of it, or its extension is not one that is read.
     """
     base = re.split(r"[/\\]", unicodedata.normalize("NFC", name))[-1].strip()
-    if not base or base.startswith(".") or _UNSAFE.search(base) or len(base.encode()) > _MOST_NAME_BYTES:
-        raise InvalidRequest("the file's name cannot be used; it needs 1 to 200 bytes, no leading dot, no control characters")  # fmt: skip
+    if not base or base.startswith(".") or _UNSAFE.search(base):
+        raise InvalidRequest(
+            "the file's name cannot be used: it is empty, begins with a dot, or holds a sign like : ? * or |"
+        )
+    if (length := len(base.encode())) > _MOST_NAME_BYTES:
+        raise InvalidRequest(f"the file's name has {length} bytes; at most {_MOST_NAME_BYTES} are accepted: shorten it")
     if Path(base).suffix.casefold() not in TYPES:
         raise InvalidRequest(f"files of this kind are not read; these are: {' '.join(sorted(TYPES))}")
     return base

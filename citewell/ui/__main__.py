@@ -1,4 +1,8 @@
-"""`python -m citewell.ui`: start the chat page."""
+"""`python -m citewell.ui`: start the chat page over a running service.
+
+Where the service is, and with which key it is called, are settings: CITEWELL_UI_... in the environment or .env.
+Options are Streamlit's: --server.port=8501, for example; `streamlit run --help` lists them all.
+"""
 
 import os
 import sys
@@ -22,6 +26,9 @@ OPTIONS = (
 
 def main(arguments: list[str]) -> None:
     """Hand over to Streamlit; further options are its own, as `--server.port=8501`, and of two the last one counts."""
+    if {"-h", "--help"} & set(arguments):
+        sys.stdout.write(str(__doc__))
+        return
     if find_spec("streamlit") is None:
         missing = MissingExtra("ui", "The chat page")
         sys.exit(f"citewell.ui: {missing.detail}")

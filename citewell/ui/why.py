@@ -50,7 +50,7 @@ def _candidates(rows: Sequence[Mapping[str, Any]]) -> str:
     body = "".join(
         f'<tr><td>{place}</td><th scope="row">{html.escape(str(row["source"]))}</th>'
         + "".join(f"<td>{_figure(row.get(key))}</td>" for key, _, _ in _COLUMNS)
-        + f"<td>{'✓ kept' if row.get('dropped') is None else html.escape(str(row['dropped']))}</td></tr>"
+        + f"<td>{_fate(row.get('dropped'))}</td></tr>"
         for place, row in enumerate(rows, 1)
     )
     return (
@@ -74,6 +74,12 @@ def _times(retrieval: Mapping[str, float], stages: Mapping[str, float]) -> str:
         if times
     ]
     return f'<div class="cw-times">{"".join(tables)}</div>'
+
+
+def _fate(dropped: object) -> str:
+    if dropped is None:
+        return "✓ kept"
+    return "not kept" if dropped == "below top_k" else html.escape(str(dropped))
 
 
 def _figure(value: object) -> str:

@@ -278,6 +278,13 @@ def test_the_chat_playground_streams_and_remembers(live: Live, page: Page) -> No
         expect(page.get_by_text(words).first).to_be_visible()
 
 
+def test_the_page_of_errors_fits_on_a_phone(live: Live, page: Page) -> None:
+    page.set_viewport_size({"width": 360, "height": 740})
+    page.goto(f"{live.url}/docs/errors#store_unavailable")
+    expect(page.locator("#store_unavailable")).to_be_in_viewport()
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
 def test_the_api_page_draws_itself(live: Live, page: Page) -> None:
     page.goto(f"{live.url}/docs")
     expect(page.get_by_text("/rag/invoke").first).to_be_visible()

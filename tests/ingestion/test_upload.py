@@ -113,6 +113,11 @@ def test_names_that_are_no_good_are_refused(name: str) -> None:
         safe_name(name)
 
 
+def test_a_name_that_is_too_long_is_told_how_long_it_may_be() -> None:
+    with pytest.raises(InvalidRequest, match="has 304 bytes; at most 200"):
+        safe_name("x" * 300 + ".txt")
+
+
 @pytest.mark.parametrize(
     ("name", "safe"), [("../../etc/a.txt", "a.txt"), ("/tmp/a.TXT", "a.TXT"), ("Ebbe & Flut.md", "Ebbe & Flut.md")]
 )

@@ -92,6 +92,7 @@ def test_why_says_what_was_kept_and_escapes_what_it_shows() -> None:
     assert "19 passages compared, 2 kept" in html
     assert "42 %" in html
     assert "… and 7 more" in html
+    assert (html.count("✓ kept"), html.count("<td>not kept</td>")) == (2, 10)
     assert "<b>" not in html
 
 
