@@ -138,7 +138,7 @@ def _stem(word: str) -> str:
 
 
 @cache
-def _ranks() -> dict[str, int]:
+def word_ranks() -> dict[str, int]:
     """Ranks in the tokenizer's vocabulary, which lists whole words by falling frequency."""
     pieces = files("citewell.models").joinpath("vocab.txt").read_text("utf-8").splitlines()
     return {piece: rank for rank, piece in enumerate(pieces)}
@@ -146,5 +146,5 @@ def _ranks() -> dict[str, int]:
 
 def _rarity(word: str) -> float:
     """0 for the commonest words, 1 for those at rank 30,000 and beyond, by the logarithm of the rank."""
-    rank = _ranks().get(_plain(word), 30_000)
+    rank = word_ranks().get(_plain(word), 30_000)
     return min(1.0, max(0.0, log(max(rank, 1) / 1000) / log(30)))

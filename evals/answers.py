@@ -36,6 +36,7 @@ from chains.condense import refers
 from chains.evidence import Evidence, is_about
 from chains.extract import extractive_answerer
 from chains.prompts import AnswerInput
+from chains.spelling import respelt
 from citewell.citations import Citation, strip, verify
 from citewell.documents import ScoredChunk, Source
 from citewell.guards.features import ends_at
@@ -143,22 +144,22 @@ class Turn:
     async def __call__(self, asked: Asked, *, without: str | None = None, answer: bool = True) -> Outcome:
         began = time.perf_counter()
         where: dict[str, object] | None = {"title": {"$ne": without}} if without else None
+        question, typed = asked.standalone or asked.text, asked.text
+        hits = await self._search(question, typed, where)
+        chunks = [each.chunk for parts in hits.values() for candidates in parts.values() for each in candidates]
+        meant = respelt(question, chunks), respelt(typed, chunks)
+        if meant != (question, typed):
+            question, typed = meant
+            hits = await self._search(question, typed, where)
         looked = []
-        wordings = [asked.standalone or asked.text]
-        if asked.standalone and not refers(asked.text):
-            wordings.append(asked.text)
-        for question in wordings:
+        for wording, parts in hits.items():
             rankings = [
-                await self._index.rerank(
-                    single.question,
-                    await self._index.search(single.question, candidates=self._settings.candidates, where=where),
-                    top_k=self._settings.top_k,
-                )
-                for single in singles(question, asked.text)
+                await self._index.rerank(part, candidates, top_k=self._settings.top_k)
+                for part, candidates in parts.items()
             ]
             kept = interleaved(rankings, self._settings.top_k)
-            if len(wordings) == 1 or question == asked.text or is_about(asked.text, kept):
-                looked.append((self._evidence.confidence(question, kept), question, kept))
+            if len(hits) == 1 or wording == typed or is_about(typed, kept):
+                looked.append((self._evidence.confidence(wording, kept), wording, kept))
         confidence, question, kept = max(looked, key=lambda one: one[0])
         text, citations, shown = "", list[Citation](), list[ScoredChunk]()
         if answer:
@@ -166,7 +167,7 @@ class Turn:
             if self._settings.neighbour_chars:
                 around = await self._index.neighbours(shown)
                 shown = join(shown, around, max_chars=self._settings.neighbour_chars, apart=ends_at)
-            given = AnswerInput(question=question, typed=asked.text, chunks=shown, history=[], summary="")
+            given = AnswerInput(question=question, typed=typed, chunks=shown, history=[], summary="")
             text = (await self._answerer.ainvoke(given)).text
             citations = verify(text, shown)
             for citation in citations:  # a chunk may run over the end of a page; the graph puts it right as well
@@ -176,6 +177,20 @@ class Turn:
             asked=asked, confidence=confidence, answer=text, citations=citations, retrieved=kept, given=shown,
             seconds=time.perf_counter() - began,
         )  # fmt: skip
+
+    async def _search(
+        self, question: str, typed: str, where: dict[str, object] | None
+    ) -> dict[str, dict[str, list[ScoredChunk]]]:
+        """Candidates for each thing that the standalone and the typed question ask."""
+        return {
+            wording: {
+                single.question: await self._index.search(
+                    single.question, candidates=self._settings.candidates, where=where
+                )
+                for single in singles(wording, typed)
+            }
+            for wording in ([question] if typed == question or refers(typed) else [question, typed])
+        }
 
 
 def normalised(text: str) -> str:

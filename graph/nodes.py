@@ -22,6 +22,7 @@ from chains.evidence import is_about
 from chains.extract import not_in_documents
 from chains.prompts import AnswerInput
 from chains.simple import is_simple
+from chains.spelling import respelt
 from chains.summarize import summarize_rule, summary_input, to_fold
 from citewell.citations import Citation, requoted, unmarked, verify
 from citewell.citations.review import review_reasons
@@ -146,22 +147,38 @@ class Nodes:
         question = state.get("standalone") or _talk(state)[-1].text
         typed = state.get("typed", question)
         with _stage(runtime, "retrieve"), paid_by(self._parts.limits, context.caller):
-            hits = [
-                Hits(asked, [await self._found(context, single.question) for single in singles(asked, typed)])
-                for asked in ([question] if typed == question or refers(typed) else [question, typed])
-            ]
+            hits = await self._hits(context, question, typed)
+            found = [each.chunk for one in hits for single in one.singles for each in single.candidates]
+            meant, meant_typed = await self._respelt(question, found), await self._respelt(typed, found)
+            if (meant, meant_typed) != (question, typed):
+                question, typed = meant, meant_typed
+                hits = await self._hits(context, question, typed)
             reworded = await self._reworded(context, question)
             further: list[Chunk] = []
             for wording in reworded.get("wordings", ()):
-                found = await self._search(context, wording, self._settings.candidates // 2)
-                further += [scored.chunk for scored in found]
+                candidates = await self._search(context, wording, self._settings.candidates // 2)
+                further += [scored.chunk for scored in candidates]
             further += await self._cited(state, context)
             # They get no score: reranking judges them by the question as it was asked.
             for one in hits[0].singles:
                 known = {scored.chunk.id for scored in one.candidates}
                 new = {chunk.id: chunk for chunk in further if chunk.id not in known}
                 one.candidates.extend(ScoredChunk(chunk=chunk, score=0.0) for chunk in new.values())
-        return {"standalone": question, "hits": hits, **reworded}
+        return {"standalone": question, "hits": hits, **reworded} | ({"typed": typed} if "typed" in state else {})
+
+    async def _hits(self, context: RunContext, question: str, typed: str) -> list[Hits]:
+        """What is found for the standalone question, and for the typed one where the two may be about different things."""
+        return [
+            Hits(asked, [await self._found(context, single.question) for single in singles(asked, typed)])
+            for asked in ([question] if typed == question or refers(typed) else [question, typed])
+        ]
+
+    async def _respelt(self, question: str, found: Sequence[Chunk]) -> str:
+        if self._settings.language != "english":
+            return question
+        meant = await asyncio.to_thread(respelt, question, found)
+        # It is stored and shown, now with words of documents.
+        return question if meant == question else await self._parts.guards.keepable(meant)
 
     async def _found(self, context: RunContext, question: str) -> Found:
         trace = Trace() if context.trace else None

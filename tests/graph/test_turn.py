@@ -243,3 +243,28 @@ async def test_the_rule_that_saves_a_call_counts_where_it_can_read(
     asked = [prompt for prompt in told.prompts if "Rewrite the user's last question" in prompt]
     assert len(asked) == condensed
     assert ("condense" in result.metadata.get("calls", {})) == condensed
+
+
+async def test_a_misspelt_question_is_answered_as_it_was_meant_and_the_answer_says_how_it_was_read(
+    service: Service,
+) -> None:
+    first = await ask(service, "When was the lighthuose first lit?", "misspelt")
+    assert "14 March 1871" in first.answer
+    assert first.metadata["standalone_question"] == "When was the lighthouse first lit?"
+    second = await ask(service, "And where does its granitte come from?", "misspelt")
+    assert "Marrick quarry" in second.answer
+    assert second.metadata["standalone_question"].startswith("And where does its granite come from? (")
+
+
+async def test_no_word_of_a_document_that_the_caller_may_not_read_is_taken_for_what_was_meant(service: Service) -> None:
+    answer = await ask(service, "When was the lighthuose first lit?", access=("staff",))
+    assert "standalone_question" not in answer.metadata
+
+
+async def test_questions_in_other_languages_stay_as_they_were_typed(tmp_path: Path) -> None:
+    from tests.service import LIBRARY, ingest
+
+    ingest(data_dir := tmp_path / "data", LIBRARY, CITEWELL_LANGUAGE="none")
+    async with open_service(Settings(_env_file=None, data_dir=data_dir, language="none")) as service:  # type: ignore[call-arg]
+        answer = await ask(service, "When was the lighthuose first lit?")
+    assert "standalone_question" not in answer.metadata

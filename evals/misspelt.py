@@ -1,0 +1,95 @@
+"""Ask questions with one slip of the fingers, and count how often they are still answered.
+
+    python -m evals.misspelt CORPUS QUERIES QRELS [--sample 300] [--index DIR] [--json]
+
+In each of SQuAD's answerable questions one word of five letters or more, not the first, loses a letter, gets one twice, has one
+exchanged, or has two neighbours swapped, after its first letter: "When was the lihgthouse built?".
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import re
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+from string import ascii_lowercase
+
+from chains.evidence import Evidence
+from chains.extract import extractive_answerer
+from citewell.citations import strip
+from citewell.models import open_embedder
+from citewell.retrieval import open_index
+from citewell.settings import Settings
+from evals.answers import Outcome, Turn, fill, holds, read_questions
+from evals.everyday import show
+from evals.packs import existing
+
+_WORD = re.compile(r"(?<=\W)[A-Za-z]{5,}")
+
+
+def misspelt(question: str, rng: random.Random) -> str:
+    """The question with one slip; as it is where no word is long enough."""
+    words = list(_WORD.finditer(question))
+    if not words:
+        return question
+    word = rng.choice(words)
+    letters = word[0]
+    i = rng.randrange(1, len(letters) - 1)
+    slip = rng.choice([
+        letters[:i] + letters[i + 1 :],
+        letters[:i] + letters[i] + letters[i:],
+        letters[:i] + rng.choice(ascii_lowercase) + letters[i + 1 :],
+        letters[:i] + letters[i + 1] + letters[i] + letters[i + 2 :],
+    ])  # fmt: skip
+    return question[: word.start()] + slip + question[word.end() :]
+
+
+def judge(outcomes: Sequence[Outcome], evidence: Evidence) -> dict[str, float]:
+    refused = [not evidence.is_supported(one.confidence) for one in outcomes]
+    answered = [not no and holds(strip(one.answer), one.asked.golds) for one, no in zip(outcomes, refused, strict=True)]
+    return {
+        "questions": len(outcomes), "answered": round(fmean(answered), 3), "refused": round(fmean(refused), 3),
+    }  # fmt: skip
+
+
+async def run(args: argparse.Namespace) -> dict[str, dict[str, float]]:
+    questions = [asked for asked in read_questions(args.queries, args.qrels) if asked.answerable]
+    rng = random.Random(args.seed)
+    rng.shuffle(questions)
+    questions = questions[: args.sample]
+    slips = [replace(asked, text=misspelt(asked.text, rng)) for asked in questions]
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Settings.load(data_dir=args.index or Path(folder), retrieval_timeout_s=120, neighbour_chars=0)
+        embedder = open_embedder(settings)
+        evidence = Evidence(embedder)
+        async with open_index(settings, embedder) as index:
+            await fill(index, args.corpus, settings)
+            turn = Turn(index, evidence, extractive_answerer(embedder), settings)
+            figures = {
+                name: judge([await turn(one) for one in asked], evidence)
+                for name, asked in (("as meant", questions), ("misspelt", slips))
+            }
+        embedder.close()
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("corpus", type=existing)
+    parser.add_argument("queries", type=existing)
+    parser.add_argument("qrels", type=existing)
+    parser.add_argument("--sample", type=int, default=300, help="most questions")
+    parser.add_argument("--seed", type=int, default=5)
+    parser.add_argument("--index", type=Path, help="keep the index in this folder and use it again")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    args = parser.parse_args()
+    show(asyncio.run(run(args)), width=10, as_json=args.json)
+
+
+if __name__ == "__main__":
+    main()
