@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import re
 import unicodedata
 
@@ -23,26 +24,24 @@ _DECLARED = re.compile(rb"""<(?:\?xml|meta)\b[^>]{0,200}?(?:encoding|charset)\s*
 _PLAUSIBLE = ["cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "koi8_r", "iso8859_5",
               "mac_cyrillic", "cp932", "euc_jp", "gb18030", "big5", "cp949", "cp874", "utf_16_le", "utf_16_be", "utf_32_le",
               "utf_32_be"]  # fmt: skip
+_WEST = ("àâæçéèêëîïôœùûüÿ", "äöüßé", "áéíñóúüªº", "ãáâàçéêíóôõúü", "àèéìíòóù", "åäöæøéü", "éëïóöüè", "áðéíóúýþæö")
+_EAST = ("áéíóöőúüű", "ąćęłńóśźż", "áčďéěíňóřšťúůýž", "áäčďéíĺľňóôŕšťúýž", "čćđšž", "ăâîşţ")
 # Latin code pages decode one another's bytes without complaint, and letter frequencies of a short text are noise. So the
-# page is taken that yields a language's own accented letters; on a tie the first.
+# page is taken that yields a language's own accented letters, and no other sign within a word; on a tie the first.
 _ALPHABETS = {
-    "cp1252": (
-        "àâæçéèêëîïôœùûüÿ",
-        "äöüßé",
-        "áéíñóúüªº",
-        "ãáâàçéêíóôõúü",
-        "àèéìíòóù",
-        "åäöæøéü",
-        "éëïóöüè",
-        "áðéíóúýþæö",
-    ),
-    "cp1250": ("áéíóöőúüű", "ąćęłńóśźż", "áčďéěíňóřšťúůýž", "áäčďéíĺľňóôŕšťúýž", "čćđšž", "ăâîşţ"),
+    "cp1252": _WEST,
+    "cp1250": _EAST,
     "cp1254": ("çğıöşüâî",),
     "cp1257": ("ąčęėįšųūž", "āčēģīķļņšūž", "äõöüšž"),
+    "iso8859_2": _EAST,
+    "mac_roman": _WEST,
 }
 _SAMPLE_BYTES = 262_144
-# Nothing but a misread byte stands between two small letters as a capital or a sign.
-_MISREAD = re.compile(r"(?<=[a-zß-öø-ÿ])[^\W\da-zß-öø-ÿœšžƒ’](?=[a-zß-öø-ÿ])|(?<=[a-z])[¡-¬®-¶¸-¿×÷†-…‰‹›€™](?=[a-z])")
+_HIGH = re.compile(rb"[\x80-\xff]+")
+_LATIN_RUN = 2.5
+"""Mean length of runs of bytes above ASCII, below which they are letters among ASCII's; whole words have longer ones."""
+_WITHIN_WORDS = frozenset("’‘ʼ–—·…\xa0\xad")
+"""What stands between two letters of a word, or of two, other than letters."""
 _UNWANTED = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f\x80-\x84\x86-\x9f\u00ad\ufeff\ufffe\uffff\ufff9-\ufffb]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _CONTROL = re.compile("[\x01-\x08\x0b\x0e-\x1a\x1c-\x1f\x7f]")
@@ -97,6 +96,9 @@ def _decode(data: bytes) -> tuple[str, str | None]:
                 return data.decode(encoding), None
             except UnicodeDecodeError:
                 return data.decode(encoding, "replace"), f"some characters are damaged ({encoding})"
+    if b"\x1b$B" in data or b"\x1b$@" in data:
+        with contextlib.suppress(UnicodeDecodeError):
+            return data.decode("iso2022_jp"), None
     if (wide := _unmarked_wide(data)) is not None:
         return data.decode(wide, "replace"), None
     try:
@@ -148,21 +150,26 @@ def _decode_guessed(data: bytes) -> tuple[str, str | None]:
     sample = b"".join(line for line in data.splitlines(keepends=True) if not line.isascii())[:_SAMPLE_BYTES]
     if b"\0" in sample:
         sample = data[:_SAMPLE_BYTES]
-    best = charset_normalizer.from_bytes(sample, cp_isolation=_PLAUSIBLE).best()
-    encoding = best.encoding if best is not None else "cp1252"
-    if encoding in _ALPHABETS:
+    runs = _HIGH.findall(sample)
+    if sum(map(len, runs)) < _LATIN_RUN * len(runs) and b"\0" not in sample:
         encoding = max(_ALPHABETS, key=lambda page: _fit(sample, page))
-    if encoding == "cp1252" and _misread(sample, "mac_roman") < _misread(sample, "cp1252"):
-        encoding = "mac_roman"
+    else:
+        best = charset_normalizer.from_bytes(sample, cp_isolation=_PLAUSIBLE).best()
+        encoding = best.encoding if best is not None else "cp1252"
     return data.decode(encoding, "replace"), f"encoding guessed: {encoding}"
 
 
 def _fit(sample: bytes, page: str) -> float:
-    """Share of the accented letters that belong to the one alphabet that has most of them, 0..1."""
-    letters = [letter for letter in sample.decode(page, "replace").casefold() if letter > "\x7f" and letter.isalpha()]
+    """Share of what is not ASCII that are letters of the one alphabet that has most of them, 0..1."""
+    text = sample.decode(page, "replace")
+    letters = [letter for letter in text.casefold() if letter > "\x7f" and letter.isalpha()]
     most = max(sum(letter in alphabet for letter in letters) for alphabet in _ALPHABETS[page])
-    return most / len(letters) if letters else 0.0
+    odd = sum(_is_odd(*signs) for signs in zip(text, text[1:], text[2:], strict=False) if signs[1] > "\x7f")
+    return most / (len(letters) + odd) if letters or odd else 1.0
 
 
-def _misread(sample: bytes, encoding: str) -> int:
-    return len(_MISREAD.findall(sample.decode(encoding, "replace")))
+def _is_odd(before: str, sign: str, after: str) -> bool:
+    """Whether nobody writes this: a control character, or a capital or another sign within a word."""
+    if sign < "\xa0" or sign == "\ufffd":
+        return True
+    return before.isalpha() and after.islower() and not sign.islower() and sign not in _WITHIN_WORDS

@@ -8,6 +8,9 @@ from citewell.ingestion.encoding import clean, decode
 FRENCH = "Après un séjour à la mer, l'été fut appelé « le plus long » par les élèves ; ça a plu à Noël.\n" * 3
 HUNGARIAN = "Az árvíztűrő tükörfúrógép működőképes; a győri központ őszi terve szerint ez így helyes.\n" * 6
 RUSSIAN = "Система обработки шаблонов позволяет отделить представление от данных и от самой программы.\n" * 6
+POLISH = "Właściciel żąda zapłaty w środę; zgłoszenia przyjmujemy od dziewiątej do osiemnastej.\n"
+CZECH = "Příliš žluťoučký kůň úpěl ďábelské ódy, průkaz je zdarma pro žáky a učně.\n"
+CROATIAN = "Čaša vode, žuti cvijet; članarina je besplatna za učenike i đake.\n"
 JAPANESE = "アプリケーションを構成する各ファイルの内容の概略が記述されています。これは便利です。\n" * 6
 
 
@@ -19,7 +22,8 @@ def test_unicode_is_read_with_and_without_a_mark(encoding: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "encoding"),
-    [(FRENCH, "latin-1"), (FRENCH, "cp1252"), (HUNGARIAN, "cp1250"), (RUSSIAN, "koi8-r"), (RUSSIAN, "cp1251"),
+    [(FRENCH, "latin-1"), (FRENCH, "cp1252"), (FRENCH, "mac_roman"), (HUNGARIAN, "cp1250"),
+     (POLISH, "cp1250"), (POLISH, "iso8859_2"), (CZECH, "cp1250"), (CZECH, "iso8859_2"), (CROATIAN, "cp1250"), (CROATIAN, "iso8859_2"), (RUSSIAN, "koi8-r"), (RUSSIAN, "cp1251"),
      (JAPANESE, "cp932"), (JAPANESE, "euc_jp"), ("Blanchard’s mousetrap isn’t here.\n" * 4, "mac_roman")],
 )  # fmt: skip
 def test_older_encodings_are_told_by_their_letters_and_reported(text: str, encoding: str) -> None:
@@ -27,6 +31,10 @@ def test_older_encodings_are_told_by_their_letters_and_reported(text: str, encod
     assert decoded == text
     assert note is not None
     assert "encoding guessed" in note
+
+
+def test_japanese_by_escape_sequences_is_read() -> None:
+    assert decode(JAPANESE.encode("iso2022_jp")) == (JAPANESE, None)
 
 
 def test_a_declared_encoding_is_believed_when_it_fits() -> None:
