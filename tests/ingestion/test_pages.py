@@ -42,6 +42,18 @@ def test_tables_lists_and_short_lines_keep_their_lines() -> None:
     assert assemble([page])[0] == page
 
 
+def test_the_lines_of_a_rows_label_stay_with_its_figures() -> None:
+    page = (
+        "Averages of the long record of this station, in millimetres and in degrees, year by year\nItem 2025 2024\n"
+        "Revenue from contracts\nwith customers in 2024 and 2025,\nnet of returns 12,345.6 11,200.1\n"
+        "Total 13,579 12,300\nAssets 5 6\nDebt 7 8\nof which rope 12 14\nThe sea is cold.\nin spring 3 4"
+    )
+    expected = page.replace("contracts\nwith", "contracts with").replace("2025,\nnet", "2025, net")
+    assert assemble([page])[0] == expected
+    small = "mean temperature\nof the sea 6.1 4.9\nyearly rain 1,946 1,870"
+    assert assemble([small])[0] == small, "rows begin so here"
+
+
 def test_lines_that_differ_in_their_figures_are_no_running_heads() -> None:
     def invoice(page: int, customer: str, net: int) -> str:
         return (

@@ -21,6 +21,8 @@ _LEAST_SHARE = 0.4
 PAGE_NUMBER = re.compile(
     r"[-–—\s]*(?:(?:page|seite|p[áa]gina|sid[ae]|strona)\s+|p\.\s*)?\d+(?:\s*(?:of|/|von|sur|de)\s*\d+)?[-–—\s]*", re.I
 )
+_LABEL_LINES = 3
+"""Of a row's label, below its first one."""
 _NUMBER = re.compile(r"(?<!\d)\d{1,6}(?!\d)")
 _ENDS = (".", "!", "?", ":", ";", "…", "。", "！", "？", ".”", '."', ".)", "”", "»")
 _ITEM = re.compile(r"(?:[-–—•●▪◦‣*·]|\(?(?:[0-9]{1,3}|[a-zA-Z])[.)]|[0-9]+(?:\.[0-9]+)+(?=\s+[A-Z]))\s")
@@ -110,9 +112,10 @@ def _paragraphs(lines: list[str]) -> str:
         return ""
     widths = sorted(len(line) for line in lines)
     full = 0.7 * widths[int(0.9 * (len(widths) - 1))]  # a line shorter than this ended on purpose
+    labels = _labels(lines)
     text = [lines[0]]
-    for (before, line), begins_row in zip(pairwise(lines), begin_rows(lines)[1:], strict=True):
-        runs_on = (
+    for at, ((before, line), begins_row) in enumerate(zip(pairwise(lines), begin_rows(lines)[1:], strict=True), 1):
+        runs_on = at in labels or (
             len(before) >= max(full, 25)
             and not _ITEM.match(line)
             and not begins_row
@@ -122,6 +125,22 @@ def _paragraphs(lines: list[str]) -> str:
         )
         text.append((" " if runs_on else "\n") + line)
     return "".join(text)
+
+
+def _labels(lines: list[str]) -> set[int]:
+    """Lines that go on with the label of a table's row whose figures come at its end: each begins in small letters. None where
+    that is how this page's rows begin."""
+    rows = {at for at, line in enumerate(lines) if _COLUMNS.search(line)}
+    small = [at for at in rows if lines[at][:1].islower()]
+    if 2 * len(small) > len(rows):
+        return set()
+    found: set[int] = set()
+    for row in small:
+        for at in range(row, max(0, row - _LABEL_LINES), -1):
+            if not lines[at][:1].islower() or at - 1 in rows or lines[at - 1].endswith(_ENDS):
+                break
+            found.add(at)
+    return found
 
 
 def _is_tabular(line: str) -> bool:
