@@ -21,7 +21,7 @@ def check_question(text: object, *, limit: int) -> str:
         raise InvalidRequest("The question must be text.")
     if len(text) > limit:
         raise MessageTooLong(len(text), limit)
-    _check_text(text, "question")
+    check_text(text, "question")
     text = text.strip()
     if not text:
         raise InvalidRequest("The question is empty.")
@@ -42,7 +42,7 @@ def check_thread_id(thread_id: object) -> str | None:
         raise InvalidRequest("The conversation id is longer than 1,024 characters.")
     if thread_id in (".", ".."):
         raise InvalidRequest("A conversation cannot be called . or .., which no client can send within an address.")
-    _check_text(thread_id, "conversation id", _ANY_CONTROL)
+    check_text(thread_id, "conversation id", _ANY_CONTROL)
     return thread_id
 
 
@@ -56,7 +56,12 @@ def check_history(texts: Iterable[str]) -> None:
         _check_unicode(text, "conversation")
 
 
-def _check_text(text: str, what: str, barred: re.Pattern[str] = _CONTROL) -> None:
+def check_text(text: str, what: str, barred: re.Pattern[str] = _CONTROL) -> None:
+    """Check that every terminal and store can take a text.
+
+    Raises:
+        InvalidRequest: It holds a control character, or half of a surrogate pair; the message calls it `what`.
+    """
     if found := barred.search(text):
         raise InvalidRequest(f"The {what} holds a control character (U+{ord(found[0]):04X}).")
     _check_unicode(text, what)

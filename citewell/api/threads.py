@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from citewell.api.turns import identity_of
+from citewell.questions import check_text
 from citewell.service import Service
 from citewell.threads import ThreadInfo
 
@@ -51,6 +52,7 @@ async def threads(
 async def rename(request: Request, thread_id: str, body: Renaming) -> ThreadEntry:
     """Give a conversation another title."""
     service: Service = request.app.state.service
+    check_text(body.title, "title")
     return _entry(await service.rename(identity_of(request).caller, thread_id, body.title))
 
 

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from citewell.commands import command_line
 from citewell.errors import CitewellError
@@ -33,7 +34,8 @@ def du(top: Annotated[int, typer.Option(min=1, help="Show this many threads, the
     table = Table("bytes", "thread", "owner", "last used (UTC)", "title")
     for info in sorted(found, key=lambda info: -info.size_bytes)[:top]:
         used = f"{info.updated:%Y-%m-%d %H:%M}" if info.updated.timestamp() else ""
-        table.add_row(f"{info.size_bytes:,}", info.thread_id, info.owner, used, info.title)
+        theirs = (Text(info.thread_id), Text(info.owner), used, Text(info.title))  # whose brackets are no markup
+        table.add_row(f"{info.size_bytes:,}", *theirs)
     console = Console()
     console.print(table)
     console.print(f"{count(len(found), 'thread')}, {count(sum(info.size_bytes for info in found), 'byte')}")
@@ -73,7 +75,11 @@ def export_command(
     """Write conversations to a file: messages, citations, summary, ratings. Exit code 1: some could not be read."""
     outcome = asyncio.run(_export(file, timedelta(days=idle_days), needs_review=needs_review, delete=delete))
     console = Console()
-    console.print(f"{count(outcome.exported, 'thread')} written to {file}, {outcome.deleted} deleted", soft_wrap=True)
+    console.print(
+        f"{count(outcome.exported, 'thread')} written to {file}, {outcome.deleted} deleted",
+        markup=False,
+        soft_wrap=True,
+    )
     for thread, why in outcome.kept.items():
         console.print(f"not deleted, {why} meanwhile: {thread}", markup=False, soft_wrap=True)
     for thread in outcome.torn:

@@ -56,6 +56,8 @@ def test_a_conversation_goes_on_is_read_renamed_listed_and_deleted(client: Clien
     assert client.threads().threads[0].title == TOWER
     assert client.rename(thread, "  The   tower ").title == "The tower"
     assert next(one for one in client.threads().threads if one.thread_id == thread).title == "The tower"
+    with pytest.raises(ServiceError, match="title holds a control character"):
+        client.rename(thread, "\x1b[31mtower")
     client.ask("How far could the lamp be seen?", thread_id=thread)
     assert client.threads().threads[0].title == "The tower"
     client.delete(thread)

@@ -233,8 +233,10 @@ async def test_the_maintenance_commands_show_and_trim(kept_in: dict[str, Any]) -
     async with open_threads(Settings(**kept_in)) as threads:
         await converse(threads, "t", 12)
         await converse(threads, "u", 2)
+        await threads.rename("u", "What is [/b]?")
     shown = await _maintain(kept_in, "du")
     assert "2 threads" in shown
+    assert "What is [/b]?" in shown
     assert shown.index(" t ") < shown.index(" u "), "the largest first"
     assert "question 0" in shown
     trimmed = await _maintain(kept_in, "prune", "t", "--idle-days", "0")
