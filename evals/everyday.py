@@ -1,12 +1,13 @@
-"""Short questions as people ask them, to two small collections: how many are answered, and how many rightly refused?
+"""Short questions as people ask them, to three small collections: how many are answered, and how many rightly refused?
 
     python -m evals.everyday [--details DETAILS.jsonl] [--json]
 
-`everyday.jsonl` asks the samples in `examples/` and the made-up documents in `evals/handbook/` (a firm's handbook, house
-rules, a library's page, a machine's instructions). `holds` lists what the answer must hold, each in one of several wordings;
-empty where the documents do not say it. Of several questions in `asked` the last follows on the others. Each goes the way
-a turn goes, without a key. Written by hand, few, and known to those who chose the features of the confidence: they show what kind of
-question fails, not how many of yours will.
+`everyday.jsonl` asks the samples in `examples/`, the made-up documents in `evals/handbook/` (a firm's handbook, house
+rules, a library's page, a machine's instructions) and the twelve in `evals/papers/` (an insurance policy, minutes, recipes, a price
+list, e-mails, ...). `holds` lists what the answer must hold, each in one of several wordings; empty where the documents do not say
+it. Of several questions in `asked` the last follows on the others. `style` says how it is asked, of those to `papers`. Each goes the
+way a turn goes, without a key. Written by hand, few, and known to those who chose the features of the confidence: they show what kind
+of question fails, not how many of yours will.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from evals.answers import Asked, Turn
 from evals.packs import read_jsonl
 
 _HERE = Path(__file__).parent
-FOLDERS = {"examples": _HERE.parent / "examples", "handbook": _HERE / "handbook"}
+FOLDERS = {"examples": _HERE.parent / "examples", "handbook": _HERE / "handbook", "papers": _HERE / "papers"}
 
 
 def holds(answer: str, parts: Sequence[Sequence[str]]) -> bool:
@@ -46,6 +47,8 @@ def holds(answer: str, parts: Sequence[Sequence[str]]) -> bool:
 
 
 def kind(row: dict[str, Any]) -> str:
+    if "style" in row:
+        return f"{row['folder']}: {row['style']}"
     if not row["holds"]:
         return "not there"
     if len(row["asked"]) > 1:
@@ -54,8 +57,8 @@ def kind(row: dict[str, Any]) -> str:
 
 
 async def answered(folder: str, rows: Sequence[dict[str, Any]], embedder: Embedder) -> list[dict[str, Any]]:
-    """Each row with its `kind`, the `answer`, its `confidence`, and whether it was `refused`, given with `reserve`, and is
-    `right`."""
+    """Each row with its `kind`, the `answer`, its `confidence`, whether it was `refused`, given with `reserve`, and is `right`, and how
+    many sentences in it are `needless`: they hold nothing of what it must hold."""
     evidence = Evidence(embedder)
     found = []
     with tempfile.TemporaryDirectory() as data_dir:
@@ -72,11 +75,13 @@ async def answered(folder: str, rows: Sequence[dict[str, Any]], embedder: Embedd
                 )  # fmt: skip
                 outcome = await turn(asked)
                 refused = not (evidence.is_supported(outcome.confidence) and outcome.citations)
+                quoted = [] if refused else [citation["sentence"] for citation in outcome.citations]
                 right = refused if not row["holds"] else not refused and holds(strip(outcome.answer), row["holds"])
                 found.append(
                     row | {
                         "kind": kind(row), "confidence": round(outcome.confidence, 3), "refused": refused,
                         "reserve": not refused and outcome.answer.startswith(NEAREST), "right": right,
+                        "needless": sum(not any(holds(sentence, [part]) for part in row["holds"]) for sentence in quoted),
                         "answer": outcome.answer,
                     }
                 )  # fmt: skip
@@ -95,7 +100,7 @@ async def run() -> list[dict[str, Any]]:
 
 
 def figures(found: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """By kind of question: how many, and the shares right, refused and answered with reserve."""
+    """By kind of question: how many, the shares right, refused and answered with reserve, and needless sentences per question."""
     result = {}
     for name in dict.fromkeys(row["kind"] for row in found):
         some = [row for row in found if row["kind"] == name]
@@ -104,6 +109,7 @@ def figures(found: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
             "right": round(fmean(row["right"] for row in some), 3),
             "refused": round(fmean(row["refused"] for row in some), 3),
             "reserve": round(fmean(row["reserve"] for row in some), 3),
+            "needless": round(fmean(row["needless"] for row in some), 2),
         }
     return result
 
@@ -125,7 +131,7 @@ def main() -> None:
     found = asyncio.run(run())
     if args.details:
         args.details.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found), encoding="utf-8")
-    show(figures(found), width=12, as_json=args.json)
+    show(figures(found), width=24, as_json=args.json)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ ROWS = list(read_jsonl(FOLDERS["handbook"].parent / "everyday.jsonl"))
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_what_an_answer_must_hold_stands_in_the_documents(folder: str) -> None:
     files = [path for path in sorted(FOLDERS[folder].iterdir()) if path.is_file() and path.suffix]
-    text = " ".join(" ".join(load(path.read_bytes(), path.name).text.split()) for path in files)
+    text = " ".join(" ".join(load(path.read_bytes(), path.name).text.replace("|", " ").split()) for path in files)
     missing = [
         wording for row in ROWS if row["folder"] == folder for part in row["holds"] for wording in part
         if wording not in text
@@ -22,8 +22,14 @@ def test_what_an_answer_must_hold_stands_in_the_documents(folder: str) -> None:
 
 def test_questions_of_every_kind_are_asked_of_both_collections() -> None:
     kinds = {"one thing", "two things", "follow-up", "not there"}
-    for folder in FOLDERS:
+    for folder in ("examples", "handbook"):
         assert {kind(row) for row in ROWS if row["folder"] == folder} == kinds
+
+
+def test_what_the_papers_are_asked_is_told_apart_by_how_it_is_asked() -> None:
+    kinds = [kind(row) for row in ROWS if row["folder"] == "papers"]
+    assert all(name.startswith("papers: ") for name in kinds)
+    assert min(kinds.count(name) for name in kinds) >= 6
 
 
 def test_an_answer_must_hold_every_part_in_one_of_its_wordings() -> None:
@@ -34,9 +40,11 @@ def test_an_answer_must_hold_every_part_in_one_of_its_wordings() -> None:
 
 def test_figures_count_by_kind() -> None:
     rows = [
-        {"kind": "one thing", "right": True, "refused": False, "reserve": False},
-        {"kind": "one thing", "right": True, "refused": False, "reserve": True},
-        {"kind": "one thing", "right": False, "refused": False, "reserve": True},
-        {"kind": "one thing", "right": False, "refused": True, "reserve": False},
+        {"kind": "one thing", "right": True, "refused": False, "reserve": False, "needless": 2},
+        {"kind": "one thing", "right": True, "refused": False, "reserve": True, "needless": 0},
+        {"kind": "one thing", "right": False, "refused": False, "reserve": True, "needless": 3},
+        {"kind": "one thing", "right": False, "refused": True, "reserve": False, "needless": 0},
     ]
-    assert figures(rows) == {"one thing": {"questions": 4, "right": 0.5, "refused": 0.25, "reserve": 0.5}}
+    assert figures(rows) == {
+        "one thing": {"questions": 4, "right": 0.5, "refused": 0.25, "reserve": 0.5, "needless": 1.25}
+    }
