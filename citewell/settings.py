@@ -428,13 +428,15 @@ class Settings(BaseSettings):
         """Make the data directory where there is none yet. Blocking.
 
         Raises:
-            ConfigurationError: It cannot be made.
+            ConfigurationError: It cannot be made or written.
         """
+        where = self.data_dir.absolute()
         try:
-            self.data_dir.mkdir(parents=True, exist_ok=True)
+            where.mkdir(parents=True, exist_ok=True)
         except OSError as exc:
-            where = self.data_dir.absolute()
             raise ConfigurationError(f"CITEWELL_DATA_DIR: {where} cannot be made: {exc.strerror}") from None
+        if not os.access(where, os.W_OK):
+            raise ConfigurationError(f"CITEWELL_DATA_DIR: {where} cannot be written, not even to read the index in it")
 
 
 def _is_address(url: str) -> bool:

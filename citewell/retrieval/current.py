@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import IO, Any, Protocol, TypeVar, cast
 
-from citewell.errors import IndexMismatch, IngestBusy
+from citewell.errors import IndexMismatch, IngestBusy, StoreError
 from citewell.retrieval.generation import Generation
 from citewell.retrieval.generations import Generations
 from citewell.settings import Settings
@@ -128,6 +128,10 @@ class Current:
         name = self.pinned or await self._run(self.generations.current)
         if self._opened is not None and (self._opened.generation.name == name or self.writing):
             return self._opened
+        if self._opened is not None and name is None:  # a new index would look like documents that hold no answer
+            raise StoreError(
+                f"The index in {self.generations.folder} is gone. Put the data directory back, or ingest the documents anew."
+            )
         if self._opening is None or self._opening.done():
             self._opening = asyncio.create_task(self._change(name))
         # Shielded: a caller whose deadline passes must not cancel what the next one needs.

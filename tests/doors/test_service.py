@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -155,6 +156,19 @@ def test_a_data_directory_that_cannot_be_made_is_named_in_a_sentence(tmp_path: P
         "\n", " "
     )
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_data_directory_that_cannot_be_written_is_named_in_a_sentence() -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from citewell.settings import Settings; os.getuid() or os.setuid(65534); "
+        "Settings(_env_file=None, data_dir=Path(sys.argv[1])).make_data_dir()"
+    )  # root may write anywhere, so it becomes somebody else
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o555)
+        done = subprocess.run(
+            [sys.executable, "-c", code, folder], capture_output=True, text=True, timeout=60, cwd=ROOT
+        )
+    assert f"CITEWELL_DATA_DIR: {folder} cannot be written" in done.stderr
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])

@@ -189,6 +189,19 @@ async def test_the_text_of_what_is_removed_leaves_the_disk_while_a_service_has_t
     assert holders() == []
 
 
+async def test_an_index_that_is_gone_is_not_taken_for_an_empty_one_and_is_found_again(
+    index: Index, tmp_path: Path
+) -> None:
+    await put(index, 0)
+    (tmp_path / "index").rename(tmp_path / "away")
+    for attempt in (index.search("word0"), index.ping()):
+        with pytest.raises(StoreError, match=r"is gone\. Put the data directory back"):
+            await attempt
+    assert not (tmp_path / "index").exists()
+    (tmp_path / "away").rename(tmp_path / "index")
+    assert await index.search("word0")
+
+
 @pytest.mark.parametrize("bytes_left", [0, 100])
 async def test_a_token_file_that_was_cut_is_an_error_that_says_what_to_do(
     index: Index, tmp_path: Path, bytes_left: int
