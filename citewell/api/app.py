@@ -1,4 +1,4 @@
-"""The web application: the doors, and what opens and closes with it."""
+"""The web application: all doors, and the lifespan of what they need."""
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
@@ -29,7 +29,7 @@ def create_app(settings: Settings) -> FastAPI:
     """Build the application. Nothing is opened before it starts.
 
     Raises:
-        ConfigurationError: It would serve everybody on an address that others can reach, and no setting says so.
+        ConfigurationError: Without keys or tokens it would serve everybody who can reach it, and no setting allows that.
     """
     if settings.is_keyless and settings.keyless == "loopback" and not is_loopback(settings.host):
         raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""The first thing that sees a request: who came by which door, under which id; and what status they left with."""
+"""The outermost middleware: notes each request's door and id, and counts the statuses of responses."""
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
@@ -11,7 +11,7 @@ _TRACE = ("traceparent", "tracestate")
 
 
 class Arrivals:
-    """Pure ASGI middleware: gives HTTP requests and WebSockets an id, which goes back in `X-Request-ID`."""
+    """Pure ASGI middleware: gives HTTP requests and WebSockets an id, which it returns in `X-Request-ID`."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""Shutting down in good order: readiness falls, new turns are refused, those under way end, then the server stops."""
+"""Graceful shutdown: readiness fails, new turns are refused, those under way end, then the server stops."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ log = structlog.get_logger()
 
 
 class Drain:
-    """Stands before the server's own handling of SIGTERM and SIGINT, which closes sockets at once.
+    """Delays the server's own handling of SIGTERM and SIGINT, which closes sockets at once.
 
-    After SIGTERM the process still works for `settings.drain_notice_s` seconds while its readiness fails, so that
-    whoever balances the load can turn away first. After SIGINT there is nobody to turn away; a second one is not
-    waited for.
+    After SIGTERM the process still takes turns for `settings.drain_notice_s` seconds while its readiness fails, so that a load balancer can
+    turn away first. SIGINT comes without a load balancer, so there is no such delay; a second SIGINT ends the process at once.
     """
 
     def __init__(self, runs: Runs, settings: Settings) -> None:
@@ -31,7 +30,7 @@ class Drain:
         self._draining: asyncio.Task[None] | None = None
 
     def listen(self) -> None:
-        """Take over the signals. Only in the main thread, where signals arrive, and only before a server's handlers."""
+        """Take over the signals from the server's handlers. Only in the main thread, where signals arrive."""
         for sig in (signal.SIGTERM, signal.SIGINT):
             if callable(stop := signal.getsignal(sig)):
                 signal.signal(sig, self._handler(stop))

@@ -1,6 +1,6 @@
-"""What happens to every HTTP request before a route sees it: a bound on the body, and a watch on the client.
+"""Bounds the body of every HTTP request and watches whether its client leaves, before a route sees it.
 
-HEAD is what GET is, to every route; the server leaves the body out.
+To the routes HEAD is the same as GET; the server leaves out the body.
 """
 
 import asyncio
@@ -15,21 +15,22 @@ from citewell.errors import BodyTooLarge
 class Edge:
     """Pure ASGI middleware.
 
-    A client that leaves before its response is complete ends the work done for it: the route's task is cancelled,
-    also where the framework would not notice, as for a plain JSON response.
+    When a client leaves before its response is complete, the route's task is cancelled, even where the framework would not notice, as
+    for a plain JSON response.
+
+    Args:
+        app: The application.
+        max_body_bytes: Largest body that is accepted.
+        unbounded: Paths that read large bodies in pieces and bound them themselves.
     """
 
     def __init__(self, app: ASGIApp, *, max_body_bytes: int, unbounded: tuple[str, ...] = ()) -> None:
         self._app = app
         self._max = max_body_bytes
         self._unbounded = unbounded
-        """Paths that read large bodies in pieces and bound them themselves."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        if scope["path"] in self._unbounded:
+        if scope["type"] != "http" or scope["path"] in self._unbounded:
             await self._app(scope, receive, send)
             return
         try:
@@ -39,11 +40,11 @@ class Edge:
             return
         if body is not None:
             if scope["method"] == "HEAD":
-                scope = {**scope, "method": "GET"}  # a copy: the server looks into its own for whether to send the body
+                scope = {**scope, "method": "GET"}  # a copy: the server reads in its own whether to send the body
             await self._watched(scope, receive, send, body)
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes | None:
-        """The whole body; None when the client left while sending it."""
+        """The whole body; None where the client left while sending it."""
         length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         if length.isdigit() and int(length) > self._max:
             raise BodyTooLarge(f"The body has {int(length):,} bytes; at most {self._max:,} are accepted.")

@@ -1,6 +1,6 @@
-"""An answer as numbered frames, alike over WebSocket and server-sent events, and what a client that comes back says.
+"""An answer as frames, the same over WebSocket and server-sent events.
 
-A frame carries an `id`, `<run>.<number>`, where the run can be resumed.
+Where the run can be resumed, a frame has an `id`, `<run>.<number>`, which a client gives back to continue after it.
 """
 
 import json
@@ -26,7 +26,7 @@ def event_id(run_id: str, number: int) -> str:
 
 
 def parse_event_id(text: str) -> tuple[str, int]:
-    """The run and the number of an event's id. Raises InvalidRequest."""
+    """The run and the number in an event's id. Raises InvalidRequest."""
     match = _ID.fullmatch(text.strip())
     if match is None:
         raise InvalidRequest("The event id is none of this service's; give back the last one that came, unchanged.")
@@ -34,7 +34,7 @@ def parse_event_id(text: str) -> tuple[str, int]:
 
 
 async def asked(service: Service, turn: Turn) -> Frames:
-    """Run a turn. One that can be resumed says so first, so that nothing is lost before the first word."""
+    """Run a turn. If it can be resumed, a frame with its id comes first, so that nothing is lost before the first word."""
     if turn.is_kept:
         start = {"token": "", "done": False, "conversation_id": turn.thread_id}
         yield start | {"id": event_id(turn.run_id, 0)}
@@ -44,12 +44,12 @@ async def asked(service: Service, turn: Turn) -> Frames:
 
 
 async def resumed(service: Service, caller: str, last: str) -> Frames:
-    """Go on after an event that arrived.
+    """The frames of a run after the event with the id `last`.
 
     Raises:
-        InvalidRequest: That is no event's id.
-        ResumeOff: Runs end with the connection here.
-        RunNotFound: There is no such run of the caller's, or no longer.
+        InvalidRequest: `last` is not the id of an event.
+        ResumeOff: By the settings, runs end with the connection.
+        RunNotFound: The caller has no such run, or no longer.
     """
     run_id, number = parse_event_id(last)
     return _frames(await service.resume(caller, run_id, number), run_id, number)
@@ -73,7 +73,7 @@ def _frame(event: str | Result) -> dict[str, Any]:
 
 
 async def server_sent(frames: Frames, headers: dict[str, str] | None = None) -> EventSourceResponse:
-    """Frames as events `token` and `done`, or `error`; a fault before the first frame is raised instead."""
+    """Frames as events `token` and `done`, or `error`. A fault before the first frame is raised, so that it gets a status."""
     first = await anext(frames, None)
 
     async def events() -> AsyncGenerator[dict[str, str], None]:
@@ -84,7 +84,7 @@ async def server_sent(frames: Frames, headers: dict[str, str] | None = None) -> 
                 yield _event(first)
                 async for frame in frames:
                     yield _event(frame)
-            except Exception as exc:  # noqa: BLE001  # the response has begun: the stream is all there is to say it in
+            except Exception as exc:  # noqa: BLE001  # the response has begun: only the stream can say it
                 yield {"event": "error", "data": json.dumps(to_problem(exc).model_dump(exclude_none=True))}
 
     return EventSourceResponse(events(), headers=headers, sep="\n")

@@ -1,4 +1,4 @@
-"""Who asks, found out before any route sees the request and before its body is read."""
+"""Identifies the caller before any route sees the request and before its body is read."""
 
 import base64
 import binascii
@@ -24,14 +24,14 @@ _IN_SUBPROTOCOL = "citewell.key."
 _OPEN = ("/healthz", "/readyz", "/openapi.json", "/docs")
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _NOBODY = Identity(caller="", access=frozenset())
-"""Who asks for what is open to all: no route there looks at it, and it could read nothing."""
+"""The caller of a path that is open to all: no route there looks at it, and it could read nothing."""
 
 
 class Identification:
     """Pure ASGI middleware, for HTTP and WebSocket alike: puts an `Identity` into the scope, or refuses.
 
-    A page of another origin gets nowhere either: browsers send its requests with whatever a person has typed into a
-    password prompt, and reach a service on loopback that asks for nothing.
+    It also refuses pages of another origin: a browser sends their requests with the password that was typed into its prompt, and to a
+    service on loopback, which asks for none.
     """
 
     def __init__(self, app: ASGIApp, *, settings: Settings) -> None:

@@ -1,7 +1,7 @@
 """The LangServe door: `/rag` (question in, cited answer out) and `/chat` (messages in, text out).
 
-LangServe's own `APIHandler` does the work; the routes are laid here instead of by `add_routes` so that a fault before
-the first byte is a problem response and one after it an `error` event with the same body.
+LangServe's own `APIHandler` does the work. The routes are added here instead of by `add_routes`, so that a fault before the first byte is a
+problem response and a later one an `error` event with the same body.
 """
 
 import asyncio
@@ -29,21 +29,20 @@ from citewell.service import Result, Service, Turn
 from citewell.settings import Settings
 
 MOST_IN_BATCH = 100
-"""Inputs one `batch` call may have."""
+"""Most inputs of a `batch` call."""
 ABREAST = 8
-"""Turns of one `batch` call that run at the same time."""
+"""Most turns of a `batch` call that run at the same time."""
 _IDENTITY = "__citewell_identity"
-"""Where the door writes who asks into `configurable`, over whatever a client put there; the underscores keep it out of
-traces."""
+"""The caller's key in `configurable`, set over whatever a client put there; the underscores keep it out of traces."""
 _FOREIGN = ("__", "checkpoint", "langgraph", "run_id", "assistant_id", "graph_id")
-"""Configurable keys a LangGraph client adds by itself; they mean nothing here and are let by."""
+"""Beginnings of configurable keys that LangGraph's clients add by themselves, which are ignored."""
 
 
 _UNSCREENED = ("chat_model", "llm", "prompt", "parser")
-"""Runs inside the graph whose input or output the guards have not seen."""
+"""Kinds of runs inside the graph whose input or output the guards have not seen."""
 
 ConfigHash = Annotated[str, Path(max_length=4096)]
-"""A configuration, compressed, as it stands in a playground's address. A longer one could unpack to hundreds of megabytes."""
+"""A compressed configuration in a playground's address; a longer one could unpack to hundreds of megabytes."""
 
 
 class Question(BaseModel):
@@ -76,8 +75,9 @@ class Door(RunnableLambda[Any, Any]):
     """A runnable over `Service.stream`, as LangServe serves it.
 
     Args:
-        service: Called at each turn, because the service opens after the routes are laid.
+        service: Called at each turn, because the service opens after the routes are added.
         settings: For the defaults that the playground shows.
+        name: What traces call it.
     """
 
     def __init__(self, service: Callable[[], Service], settings: Settings, name: str) -> None:
@@ -110,7 +110,7 @@ class Door(RunnableLambda[Any, Any]):
     async def abatch(
         self, inputs: list[Any], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
     ) -> list[Any]:
-        """Run the inputs side by side; those of one thread in their order."""
+        """Run the inputs in parallel, those of one thread in order."""
         if not inputs:
             return []
         configs: list[Any] = config if isinstance(config, list) else [config or {}] * len(inputs)
@@ -128,14 +128,14 @@ class Door(RunnableLambda[Any, Any]):
         tasks = [asyncio.create_task(run(lane)) for lane in lanes.values()]
         try:
             await asyncio.gather(*tasks)
-        finally:  # the first failure ends the rest, and so does a client that leaves
+        finally:  # the first failure cancels the rest, and so does a client that leaves
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
         return outputs
 
     def turn(self, value: Any, config: RunnableConfig) -> Turn:
-        """Check an input and its options. Raises InvalidRequest and its kind."""
+        """Check an input and its options. Raises InvalidRequest or one of its kinds."""
         raise NotImplementedError
 
     def _prepare(self, question: object, config: RunnableConfig, history: Sequence[Any] | None = None) -> Turn:
@@ -160,19 +160,19 @@ class Rag(Door):
 
     async def answer(self, value: Any, config: RunnableConfig) -> AsyncIterator[Any]:
         turn = self.turn(value, config)
-        # The playground listens through a log stream and shows text as text, but dictionaries one by one.
+        # The playground reads a log stream; it joins pieces of text, but shows dictionaries one by one.
         as_text = _in_playground(config)
         async with aclosing(self._service().stream(turn, _inner(config))) as events:
             async for event in events:
                 if isinstance(event, Result):
                     whole = {
-                        # of a turn that was stopped before its first word, nothing came before
+                        # The text has been streamed already; a turn that was stopped before its first word had none.
                         "answer": event.answer if as_text else "", "citations": event.citations,
                         "thread_id": event.thread_id, "usage": event.usage, "metadata": event.metadata,
                     }  # fmt: skip
                     if as_text:
-                        yield "\n\n"  # the playground writes the dictionary right behind the text
-                    # a plain dictionary takes the place of the text in the log, where an AddableDict would not
+                        yield "\n\n"  # the playground shows the dictionary right after the text
+                    # In the log a plain dictionary replaces the text, which an AddableDict would not do.
                     yield whole if as_text else AddableDict(whole)
                 else:
                     yield event if as_text else AddableDict({"answer": event})
@@ -192,7 +192,7 @@ class Chat(Door):
         if not messages or not isinstance(messages[-1], HumanMessage):
             raise InvalidRequest("messages must end with a message of the user.")
         threaded = bool((config.get("configurable") or {}).get("thread_id"))
-        # Their words alone: what else a message can carry, as an image's address, is nobody's to hand on to a model.
+        # Only their text: what else a message can hold, such as an image's address, must not reach a model.
         history = [type(m)(_text(m)) for m in messages[:-1] if not isinstance(m, SystemMessage)]
         return self._prepare(_text(messages[-1]), config, None if threaded else history)
 
@@ -204,7 +204,7 @@ class Chat(Door):
                 if isinstance(event, str):
                     is_silent = False
                     yield event
-            if is_silent:  # stopped before its first word: an empty text is one too
+            if is_silent:  # stopped before its first word: the text is empty
                 yield ""
 
 
@@ -216,7 +216,7 @@ def _text(message: BaseMessage) -> str:
 
 
 class Handler(APIHandler):
-    """LangServe's handler, with faults that say what they are."""
+    """LangServe's handler, with our faults."""
 
     def __init__(self, door: Door, **options: Any) -> None:
         super().__init__(door, per_req_config_modifier=_with_identity, **options)
@@ -225,7 +225,7 @@ class Handler(APIHandler):
     async def _get_config_and_input(self, request: Request, config_hash: str, **kwargs: Any) -> tuple[Any, Any]:
         with _readable():
             config, value = await super()._get_config_and_input(request, config_hash, **kwargs)
-        self._door.turn(value, config)  # here, because a log stream has begun before the runnable sees its input
+        self._door.turn(value, config)  # checks it before a log stream begins
         return config, value
 
     async def batch(self, request: Request, **kwargs: Any) -> Response:
@@ -257,20 +257,20 @@ class Handler(APIHandler):
 
 
 def _hide_models(body: dict[str, Any]) -> None:
-    """What goes into a model and what comes out of it has not been through the guards."""
+    """Exclude the models' runs from a log: the guards have not seen what goes into a model and what comes out."""
     excluded = body.get("exclude_types") or []
     if isinstance(excluded, list):  # else refused as what it is
         body["exclude_types"] = [*excluded, *_UNSCREENED]
 
 
 def _with_identity(config: dict[str, Any], request: Request) -> dict[str, Any]:
-    """LangServe calls this last, for every call that runs something, each of a batch included."""
+    """Put the caller into the configuration. LangServe calls this last, for every input that is run."""
     return {**config, "configurable": {**(config.get("configurable") or {}), _IDENTITY: identity_of(request)}}
 
 
 @contextmanager
 def _readable() -> Iterator[None]:
-    """LangChain's messages answer some malformed input with errors of Python's own."""
+    """Turn the plain Python errors that LangChain's messages raise for some malformed input into InvalidRequest."""
     try:
         yield
     except (TypeError, AttributeError):
@@ -302,7 +302,7 @@ async def _honest(response: EventSourceResponse, held: int = 1) -> EventSourceRe
                     continue
                 try:
                     await anext(events)
-                except Exception as exc:  # noqa: BLE001  # the response has begun: the stream is all there is to say it in
+                except Exception as exc:  # noqa: BLE001  # the response has begun: only the stream can say it
                     problem = to_problem(exc)
                     body = problem.model_dump(exclude_none=True)
                     # RemoteRunnable reads these two names
@@ -393,7 +393,7 @@ class Events(Response):
 
 
 def install(app: FastAPI, settings: Settings) -> None:
-    """Lay the routes of both doors."""
+    """Add the routes of both doors."""
 
     def service() -> Service:
         return app.state.service  # type: ignore[no-any-return]  # opened by the lifespan
@@ -447,7 +447,7 @@ def _lay(app: FastAPI, path: str, handler: Handler) -> None:
 
 
 def _document(app: FastAPI, path: str, tag: str, handler: Handler) -> None:
-    """Put the doors into the OpenAPI document. These routes are never reached: the ones above stand first."""
+    """Describe the doors in the OpenAPI document, with routes that are never reached, as the real ones come first."""
 
     def describe(name: str, body: Any, answer: Any, kind: type[Response] = JSONResponse) -> None:
         async def never(request: Annotated[Any, body]) -> Any:
@@ -484,5 +484,5 @@ def _in_playground(config: RunnableConfig) -> bool:
 
 
 def _inner(config: RunnableConfig) -> RunnableConfig:
-    """What the graph's run takes over of the caller's config: who listens, not what was chosen."""
+    """The part of the caller's config that the graph's run gets: who listens, not what was chosen."""
     return {key: config[key] for key in ("callbacks", "tags", "metadata") if key in config}  # type: ignore[return-value]

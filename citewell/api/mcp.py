@@ -27,7 +27,7 @@ from citewell.settings import Settings
 
 PATH = "/mcp"
 SCHEME = "citewell://source/"
-"""A resource is called this and the source's uri, percent-encoded."""
+"""A resource's URI is this and the source's uri, percent-encoded."""
 _INSTRUCTIONS = (
     "Answers from the owner's documents. `ask` returns an answer whose every sentence names a passage and says whether "
     "it was checked; `search` returns passages to read yourself; resources are the documents' texts."
@@ -70,7 +70,7 @@ class Passages(BaseModel):
 
 
 class Door:
-    """What the protocol's requests do."""
+    """Answers the protocol's requests."""
 
     def __init__(self, app: FastAPI) -> None:
         self._app = app
@@ -84,7 +84,7 @@ class Door:
         return types.ListToolsResult(tools=[_tool("ask", Ask, Answered), _tool("search", Search, Passages)])
 
     async def call_tool(self, context: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
-        """Faults are results too: the assistant reads them and can do better."""
+        """Run a tool. A fault is a result too, which the assistant can read and react to."""
         try:
             match params.name:
                 case "ask":
@@ -157,7 +157,7 @@ class Door:
 
 
 def install(app: FastAPI, settings: Settings) -> AbstractAsyncContextManager[None]:
-    """Lay the route. What comes back must be open while the application serves."""
+    """Add the route. The returned context must be open while the application serves."""
     door = Door(app)
     server: Server[Any] = Server(
         "citewell", title="Citewell", version=__version__, instructions=_INSTRUCTIONS,

@@ -27,13 +27,13 @@ from citewell.service import Result, Service, Turn
 from citewell.settings import EXTRACTIVE, Settings
 
 DEFAULT = "citewell"
-"""The model's name that stands for what the settings say."""
+"""The name of the model that the settings say."""
 _WITHOUT_EFFECT = frozenset({
     "frequency_penalty", "metadata", "moderation", "parallel_tool_calls", "prediction", "presence_penalty",
     "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "reasoning_effort", "safety_identifier",
     "seed", "service_tier", "store", "top_p", "verbosity",
 })  # fmt: skip
-"""Standard parameters that are let by: they tune how a model writes, not what is asked of it."""
+"""Standard parameters that are ignored: they tune how a model writes, not what is asked of it."""
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "n": (1,), "tools": ([],), "tool_choice": ("none", "auto"), "functions": ([],), "function_call": ("none", "auto"),
     "logprobs": (False,), "top_logprobs": (0,), "logit_bias": ({},), "response_format": ({"type": "text"},),
@@ -41,9 +41,9 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 }  # fmt: skip
 """Parameters that would change what comes back, and the values at which they do not."""
 _WITHHELD = ("blocked", "content_filter", "refusal")
-"""Why an answer ended that a guard, or the model's provider, did not let go on."""
+"""Finish reasons of an answer that a guard or the model's provider stopped."""
 _PLAIN = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
-"""What stands as it is in the header X-Thread-Id. It holds no other letters: they are percent-encoded, both ways."""
+"""Characters that stand for themselves in the header X-Thread-Id; all others are percent-encoded, both ways."""
 
 
 class StreamOptions(BaseModel):
@@ -90,7 +90,7 @@ class CompletionRequest(BaseModel):
     trace: StrictBool = False
 
     def check(self) -> None:
-        """Refuse what would have to be ignored although it changes the meaning.
+        """Refuse parameters that change the meaning of a request and have no effect here.
 
         Raises:
             InvalidRequest: Names the parameter.
@@ -119,13 +119,13 @@ class OpenAIRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
 
-        async def in_their_words(request: Request) -> Response:
+        async def handled(request: Request) -> Response:
             try:
                 return await handle(request)
-            except Exception as exc:  # noqa: BLE001  # every fault of this door leaves in one shape, and to_problem logs what is not ours
+            except Exception as exc:  # noqa: BLE001  # every fault of this door has one shape; to_problem logs unforeseen ones
                 return fault(exc)
 
-        return in_their_words
+        return handled
 
 
 _FAULT = {
@@ -184,7 +184,7 @@ async def completions(request: Request, body: CompletionRequest) -> Response:
 
 @router.api_route("/{path:path}", methods=["GET", "POST", "DELETE"], include_in_schema=False)
 async def nothing_else() -> Response:
-    """A client of OpenAI's that asks for more of it is told in its own words."""
+    """Refuses all else of OpenAI's API in a shape that its clients read."""
     raise NotFound(
         "Of OpenAI's API there are POST /v1/chat/completions, GET /v1/models and GET /v1/models/{model} here: "
         "use chat.completions of the client."
@@ -264,12 +264,12 @@ class _Reply:
                 async for event in events:
                     number += 1
                     if isinstance(event, Result) and self._include_usage:
-                        # Two chunks of one event: its id comes with the second, so that neither can be missed.
+                        # Two chunks of one event: its id comes with the second, so that a client cannot miss it.
                         yield self._piece(event)
                         yield _id(run_id, number) + self._event({"choices": [], "usage": _usage(event)})
                     else:
                         yield _id(run_id, number) + self._piece(event)
-            except Exception as exc:  # noqa: BLE001  # the response has begun: the stream is all there is to say it in
+            except Exception as exc:  # noqa: BLE001  # the response has begun: only the stream can say it
                 yield _data(_error(to_problem(exc)))
                 return
             yield b"data: [DONE]\n\n"
@@ -292,7 +292,7 @@ class _Reply:
         return f"{self._base_url}/source?{urlencode(query)}"
 
     def _annotations(self, result: Result) -> list[dict[str, Any]]:
-        """OpenAI's own, one for each sentence that is backed: where it stands in the answer, and what backs it."""
+        """OpenAI's annotations, one per citation: where its sentence stands in the answer, and the passage's address."""
         found, at = [], 0
         for citation in result.citations:
             start = result.answer.find(citation["sentence"], at)
@@ -386,7 +386,7 @@ _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_
 def _error(problem: Problem) -> dict[str, Any]:
     status = _status(problem)
     kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
-    # The names that programs match on: LangChain, for one, looks for the second.
+    # OpenAI's names, which programs match on; LangChain looks for the second.
     code = {UnknownModel.code: "model_not_found", ContextOverflow.code: "context_length_exceeded"}.get(
         problem.code, problem.code
     )

@@ -1,4 +1,4 @@
-"""What operators and browsers look at: the front page, liveness, readiness, metrics."""
+"""The front page, liveness, readiness and metrics."""
 
 import asyncio
 import base64
@@ -80,7 +80,7 @@ async def ready(request: Request) -> Response:
     asked."""
     service: Service = request.app.state.service
     checks: dict[str, Any] = {}
-    if service.runs.is_leaving:  # said without looking further: whoever balances the load must know soon
+    if service.runs.is_leaving:  # no further checks: the load balancer must know soon
         checks["drain"] = {"error": Draining.code, "detail": Draining.title}
         return JSONResponse({"status": "not ready", "checks": checks}, 503)
     for name, check in service.checks().items():

@@ -18,13 +18,13 @@ from citewell.telemetry import arrival
 
 MEDIA_TYPE = "application/problem+json"
 INTERNAL = "Something went wrong inside the service"
-"""What is said of faults that are none of ours."""
+"""The title of unforeseen faults."""
 OTHERS = (
     ("http_404", 404, "There is nothing at this address", False),
     ("http_405", 405, "This address does not take this method", False),
     ("internal", 500, INTERNAL, False),
 )
-"""Code, status, title and whether another try is worth it, of the problems that are no `CitewellError`."""
+"""(code, status, title, retryable) of the problems that are not a `CitewellError`."""
 NO_JSON = (
     "The body cannot be read as JSON. It must be UTF-8, not compressed, not nested a thousand deep, and hold no integer of "
     "more than 64 bits."
@@ -56,7 +56,7 @@ class Problem(BaseModel):
 
 
 def _schema() -> dict[str, Any]:
-    """The problem's JSON schema in one piece: references inside a response do not resolve from the document's root."""
+    """The problem's JSON schema without references, which would not resolve within a response of the OpenAPI document."""
     whole = Problem.model_json_schema()
     fault = whole.pop("$defs")["Fault"]
     whole["properties"]["errors"]["anyOf"][0]["items"] = fault
@@ -75,7 +75,7 @@ DOCUMENTED: dict[int | str, dict[str, Any]] = {
 
 
 def to_problem(exc: BaseException) -> Problem:
-    """Turn any exception into a problem. What is not ours becomes a 500 that says nothing of its insides."""
+    """Turn any exception into a problem. An unforeseen one is logged and becomes a 500 that reveals nothing of it."""
     match exc:
         case CitewellError():
             retry_after = exc.retry_after_s if isinstance(exc, RateLimited | Draining | CircuitOpen) else None
@@ -133,7 +133,7 @@ def response(exc: BaseException, request: HTTPConnection) -> JSONResponse:
     problem = to_problem(exc)
     problem.instance = request.url.path
     headers = dict(getattr(exc, "headers", None) or {})
-    if problem.request_id:  # an unforeseen fault leaves by a way that sets no headers
+    if problem.request_id:  # the middleware that adds this header does not see the response to an unforeseen fault
         headers["X-Request-ID"] = problem.request_id
     if problem.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, round(problem.retry_after_s)))
@@ -144,7 +144,7 @@ def response(exc: BaseException, request: HTTPConnection) -> JSONResponse:
 
 
 def install(app: FastAPI) -> None:
-    """Let every exception of every route leave through `response`."""
+    """Answer every exception of every route with `response`."""
 
     async def handle(request: Request, exc: Exception) -> JSONResponse:
         return response(exc, request)

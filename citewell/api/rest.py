@@ -131,7 +131,7 @@ async def conversation(
 
 @router.delete("/conversation/{conversation_id:path}", status_code=204)
 async def forget(request: Request, conversation_id: str) -> Response:
-    """Delete every trace of a conversation. Deleting what is not there is no fault."""
+    """Delete every trace of a conversation. It need not exist."""
     service: Service = request.app.state.service
     caller = identity_of(request).caller
     await service.forget(caller, conversation_id)

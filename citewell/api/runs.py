@@ -1,4 +1,4 @@
-"""Runs: go on with one whose connection dropped, stop one."""
+"""Runs: resume one whose connection dropped, stop one."""
 
 from typing import Annotated
 

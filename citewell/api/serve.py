@@ -1,4 +1,4 @@
-"""Start the service: read the settings, say where it listens, run until told to stop."""
+"""Starts the service: reads the settings, announces its address, and runs until told to stop."""
 
 import asyncio
 import gc
@@ -26,13 +26,13 @@ from citewell.telemetry.logs import configure_logging
 from citewell.telemetry.workers import shared_metrics
 
 WORKER_STARTS_WITHIN_S = 60
-"""A worker answers its parent once it has imported everything: on a busy machine later than uvicorn's 5 seconds."""
+"""Time for a worker to start, in seconds: until it has imported everything, which on a busy machine takes more than uvicorn's 5."""
 
 CLOSE_WITHIN_S = 5
 """Time for connections to close once no turn is under way, in seconds."""
 
 GC_AFTER = 10_000
-"""New objects before Python looks for cycles: a turn makes thousands, nearly all freed without it."""
+"""New objects before Python looks for cycles. A turn makes thousands, nearly all of which are freed without that."""
 
 
 MOST_HEAD_BYTES = 65_536
@@ -49,8 +49,9 @@ READS_WITHIN_S = 60.0
 
 
 class Bounded(HttpToolsProtocol):
-    """httptools joins a header that goes on and on, for as long as it does, in the event loop; and uvicorn waits for ever
-    for a request that has not come yet, or not whole, and for a client that does not read its answer."""
+    """uvicorn's HTTP protocol with bounds: on the head of a request, which httptools otherwise joins however long it is; and on the time
+    that uvicorn waits for a request to come, or to come whole, and for a client to read its answer.
+    """
 
     _unread = 0
     _overdue: asyncio.TimerHandle | None = None
@@ -133,8 +134,8 @@ class BoundedSocket(WebSocketsSansIOProtocol):
 
 
 class Process:
-    """The application as a process of its own: it shuts down in good order, and says in one sentence why it could not
-    start, where a traceback would say it in fifty lines."""
+    """The application as a process of its own: it shuts down gracefully, and reports in one sentence, instead of a traceback, why it could
+    not start."""
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
         self._app = app
@@ -147,7 +148,7 @@ class Process:
             return
 
         async def say(message: Message) -> None:
-            cause = sys.exc_info()[1]  # the framework reports from inside its except clause
+            cause = sys.exc_info()[1]  # the framework calls this from its except clause
             if message["type"] == "lifespan.startup.complete":
                 service: Service = self._app.state.service
                 Drain(service.runs, self._settings).listen()
@@ -228,7 +229,7 @@ def _bound(settings: Settings) -> socket.socket:
     """A socket at the address that the settings name.
 
     Raises:
-        ConfigurationError: It is not to be had.
+        ConfigurationError: It cannot be bound.
     """
     try:
         family, kind, _, _, address = min(socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM))

@@ -32,7 +32,7 @@ from citewell.settings import Settings
 
 router = APIRouter(tags=["documents"])
 UPLOADS = "/uploads"
-"""Reads its body in pieces and bounds it itself."""
+"""This route reads its body in pieces and bounds it itself."""
 _IN_MEMORY_BYTES = 1 << 20
 AROUND = 250
 """Most characters shown on either side of a passage: so few that it is in sight where they begin, on a phone too."""
@@ -42,7 +42,7 @@ _MEDIA_TYPES = {
     "pdf": "application/pdf",
     "docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
 }
-"""Everything else is shown as plain text: a document's own markup must not run on our origin."""
+"""Other types are served as plain text: a document's markup must not run on our origin."""
 
 _SAMPLE_URI: dict[str, Example] = {"a sample document": {"value": "examples/safety-rules.txt"}}
 _SAMPLE_NAME: dict[str, Example] = {"notes": {"value": "notes.md"}}
@@ -260,7 +260,7 @@ async def _events(service: Service, file: Upload, data: UploadFile) -> AsyncIter
         while (progress := await events.get()) is not None:
             yield _event("progress", {"stage": "embedding", "done": progress[0], "total": progress[1]})
         yield _event("done", asdict(await work))
-    except Exception as exc:  # noqa: BLE001  # the response has begun: the stream is all there is to say it in
+    except Exception as exc:  # noqa: BLE001  # the response has begun: only the stream can say it
         yield _event("error", to_problem(exc).model_dump(exclude_none=True))
     finally:
         work.cancel()
@@ -273,7 +273,7 @@ def _event(name: str, body: dict[str, Any]) -> dict[str, str]:
 
 
 async def _body(request: Request, settings: Settings) -> UploadFile:
-    """What is sent, on disk as soon as it is large: many that are sent slowly side by side must not fill the memory."""
+    """The body, on disk as soon as it is large, so that many slow uploads do not fill the memory."""
     held = tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES, dir=str(settings.data_dir))  # noqa: SIM115  # closed by who gets it
     data = UploadFile(cast("BinaryIO", held), size=0)
     try:
@@ -304,7 +304,7 @@ def _may_upload(settings: Settings) -> None:
 
 
 async def _readable(request: Request, uri: str) -> Source:
-    """A source that the caller may read; one that may not be read is not told apart from one that is not there."""
+    """A source that the caller may read. Raises SourceNotFound for any other, whether it exists or not."""
     found = await _index(request).source(uri)
     if not caller_may_read(request, found):
         raise SourceNotFound(f"No source is called {uri!r}.")
@@ -316,7 +316,7 @@ def caller_may_read(request: Request, source: Source) -> bool:
 
 
 def _original(settings: Settings, source: Source) -> Path | None:
-    """Where the source's file lies; None when it is gone, has another size, or lies outside the folder named. Blocking."""
+    """Where the source's file is; None where it is gone, has another size, or is outside its folder. Blocking."""
     for name, root in Manifest.read(settings.data_dir).roots.items():
         if source.uri == name or source.uri.startswith(f"{name}/"):
             path = Path(os.path.realpath(root / source.uri[len(name) + 1 :]))

@@ -1,4 +1,4 @@
-"""What every door does alike: a caller's choices to a run's context."""
+"""What all doors share: the caller of a request, and the options of a turn."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -10,20 +10,20 @@ from citewell.identity import Identity
 from graph.state import RunContext
 
 SAMPLE = "At what wind speed are the domes closed?"
-"""What the API page's forms ask of the sample documents, until somebody writes something else there."""
+"""The question that the API page's forms hold at first; the sample documents answer it."""
 
 
 def identity_of(connection: HTTPConnection) -> Identity:
-    """Who a request or a socket comes from, as the middleware found out before any route saw it."""
+    """The caller of a request or a socket, as the middleware has identified it."""
     identity: Identity = connection.scope["citewell_identity"]
     return identity
 
 
 async def identity_now(connection: HTTPConnection) -> Identity:
-    """The same, checked again: on a socket that has been open for long, a key may have been withdrawn meanwhile.
+    """The caller, identified again: a socket may outlive its key.
 
     Raises:
-        NotAuthenticated, IdentityUnavailable: As at the door.
+        NotAuthenticated, IdentityUnavailable: As when the connection was made.
     """
     again: Callable[[], Awaitable[Identity]] = connection.scope["citewell_identify"]
     return await again()

@@ -18,15 +18,15 @@ from citewell.service import Service
 
 router = APIRouter()
 _CLOSING = {401: 1008, 500: 1011}
-"""Faults after which a socket is of no more use, and the code it closes with."""
+"""Statuses of problems after which a socket is closed, with the close code."""
 WAITING = 16
-"""Messages a client may send ahead while one is being answered."""
+"""Most messages that a client may send ahead while one is being answered."""
 RESTARTING, TRY_AGAIN = 1012, 1013
-"""Close codes (IANA's WebSocket registry) of a socket that must move to another process, and of one that came late."""
+"""Close codes (IANA's WebSocket registry) for a socket that must move to another process, and for one that came too late."""
 
 
 class Resuming(BaseModel):
-    """What a client says that lost its connection."""
+    """The message of a client that lost its connection."""
 
     model_config = ConfigDict(extra="forbid")
     resume: StrictStr
@@ -101,7 +101,7 @@ async def _answer(socket: WebSocket, service: Service, inbox: asyncio.Queue[str 
                     await _send(socket, frame)
         except WebSocketDisconnect:
             return
-        except Exception as exc:  # noqa: BLE001  # an open socket has no status: the frame is the only way to say it
+        except Exception as exc:  # noqa: BLE001  # an open socket has no status: only a frame can say it
             problem = to_problem(exc)
             await _send(socket, {"error": problem.model_dump(exclude_none=True)})
             if isinstance(exc, Draining):

@@ -48,12 +48,13 @@ class Threads:
     def turn(
         self, thread_id: str, policy: Policy | None = None, ticket: str | None = None
     ) -> contextlib.AbstractAsyncContextManager[Turn]:
-        """Hold a thread for one run; the run's configuration must carry the `config` of the turn.
+        """Hold a thread for one run; the run's configuration must include the turn's `config`.
 
         Args:
-            ticket: Names the run, for `stop` and `lives`; None: at random.
-            policy: What to do when the thread is being answered: wait in line (`queue`), give up (`reject`) or take
-                its store (`replace`). None: as the settings say.
+            thread_id: The thread.
+            policy: What to do while another run holds it: wait in line (`queue`), give up (`reject`) or take its place
+                (`replace`). None: as the settings say.
+            ticket: Names the run, for `stop` and `lives`; None: a random one.
 
         Raises:
             ThreadBusy: The thread did not become free in time, or at once with `reject`.

@@ -1,9 +1,8 @@
-"""Redis as a place for threads: the saver, the turns and the index over one connection.
+"""Threads in Redis: the saver, the turns and the lists of threads, over one connection.
 
-A thread is one key (`<prefix>:thread:<thread_id>`), its lease, queue and title included; what its runs said may stand
-for a while in another (see `citewell.threads.journal`). Each owner has one more,
-`<prefix>:owner:<owner>`: a sorted set of thread ids by last use, from which threads that are gone drop out when the
-list is read, and some whenever one is entered.
+A thread is one key, `<prefix>:thread:<thread_id>`, which includes its lease, queue and title; what its runs have said may be for a while in
+another (see `citewell.threads.journal`). Each owner has a key too, `<prefix>:owner:<owner>`: a sorted set of thread ids by last use. Threads
+that are gone are dropped from it when the list is read, and some of them whenever a thread is entered.
 """
 
 from __future__ import annotations
