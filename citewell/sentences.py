@@ -183,7 +183,7 @@ def _add(spans: list[Span], text: str, start: int, end: int) -> None:
 
 _MARKUP = re.compile(r"^\s*(?:#{1,6}\s+|>\s*|[-*+\u2022\u2023\u25aa\u25cf\u25e6]\s+|\d{1,3}[.)]\s+)+")
 _LINK = re.compile(r"!?\[([^\]\[]*)\]\((?:[^()\s]|\([^()\s]*\))*(?:\s+\"[^\"]*\")?\)")
-_REFERENCE = re.compile(r"\[(?:\d{1,3}|[a-z]|citation needed|note \d+)\]|\u3010\d{1,3}\u3011", re.IGNORECASE)
+_REFERENCE = re.compile(r"\[(?:[\d⁰¹²³⁴-⁹]{1,3}|[a-z]|citation needed|note \d+)\]|\u3010\d{1,3}\u3011", re.IGNORECASE)
 _EMPHASIS = re.compile(r"(\*\*|__|\*|`)(?=\S)(.+?)(?<=\S)\1")
 _CODE = re.compile(r"(`+)(?!`).+?(?<!`)\1(?!`)", re.DOTALL)
 _TAG = re.compile(

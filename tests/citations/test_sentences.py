@@ -67,6 +67,7 @@ def test_only_white_space_lies_between_the_sentences_of_any_text(text: str) -> N
         ("- **Bold** and `code` in a [link](http://x.y/z).", "Bold and code in a link."),
         ("## A heading", "A heading"),
         ("It is so.[12] And [citation needed] that.", "It is so. And that."),
+        ("The sea rises[¹²] and falls.", "The sea rises and falls."),
         ("a bro-\nken line\nof   text", "a broken line of text"),
         ("3. Third", "Third"),
         ('<a id="e17"></a> E17 | focus lost', "E17 focus lost"),

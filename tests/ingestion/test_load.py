@@ -168,6 +168,16 @@ def test_of_forms_tables_and_lists_nothing_is_lost_and_rows_stay_rows(body: str,
     assert load(f"<html><body>{body}</body></html>".encode(), "a.html").text == text
 
 
+def test_what_programs_add_to_headings_is_left_out() -> None:
+    page = (
+        '<h2>Ebb<span class="mw-editsection">[<a href=/e>edit</a>]</span></h2><p>Low.</p>'
+        '<h2><a href="#x">#</a>Flood<a class=headerlink href="#flood">\xb6</a></h2><p>High.<a href="#n">*</a></p><h2><a href="#c">C#</a></h2><p>x'
+    )
+    document = load(page.encode(), "a.html")
+    assert [heading.text for heading in document.headings] == ["Ebb", "Flood", "C#"]
+    assert document.text == "Ebb\n\nLow.\n\nFlood\n\nHigh.*\n\nC#\n\nx"
+
+
 def test_a_heading_without_end_is_no_heading_for_every_chunk() -> None:
     text = "Tides come and go. " * 20_000
     page = f"<h1>Tides<p>{text}</p>".encode()

@@ -70,6 +70,20 @@ def test_lines_that_differ_in_their_figures_are_no_running_heads() -> None:
     assert "Page " not in text
 
 
+def test_titles_that_go_up_with_the_page_stay() -> None:
+    weeks = [
+        f"Rowing course\nWeek {number}\nBring {what}.\n{number}"
+        for number, what in enumerate(("oars", "ropes", "boots"), 1)
+    ]
+    text, _ = assemble(weeks)
+    assert [f"Week {number}\nBring" in text for number in (1, 2, 3)] == [True] * 3
+    assert text.count("Rowing course") == 1
+    text, _ = assemble(
+        [f"Seite {number} von 3\nBring {what}." for number, what in enumerate(("oars", "ropes", "boots"), 1)]
+    )
+    assert "Seite" not in text
+
+
 def test_page_numbers_go_where_an_appendix_counts_anew_and_figures_of_that_shape_stay() -> None:
     numbers = [*range(1, 9), *range(1, 4)]
     text, _ = assemble([f"Tides {'abcdefghijk'[at]} came.\n{number}" for at, number in enumerate(numbers)])

@@ -21,6 +21,8 @@ _LEAST_SHARE = 0.4
 PAGE_NUMBER = re.compile(
     r"[-–—\s]*(?:(?:page|seite|p[áa]gina|sid[ae]|strona)\s+|p\.\s*)?\d+(?:\s*(?:of|/|von|sur|de)\s*\d+)?[-–—\s]*", re.I
 )
+_COUNTED = re.compile(r"[^\W\d_]{2,}\s+\d+(?:\s*(?:of|/|von|sur|de)\s*\d+)?[.:]?")
+"""Titles of pages that count something else: "Week 3", "Step 3 of 7"."""
 _LABEL_LINES = 3
 """Of a row's label, below its first one."""
 _NUMBER = re.compile(r"(?<!\d)\d{1,6}(?!\d)")
@@ -73,7 +75,7 @@ def _without_furniture(pages: list[list[str]]) -> list[list[str]]:
     bodies = [[line for line in page if line] for page in pages]
     if len(bodies) < _LEAST_PAGES:
         return bodies
-    forms = [{at: _forms(body[at], number) for at in _edges(body)} for number, body in enumerate(bodies)]
+    forms = [{at: _forms(body[at], number, at) for at in _edges(body)} for number, body in enumerate(bodies)]
     counts = Counter(form for page in forms for form in set().union(*page.values()))
     least = max(_LEAST_PAGES, _LEAST_SHARE * len(bodies))
     seen: set[str] = set()
@@ -93,9 +95,11 @@ def _without_furniture(pages: list[list[str]]) -> list[list[str]]:
     return kept
 
 
-def _forms(line: str, page: int) -> set[str]:
-    """What a line shares with those of other pages if it is furniture: all of it, or all but a number that goes up with the
-    page. Other numbers that differ say something, as those of invoices do."""
+def _forms(line: str, page: int, at: int) -> set[str]:
+    """What a line, the page's `at`th, shares with those of other pages if it is furniture: all of it, or all but a number that
+    goes up with the page. Other numbers that differ say something, as those of invoices do, and so do titles at the top."""
+    if at < _EDGE_LINES and _COUNTED.fullmatch(line) and not PAGE_NUMBER.fullmatch(line):
+        return {line}
     return {line} | {
         f"{line[: number.start()]}\0{int(number[0]) - page}\0{line[number.end() :]}"
         for number in _NUMBER.finditer(line)
