@@ -65,7 +65,7 @@ def faults(url: str) -> Iterator[None]:
     except UnicodeEncodeError as exc:
         detail = "What is to be sent holds half of a surrogate pair, which is not a character."
         raise ServiceError({"code": "invalid_request", "detail": detail}) from exc
-    except (httpx.RemoteProtocolError, httpx.DecodingError) as exc:
+    except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError, httpx.DecodingError) as exc:
         raise ServiceError({"code": "broken_off", "detail": "The service broke off.", "retryable": True}) from exc
     except httpx.TimeoutException as exc:
         raise ServiceError(

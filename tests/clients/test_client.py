@@ -3,6 +3,8 @@
 import ast
 import asyncio
 import json
+import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -184,6 +186,19 @@ async def test_another_program_at_the_address_is_told_of() -> None:
             for call in (lambda: blocking.ask("hi"), lambda: next(blocking.stream("hi")), blocking.status):
                 with pytest.raises(ServiceError, match="no Citewell service"):
                     await asyncio.to_thread(call)
+
+
+async def test_a_connection_that_is_reset_has_broken_off() -> None:
+    async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        no_time = struct.pack("ii", 1, 0)  # to linger: the end is a reset
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_time)
+        await reader.readuntil(b"\r\n\r\n")
+        writer.transport.abort()
+
+    server = await asyncio.start_server(reset, "127.0.0.1", 0)
+    async with server, AsyncClient(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") as client:
+        with pytest.raises(ServiceError, match="broken_off"):
+            await client.ask("hi")
 
 
 def test_a_key_out_of_a_file_may_end_with_its_line(live: Live) -> None:
