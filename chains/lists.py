@@ -75,5 +75,6 @@ def _items(number: int, chunk: Chunk) -> Iterator[tuple[_Headed, Candidate]]:
         for said in sentence_spans(match["said"]):
             span = Span(match.start("said") + said.start, match.start("said") + said.end)
             shown = readable(chunk.text[span.start : span.end])
-            item = "" if said.start else match["mark"]
+            # a number, or the dash that Markdown knows for a bullet of any kind
+            item = "" if said.start else match["mark"] if match["mark"][0].isdigit() else "-"
             yield headed, Candidate(number, span, shown, True, cells=(shown,), item=item)

@@ -37,8 +37,8 @@ RELEASE = """## 4.2.0
 
 The teams are:
 
-* Red
-* Green
+\u2022 Red
+\u2022 Green
 """
 
 
@@ -117,6 +117,10 @@ def test_a_list_that_goes_on_in_the_next_chunk_is_put_together_and_each_sentence
     first, rest = IGNITER[: cut + len("3. Igniter out")], IGNITER[cut:]
     both = [chunk(first, "Replacing the igniter"), chunk(rest, "Replacing the igniter", start=cut)]
     assert said("How do I replace the igniter?", *both) == said("How do I replace the igniter?", STOVE)
+
+
+def test_a_bullet_is_shown_as_markdown_writes_it() -> None:
+    assert [one.item for one in asked_for("Which teams are there in 4.2.0?", [NOTES])] == ["-", "-"]
 
 
 def test_one_item_is_no_list() -> None:
