@@ -10,7 +10,7 @@ import difflib
 import os
 import re
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, model_validator
@@ -43,16 +43,17 @@ class Settings(BaseSettings):
     # --- models -------------------------------------------------------------------------------
     chat_model: str = Field(
         EXTRACTIVE,
-        description="`extractive` (needs no key: quotes the best sentences) or `provider:model`, as "
+        description="What answers: `extractive` (quotes the best sentences, needs no key) or `provider:model`, such as "
         "`openai:gpt-5-mini`, `anthropic:claude-sonnet-5`, `ollama:llama3.2`.",
     )
     chat_models: tuple[str, ...] = Field(
-        (), description="Further models a caller may choose per call (JSON list). The default is always allowed."
+        (),
+        description="Further models that a caller may choose per call (JSON list); the one above and `extractive` always may be.",
     )
     openai_base_url: str | None = Field(
         None,
         validation_alias=AliasChoices("CITEWELL_OPENAI_BASE_URL", "OPENAI_BASE_URL", "OPENAI_API_BASE"),
-        description="Any OpenAI-compatible server, for models named `openai:...`.",
+        description="Address of any OpenAI-compatible server, for models named `openai:...`.",
     )
     openai_api_key: SecretStr | None = Field(
         None,
@@ -67,98 +68,105 @@ class Settings(BaseSettings):
     ollama_base_url: str | None = Field(
         None,
         validation_alias=AliasChoices("CITEWELL_OLLAMA_BASE_URL", "OLLAMA_HOST"),
-        description="Where Ollama listens; `http://127.0.0.1:11434` when unset.",
+        description="Where Ollama listens. Unset: `http://127.0.0.1:11434`.",
     )
     instructions: str = Field(
         "", max_length=4000,
-        description="What a chat model is told besides: whom it speaks for, to whom, and how (`You answer for the town library. "
-        "Speak plainly.`). It follows the rules about sources, which it cannot lift.",
+        description="Words of your own in every prompt: whom the model speaks for, to whom, and how (`You answer for the town "
+        "library. Speak plainly.`). They cannot lift the rules about sources.",
     )  # fmt: skip
     temperature: float = Field(0.7, ge=0, le=2, description="Sampling temperature of the chat model.")
     max_tokens: int = Field(500, ge=1, le=32_000, description="Longest answer, in tokens.")
     model_timeout_s: float = Field(60, gt=0, le=600, description="Deadline for one call to a chat model, in seconds.")
     model_retries: int = Field(
-        2, ge=0, le=10, description="Further tries after a transient failure of a model, before the first token."
+        2, ge=0, le=10, description="Retries after a transient failure of a chat model, before the first token."
     )
     fallback_models: tuple[str, ...] = Field(
         (),
         description="Models that answer in place of one that fails before its first token, in this order (JSON list of "
-        "`provider:model`). The answer's metadata says so.",
+        "`provider:model`, or `extractive`). The answer's metadata says so.",
     )
     circuit_failures: int = Field(
         5, ge=0, le=1000, description="Failures in a row after which a chat model is left alone for a while; 0: never."
     )
-    circuit_window_s: float = Field(60, gt=0, le=3600, description="Within which they fall, in seconds.")
-    circuit_pause_s: float = Field(30, gt=0, le=3600, description="How long it is then left alone, in seconds.")
+    circuit_window_s: float = Field(60, gt=0, le=3600, description="Time within which these failures fall, in seconds.")
+    circuit_pause_s: float = Field(30, gt=0, le=3600, description="How long the model is then left alone, in seconds.")
     simple_model: str | None = Field(
         None,
-        description="A cheaper `provider:model` that answers simple questions where the caller chose no model; docs/models.md "
-        "says which those are. Unset: the same model answers all.",
+        description="A cheaper `provider:model` for simple questions (docs/models.md says which those are) where the caller chose no "
+        "model. Unset: one model answers all.",
     )
     embedding_model: str = Field(
         "minilm",
-        description="`minilm` (built in), any sentence-transformers name (extra `sentence-transformers`), or "
-        "`openai:text-embedding-3-small`.",
+        description="Embedding model: `minilm` (built in), any sentence-transformers name (extra `sentence-transformers`), or "
+        "`openai:text-embedding-3-small`. A change needs `ingest.py --rebuild`.",
     )
     reranker: str = Field(
         "maxsim",
-        description="`maxsim` (built in, late interaction), a cross-encoder's name as "
+        description="What puts candidates in their final order: `maxsim` (built in, late interaction), a cross-encoder such as "
         "`cross-encoder/ms-marco-MiniLM-L-6-v2` (extra `sentence-transformers`), or `none`.",
     )
 
     # --- documents and retrieval --------------------------------------------------------------
-    data_dir: Path = Field(Path(".citewell"), description="Where the index and the threads live.")
+    data_dir: Path = Field(
+        Path(".citewell"), description="Folder for the index, uploads and, without Redis, conversations and ratings."
+    )
     vector_store: str = Field(
         "chroma",
-        description="`chroma` (embedded, one process), `chroma+http://host:port`, `pinecone:INDEX` (`?cloud=aws&region=eu-west-1`) "
-        "or `weaviate+http://host:port` (extras `pinecone`, `weaviate`).",
+        description="Where vectors are kept: `chroma` (embedded, one process), `chroma+http://host:port`, `pinecone:INDEX` "
+        "(`?cloud=aws&region=eu-west-1`) or `weaviate+http://host:port` (extras `pinecone`, `weaviate`).",
     )
     pinecone_api_key: SecretStr | None = Field(
         None,
         validation_alias=AliasChoices("CITEWELL_PINECONE_API_KEY", "PINECONE_API_KEY"),
-        description="Key for Pinecone, where the vector store is one.",
+        description="Key for Pinecone, if that is the vector store.",
     )
     weaviate_api_key: SecretStr | None = Field(
         None,
         validation_alias=AliasChoices("CITEWELL_WEAVIATE_API_KEY", "WEAVIATE_API_KEY"),
-        description="Key for Weaviate, where the vector store is one and asks for it.",
+        description="Key for Weaviate, if that is the vector store and asks for one.",
     )
     namespace: str = Field("citewell", min_length=3, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*[A-Za-z0-9]$",
-                           description="Keeps several indexes apart in one store.")  # fmt: skip
+                           description="Keeps several indexes apart in one vector store or Redis.")  # fmt: skip
     language: Language = Field(
         "english",
-        description="Whose inflection and filler words keyword search leaves out: "
-        + ", ".join(f"`{name}`" for name in get_args(Language)[:-1])
-        + ", or `none`. A change asks for `ingest.py --rebuild`.",
+        description="Language of the documents, whose word endings and filler words keyword search ignores; `none` for mixed or "
+        "other languages. A change needs `ingest.py --rebuild`.",
     )
-    chunk_size: int = Field(500, ge=100, le=4000, description="Longest chunk, in characters.")
-    chunk_overlap: int = Field(50, ge=0, le=1000, description="Characters neighbouring chunks share.")
+    chunk_size: int = Field(
+        500, ge=100, le=4000, description="Longest chunk, in characters. A change needs `ingest.py --rebuild`."
+    )
+    chunk_overlap: int = Field(
+        50,
+        ge=0,
+        le=1000,
+        description="Characters that neighbouring chunks share. A change needs `ingest.py --rebuild`.",
+    )
     max_source_bytes: int = Field(
-        200_000_000, ge=1_000, le=2_000_000_000, description="Largest file that is ingested, in bytes."
+        200_000_000, ge=1_000, le=2_000_000_000, description="Largest file that is ingested or uploaded, in bytes."
     )
-    parse_timeout_s: float = Field(120, gt=0, le=3600, description="Longest one file may take to be read, in seconds.")
-    candidates: int = Field(50, ge=5, le=500, description="Chunks each search hands to the reranker.")
+    parse_timeout_s: float = Field(120, gt=0, le=3600, description="Longest time to read one file, in seconds.")
+    candidates: int = Field(50, ge=5, le=500, description="Chunks that each search hands to the reranker.")
     query_variants: int = Field(
         0, ge=0, le=5,
-        description="Other wordings of each question that the chat model is asked for and that are searched as well; one call "
-        "more a turn. 0: none.",
+        description="How many other wordings of each question the chat model is asked for, to search for them too; one more call "
+        "a turn. 0: none.",
     )  # fmt: skip
-    top_k: int = Field(5, ge=1, le=50, description="Chunks that leave the reranker.")
-    top_n: int = Field(3, ge=1, le=20, description="Chunks of those the answer is made from.")
+    top_k: int = Field(5, ge=1, le=50, description="Chunks kept after ranking.")
+    top_n: int = Field(3, ge=1, le=20, description="How many of those the answer is made from.")
     neighbour_chars: int = Field(
         4000, ge=0, le=200_000,
-        description="A chat model is given the chunks before and after those as well, as long as it all has no more "
-        "characters than this; 0: never.",
+        description="A chat model is also given the chunks before and after those, up to this many characters in all; 0: never.",
     )  # fmt: skip
     answer_from: float | None = Field(
         None, ge=0, le=1,
-        description="Confidence that the documents hold an answer, 0..1, from which one is tried; 0: always. Unset: as "
-        "calibrated on English questions (docs/citations.md).",
+        description="Confidence that the documents hold an answer from which one is tried; 0: always. Unset: as calibrated on "
+        "English questions (docs/citations.md).",
     )  # fmt: skip
     review_below: float = Field(
         0, ge=0, le=1,
-        description="Marks answers that a person should look at: those below this confidence, 0..1, and those that say what no "
-        "source bears out, passed over a quarantined passage, or were cut (docs/citations.md). 0 marks none.",
+        description="Marks answers that a person should look at: those below this confidence, and those that say what no source "
+        "bears out, were made without a quarantined passage, or were cut (docs/citations.md). 0 marks none.",
     )  # fmt: skip
     retrieval_timeout_s: float = Field(10, gt=0, le=120, description="Deadline for retrieval, in seconds.")
 
@@ -169,12 +177,21 @@ class Settings(BaseSettings):
         description="Keeps threads in Redis >= 6 or Valkey (`redis://`, `rediss://`, `redis+cluster://`, "
         "`redis+sentinel://`). Unset: SQLite in the data directory.",
     )
-    thread_ttl_s: int = Field(86_400, ge=0, description="A thread unused this long is dropped, in seconds; 0 keeps it.")
-    thread_policy: Literal["queue", "reject", "replace"] = Field(
-        "queue", description="What a message to a thread that is being answered does."
+    thread_ttl_s: int = Field(
+        86_400, ge=0, description="How long an unused thread is kept, in seconds; 0 keeps it for good."
     )
-    thread_wait_s: float = Field(120, gt=0, le=3600, description="Longest a queued message waits, in seconds.")
-    history_messages: int = Field(10, ge=0, le=200, description="Newest messages that go to the model as they are.")
+    thread_policy: Literal["queue", "reject", "replace"] = Field(
+        "queue",
+        description="What happens to a message to a thread that is being answered: it waits (`queue`), is refused with 409 (`reject`), or "
+        "takes the place of the answer under way (`replace`).",
+    )
+    thread_wait_s: float = Field(120, gt=0, le=3600, description="Longest wait of a queued message, in seconds.")
+    history_messages: int = Field(
+        10,
+        ge=0,
+        le=200,
+        description="How many of the newest messages go to the model as they are; a summary stands for older ones.",
+    )
     history_tokens: int = Field(
         2000,
         ge=0,
@@ -192,18 +209,21 @@ class Settings(BaseSettings):
         0,
         ge=0,
         le=100_000,
-        description="Questions, searches and uploads of a caller in any 60 seconds; 0 sets no limit.",
+        description="Questions, searches and uploads that a caller may send in any 60 seconds; 0 sets no limit.",
     )
     tokens_per_day: int = Field(
-        0, ge=0, le=10**12, description="Tokens of chat models a caller may use in a day (UTC); 0 sets no limit."
+        0,
+        ge=0,
+        le=10**12,
+        description="Tokens of chat models and hosted embeddings that a caller may use in a day (UTC); 0 sets no limit.",
     )
     budget_usd_per_day: float = Field(
-        0, ge=0, le=1_000_000, description="Dollars of chat models a caller may spend in a day (UTC); 0 sets no limit."
+        0, ge=0, le=1_000_000, description="Dollars that a caller may spend on both in a day (UTC); 0 sets no limit."
     )
     budget_model: str | None = Field(
         None,
-        description="A cheaper model that is used when the chosen one no longer fits what is left of the day; `extractive` "
-        "quotes then.",
+        description="A cheaper `provider:model` that takes over when the chosen one no longer fits what is left of the day, or "
+        "`extractive`, which quotes.",
     )
     prices: dict[str, tuple[float, float]] = Field(
         {},
@@ -213,13 +233,13 @@ class Settings(BaseSettings):
     # --- answers given before ---------------------------------------------------------------------
     answer_cache_s: int = Field(
         0, ge=0, le=604_800,
-        description="How long an answer is kept for whoever asks the same of the same documents, in seconds; 0 keeps none.",
+        description="How long an answer is kept for others who ask the same of the same documents, in seconds; 0 keeps none.",
     )  # fmt: skip
     answer_cache_entries: int = Field(1000, ge=1, le=1_000_000, description="Most answers kept; the oldest goes first.")
 
     # --- who may ask --------------------------------------------------------------------------
     api_keys_file: Path | None = Field(
-        None, description="File of API keys, one a line, as `python -m citewell.identity new` prints them."
+        None, description="File of API keys, one a line, as `python -m citewell.identity new --file` writes them."
     )
     jwt_jwks: str | None = Field(
         None, description="Public keys of the issuer of tokens (JWKS): an `https://` URL or a file. Unset: no tokens."
@@ -242,19 +262,21 @@ class Settings(BaseSettings):
         60,
         ge=0,
         le=100_000,
-        description="Wrong keys or tokens from one address in any 60 seconds after which unknown ones from there are refused "
-        "unlooked at (429), in each worker; 0 sets no limit.",
+        description="Wrong keys or tokens from one address in any 60 seconds, in each worker, after which unknown ones from there "
+        "get 429; 0 sets no limit.",
     )
     keyless: Literal["loopback", "anywhere"] = Field(
         "loopback",
-        description="From where everybody may ask while neither keys nor tokens are set. `anywhere` opens the service to "
-        "whoever reaches it.",
+        description="Who may ask while neither keys nor tokens are set: this machine only (`loopback`), or whoever reaches the "
+        "service (`anywhere`).",
     )
     metrics_access: Literal["key", "open"] = Field(
-        "key", description="Whether `/metrics` needs a key or token too, where they are set."
+        "key",
+        description="Whether `/metrics` needs a key or token like other paths (`key`) or is open to all (`open`).",
     )
     api_key: SecretStr | None = Field(
-        None, description="Key or token with which the clients that ship (command line, chat page) call a service."
+        None,
+        description="Key or token with which `citewell ask --url`, `citewell.client` and the chat page call a service.",
     )
 
     # --- guards -------------------------------------------------------------------------------
@@ -263,19 +285,19 @@ class Settings(BaseSettings):
     )
     pii_policy: Literal["allow", "redact", "refuse"] = Field(
         "allow",
-        description="Personal data in questions, answers and quotes: let through, replace by its kind (`[email]`), or refuse. "
-        "Logs and traces are redacted whatever this says.",
+        description="Personal data in questions, answers and quotes: let it through (`allow`), replace it by its kind, as `[email]` "
+        "(`redact`), or refuse (`refuse`). Logs and traces are redacted whatever this says.",
     )
     pii_names: str = Field(
         "off",
-        description="Whether names of people and places count as personal data as well: `off`, or the name of an "
-        "installed spaCy pipeline that finds them, as `en_core_web_sm` (extra `names`).",
+        description="Whether names of people and places count as personal data too: `off`, or the name of an installed spaCy "
+        "pipeline that finds them, such as `en_core_web_sm` (extra `names`).",
     )
 
     moderation: str = Field(
         "off",
-        description="Judges questions and whole answers by the harm in them: `off`, or `openai:omni-moderation-latest` "
-        "through `OPENAI_BASE_URL` and `OPENAI_API_KEY`. Answers are then shown once they are complete.",
+        description="Judges the harm in questions and answers: `off`, or `openai:omni-moderation-latest` through "
+        "`OPENAI_BASE_URL` and `OPENAI_API_KEY`. Answers are then shown only once they are complete.",
     )
 
     # --- the server ---------------------------------------------------------------------------
@@ -284,7 +306,8 @@ class Settings(BaseSettings):
     workers: int = Field(1, ge=1, le=64, description="Worker processes. More than one needs a vector store server.")
     on_disconnect: Literal["cancel", "continue"] = Field(
         "cancel",
-        description="When a client's connection drops, the answer under way is cancelled, or goes on and can be resumed.",
+        description="When a client's connection drops, the answer under way ends (`cancel`), or goes on and can be resumed "
+        "(`continue`).",
     )
     resume_s: float = Field(
         120,
@@ -299,7 +322,7 @@ class Settings(BaseSettings):
         description="After SIGTERM, readiness fails this long before new turns are refused, in seconds.",
     )
     drain_s: float = Field(
-        20, ge=0, le=3600, description="Longest that turns under way may then go on before they are cut, in seconds."
+        20, ge=0, le=3600, description="How long turns under way may then go on before they are cut, in seconds."
     )
     uploads: Literal["on", "off"] = Field(
         "on", description="Whether callers may add documents through the service (`POST /uploads`)."
@@ -307,7 +330,7 @@ class Settings(BaseSettings):
     mcp: Literal["on", "off"] = Field(
         "off", description="Serves tools and documents to MCP clients at `/mcp` (extra `mcp`)."
     )
-    cors_origins: tuple[str, ...] = Field((), description="Origins a browser page may call from (JSON list). None by default.")  # fmt: skip
+    cors_origins: tuple[str, ...] = Field((), description="Origins whose pages may call the service from a browser (JSON list).")  # fmt: skip
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe level logged.")
     log_format: Literal["auto", "json", "text"] = Field(
         "auto", description="Log lines as JSON or as text; `auto` is text on a terminal and JSON elsewhere."
@@ -315,7 +338,7 @@ class Settings(BaseSettings):
     otlp_endpoint: str | None = Field(
         None,
         validation_alias=AliasChoices("CITEWELL_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"),
-        description="Sends OpenTelemetry traces (OTLP over HTTP) to `<this>/v1/traces`, as `http://collector:4318` (extra `otel`).",
+        description="Sends OpenTelemetry traces (OTLP over HTTP) to `<this>/v1/traces`; for example `http://collector:4318` (extra `otel`).",
     )
 
     # --- the chat page ------------------------------------------------------------------------
@@ -323,10 +346,10 @@ class Settings(BaseSettings):
         "http://127.0.0.1:8000", description="Where the chat page (`make ui`) finds the service."
     )
     ui_public_url: str | None = Field(
-        None, description="Where a reader's browser finds the service, for opening documents; the same if unset."
+        None, description="Where a reader's browser finds the service, for opening documents. Unset: the same address."
     )
     ui_api_key: SecretStr | None = Field(
-        None, description="Key or token the chat page calls the service with; CITEWELL_API_KEY if unset."
+        None, description="Key or token with which the chat page calls the service. Unset: `CITEWELL_API_KEY`."
     )
 
     @model_validator(mode="after")

@@ -11,7 +11,7 @@ import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, Literal, cast, get_args, get_origin
 
 from langchain_core.runnables.graph import Graph
 from prometheus_client.metrics import MetricWrapperBase
@@ -32,10 +32,28 @@ from graph.parts import Parts
 ROOT = Path(__file__).parents[1]
 
 
+SECTIONS = {
+    "chat_model": ("Chat models", "models.md"),
+    "embedding_model": ("Documents and search", "ingestion.md"),
+    "redis_url": ("Conversations", "threads.md"),
+    "max_question_chars": ("Sizes and deadlines", "errors.md"),
+    "requests_per_minute": ("Limits and money", "limits.md"),
+    "answer_cache_s": ("Answers given before", "models.md#answers-given-before"),
+    "api_keys_file": ("Who may ask", "identity.md"),
+    "injection_guard": ("Guards", "guards.md"),
+    "host": ("The server", "deploying.md"),
+    "ui_service_url": ("The chat page", "ui.md"),
+}
+"""The first setting of each section -> its heading, and the page that says more."""
+
+
 def env_example() -> str:
     lines = ["# Every setting with its default. Copy to .env and change what you need.", ""]
     for name, field in Settings.model_fields.items():
-        lines += [f"# {field.description}", f"#{_variable(name)}={_default(field)}", ""]
+        if name in SECTIONS:
+            lines += [f"# --- {SECTIONS[name][0]} (docs/{SECTIONS[name][1]})", ""]
+        values = f" ({_values(field)})" if _values(field) else ""
+        lines += [f"# {field.description}{values}", f"#{_variable(name)}={_default(field)}", ""]
     lines += [
         "# Keys are read under their vendors' own names:",
         "#OPENAI_API_KEY=",
@@ -50,17 +68,19 @@ def settings_page() -> str:
     lines = [
         "# Settings",
         "",
-        "Read from the environment and from `.env`. A value out of range or an unknown `CITEWELL_` name stops the "
-        "start with a sentence that names it.",
-        "",
-        "| variable | default | |",
-        "|---|---|---|",
+        "Read from the environment and from a file `.env` in the folder where a command starts; the environment wins. A value out of "
+        "range or an unknown `CITEWELL_` name stops the start with a sentence that names it.",
     ]
     for name, field in Settings.model_fields.items():
+        if name in SECTIONS:
+            heading, page = SECTIONS[name]
+            lines += ["", f"## {heading}", "", f"More: [{page.partition('#')[0].removesuffix('.md')}]({page})."]
+            lines += ["", "| variable | default | values | meaning |", "|---|---|---|---|"]
         text = (field.description or "").replace("|", "\\|")
         others = [alias for alias in _aliases(field) if alias != _variable(name)]
         also = f" Also read as {', '.join(f'`{alias}`' for alias in others)}." if others else ""
-        lines.append(f"| `{_variable(name)}` | {f'`{_default(field)}`' if _default(field) else ''} | {text}{also} |")
+        default = f"`{_default(field)}`" if _default(field) else ""
+        lines.append(f"| `{_variable(name)}` | {default} | {_values(field)} | {text}{also} |")
     return "\n".join(lines) + "\n"
 
 
@@ -68,10 +88,13 @@ def errors_page() -> str:
     lines = [
         "# Errors",
         "",
-        "Every door answers with the same body (RFC 9457, `application/problem+json`): `type`, `title`, `status`, "
-        "`detail`, `code`, `retryable`, `request_id`. `type` leads to this list at the service itself. After the first byte it comes as an `error` event or frame.",
+        "Every door tells of an error with the same body (RFC 9457, `application/problem+json`): `type` (the address of this list at "
+        "the service itself), `title`, `status`, `detail` (a sentence about this case), `code`, `retryable`, `request_id` (also in the "
+        "log), and where they apply `instance`, `retry_after_s` (also as `Retry-After`) and `errors`. `/v1` puts them into OpenAI's "
+        "shape. Once an answer has begun, the same body comes as an `error` event or frame. What an operator can do about them: "
+        "[operations](operations.md#dashboard-and-alerts).",
         "",
-        "| code | status | | worth another try |",
+        "| code | status | title | worth another try |",
         "|---|---|---|---|",
     ]
     kinds = [(kind.code, kind.status, kind.title, kind.retryable) for kind in every_kind()]
@@ -104,11 +127,12 @@ def http_page() -> str:
     lines = [
         "# HTTP API",
         "",
-        "Generated from the code. Shapes of bodies and answers, and a form to try them, are at `/docs` of a running "
-        "service, their OpenAPI description at `/openapi.json`. Beside these: `WS /ws/chat`, `/mcp` where it is "
-        "[switched on](clients.md#mcp), LangServe's `stream_log` of both, playgrounds and schemas. Faults are [problems](errors.md).",
+        "Generated from the code. `/docs` of a running service describes bodies and answers and lets you try them; `/openapi.json` is "
+        "the OpenAPI description. There are also `WS /ws/chat`, `/mcp` where it is [switched on](clients.md#mcp), and LangServe's "
+        "`stream_log`, playgrounds and schemas of `/rag` and `/chat`. How to call them: [clients](clients.md), [streams](streams.md), "
+        "[what comes with an answer](metadata.md). Errors are [problems](errors.md).",
         "",
-        "| | path | |",
+        "| method | path | what it does |",
         "|---|---|---|",
     ]
     for path, calls in create_app(Settings()).openapi()["paths"].items():
@@ -130,7 +154,7 @@ def decisions_page() -> str:
 
 def operations_page() -> str:
     """docs/operations.md with the table of metrics drawn anew."""
-    rows = ["| metric | kind | labels | |", "|---|---|---|---|"]
+    rows = ["| metric | kind | labels | what it counts or measures |", "|---|---|---|---|"]
     for each in vars(metrics).values():
         if isinstance(each, MetricWrapperBase):
             [family] = each.describe()
@@ -148,6 +172,19 @@ def _variable(name: str) -> str:
 
 def _aliases(field: FieldInfo) -> list[str]:
     return [str(choice) for choice in getattr(field.validation_alias, "choices", [])]
+
+
+def _values(field: FieldInfo) -> str:
+    """What a setting may be: the words it takes, or its range."""
+    if get_origin(field.annotation) is Literal:
+        return ", ".join(f"`{word}`" for word in get_args(field.annotation))
+    bounds = {
+        name: getattr(each, name) for each in field.metadata for name in ("ge", "gt", "le") if hasattr(each, name)
+    }
+    low = f"{bounds['ge']:,}" if "ge" in bounds else f"above {bounds['gt']:,}" if "gt" in bounds else ""
+    if "le" in bounds:
+        return f"{low} to {bounds['le']:,}"
+    return f"from {low}" if low else ""
 
 
 def _default(field: FieldInfo) -> str:
