@@ -34,6 +34,8 @@ _HEADING = re.compile(r"[ \t]*#{1,6}[ \t][^\n\r]*")
 _TERMINATOR = re.compile(
     r"[.!?\u2026\u061f\u06d4\u0964\u0965]+[\"'\u2019\u201d\u00bb)\]*_]*(?=\s)|[\u3002\uff01\uff1f]+[\u300d\u300f\u201d\uff09]*"
 )
+_UNIT = re.compile(r"\d[ \u00a0]?[a-z]$")
+"""One letter after a figure, before the full stop: "50 g", "18 h"."""
 _WORD_BEFORE = re.compile(r"(?:[^\W\d_]\.)*[^\W\d_]+$")
 
 
@@ -155,6 +157,8 @@ def _ends_sentence(text: str, match: re.Match[str], limit: int, sentence_start: 
     word = _WORD_BEFORE.search(text, max(sentence_start, match.start() - 24), match.start())
     before = word.group().lower() if word else ""
     head = following.lstrip("\"'\u2018\u201c\u00ab([*_")[:1]
+    if _UNIT.search(text, max(sentence_start, match.start() - 4), match.start()) and head.isupper():
+        return True
     if before in _NEVER_LAST or (len(before) == 1 and before.isascii() and before != "i" and (head + " ")[0].isalnum()):
         return False  # a title, an initial, a short form: "J. Smith", "c. 1600"
     if head.islower() or (before in ("no", "nos") and head.isdigit()):
