@@ -153,7 +153,7 @@ def _nearest(chunk: maxsim.Packed, asked: Floats) -> Floats:
 
 def loss(model: Model, lesson: Lesson) -> torch.Tensor:
     """Listwise: how improbable the right ones are, by the final score (without neighbours, the best stretch taken for as good
-    as the whole) and by MaxSim alone. Learning from the stretch as well brought nothing (docs/retrieval-quality.md)."""
+    as the whole) and by MaxSim alone. Learning from the stretch as well brought nothing (docs/retrieval-experiments.md)."""
     similar, right = model(lesson), torch.from_numpy(lesson.right)
     scaled = (similar - similar.min()) / (similar.max() - similar.min() + 1e-6)
     final = (sum(maxsim.WEIGHTS[:2]) * scaled + torch.from_numpy(lesson.others)) / TEMPERATURE

@@ -1,8 +1,8 @@
 """Fuses dense and keyword hits into one list of candidates.
 
 The scores of both searches are scaled to 0..1 per question and added with a weight (convex combination; Bruch, Gai & Ingber 2023,
-arXiv:2210.11934). They find it better than reciprocal rank fusion, and so do the measurements in `docs/retrieval-quality.md`: ranks
-discard how sure a search was, so that a weak list drags down a strong one.
+arXiv:2210.11934). They find it better than reciprocal rank fusion, and so do the measurements in `docs/retrieval-experiments.md`:
+ranks discard how sure a search was, so that a weak list drags down a strong one.
 """
 
 from collections.abc import Iterable

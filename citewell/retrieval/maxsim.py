@@ -9,7 +9,7 @@ The token vectors are those that embedding computes anyway, so there is no secon
 the tokens that are punctuation: two bits on many dimensions preserve more than eight bits on few, because no small number of
 directions holds most of a token vector (64 of 384 principal components hold half of the energy). A question's tokens have a projection
 and weights of their own, both learned (`python -m evals.train_questions`), which needs no change to what is stored. The cost of each
-choice in quality is in `docs/retrieval-quality.md`.
+choice in quality is in `docs/retrieval-experiments.md`.
 """
 
 import threading
