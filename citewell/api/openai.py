@@ -45,6 +45,9 @@ _WITHHELD = ("blocked", "content_filter", "refusal")
 _PLAIN = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 """Characters that stand for themselves in the header X-Thread-Id; all others are percent-encoded, both ways."""
 
+_AT_ONCE = {"cache-control": "no-store", "x-accel-buffering": "no"}
+"""So that no proxy collects a stream before it hands it on; the other doors' streams say so by themselves."""
+
 
 class StreamOptions(BaseModel):
     model_config = ConfigDict(extra="allow")
@@ -170,7 +173,7 @@ async def completions(request: Request, body: CompletionRequest) -> Response:
         run_id, number = parse_event_id(last)
         events = await service.resume(identity_of(request).caller, run_id, number)
         rest = _Reply(body, base_url, service.settings.chat_model, run_id).rest(events, run_id, number)
-        return StreamingResponse(rest, media_type="text/event-stream")
+        return StreamingResponse(rest, media_type="text/event-stream", headers=_AT_ONCE)
     turn = _turn(request, body)
     reply = _Reply(body, base_url, service.settings.chat_model, turn.run_id)
     headers = {} if turn.history is not None else {"x-thread-id": quote(turn.thread_id, safe=_PLAIN)}
@@ -179,7 +182,7 @@ async def completions(request: Request, body: CompletionRequest) -> Response:
     events = service.stream(turn)
     first = await anext(events)  # a fault before the first byte gets a status of its own
     stream = reply.stream(first, events, turn.run_id if turn.is_kept else "")
-    return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
+    return StreamingResponse(stream, media_type="text/event-stream", headers=headers | _AT_ONCE)
 
 
 @router.api_route("/{path:path}", methods=["GET", "POST", "DELETE"], include_in_schema=False)

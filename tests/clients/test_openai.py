@@ -81,6 +81,7 @@ def test_a_stream_that_breaks_off_anywhere_is_resumed_to_its_whole(start: Callab
 
     def stream(**headers: str) -> list[str]:
         reply = httpx.post(f"{live.url}/v1/chat/completions", json=body, headers=headers, timeout=60)
+        assert reply.headers["x-accel-buffering"] == "no", "a proxy would collect it"
         return reply.raise_for_status().text.removesuffix("\n\n").split("\n\n")
 
     def read(events: list[str]) -> tuple[str, Any, str]:
