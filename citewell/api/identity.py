@@ -23,6 +23,7 @@ _IN_SUBPROTOCOL = "citewell.key."
 """A browser can give a socket no header but this one: `new WebSocket(url, ["citewell", "citewell.key." + key])`."""
 _OPEN = ("/healthz", "/readyz", "/openapi.json", "/docs")
 _SAFE = ("GET", "HEAD", "OPTIONS")
+_NOT_FROM_THERE = "Pages of this origin may not call; the operator names those that may in CITEWELL_CORS_ORIGINS."
 _NOBODY = Identity(caller="", access=frozenset())
 """The caller of a path that is open to all: no route there looks at it, and it could read nothing."""
 
@@ -86,15 +87,25 @@ class Identification:
             client = connection.client.host if connection.client else ""
             if not is_loopback(client) or not is_loopback(_host(headers)):
                 raise NotAuthorized("Without keys this service answers on its own machine only.")
+        if self._is_part_of_another_page(headers):
+            raise NotAuthorized(_NOT_FROM_THERE)
         origin = headers.get("origin")
         if origin is None or origin in self._origins or headers.get("sec-fetch-site") == "same-origin":
             return
         if connection.scope["type"] == "http" and connection.scope["method"] in _SAFE:
             return  # what comes back is CORS's to show or not
         if origin.partition("://")[2] != headers.get("host"):
-            raise NotAuthorized(
-                "Pages of this origin may not call; the operator names those that may in CITEWELL_CORS_ORIGINS."
-            )
+            raise NotAuthorized(_NOT_FROM_THERE)
+
+    def _is_part_of_another_page(self, headers: Headers) -> bool:
+        """Whether a browser asks for something to put into a page of another origin, which cannot read it, but can tell by
+        whether it loads what documents there are. Going there is no such thing, and what scripts ask for says its origin."""
+        return (
+            "origin" not in headers
+            and headers.get("sec-fetch-site") in ("cross-site", "same-site")
+            and headers.get("sec-fetch-dest") != "document"
+            and not any(headers.get("referer", "").startswith(f"{origin}/") for origin in self._origins)
+        )
 
     def _is_open(self, connection: HTTPConnection) -> bool:
         if connection.scope["type"] != "http":
