@@ -455,7 +455,7 @@ class Settings(BaseSettings):
         """
         where = self.data_dir.absolute()
         try:
-            where.mkdir(parents=True, exist_ok=True)
+            where.mkdir(mode=0o700, parents=True, exist_ok=True)  # conversations lie there as they are
         except OSError as exc:
             raise ConfigurationError(f"CITEWELL_DATA_DIR: {where} cannot be made: {exc.strerror}") from None
         if not os.access(where, os.W_OK):

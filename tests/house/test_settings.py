@@ -1,5 +1,6 @@
 """Settings: bounds, names, secrets, and what is written from them."""
 
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -65,3 +66,12 @@ def test_a_fault_never_repeats_a_secret(monkeypatch: pytest.MonkeyPatch) -> None
 def test_generated_pages_are_up_to_date() -> None:
     done = subprocess.run([sys.executable, "-m", "docs.generate", "--check"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_new_data_directory_is_its_owners_alone(tmp_path: Path) -> None:
+    """Conversations lie there as they are. One that stands is left as whoever made it wanted it."""
+    made, stands = tmp_path / "above" / "made", tmp_path / "stands"
+    stands.mkdir(mode=0o750)
+    for place in (made, stands):
+        Settings(data_dir=place).make_data_dir()
+    assert [stat.S_IMODE(place.stat().st_mode) for place in (made, stands)] == [0o700, 0o750]
