@@ -98,6 +98,8 @@ class Service:
         self.threads = threads
         self.graph = graph
         self.runs = Runs(threads, keep_s=self.settings.resume_s, longest_s=self.settings.turn_timeout_s)
+        self.uploading: set[str] = set()
+        """Callers of whom a document is being added."""
         self._stateless = stateless
         self._guards = parts.guards
 

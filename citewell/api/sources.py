@@ -5,8 +5,8 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Self, cast
@@ -21,7 +21,7 @@ from sse_starlette import EventSourceResponse
 from citewell.api.problems import to_problem
 from citewell.api.turns import SAMPLE, identity_of, run_context
 from citewell.documents import ScoredChunk, Source, may_read
-from citewell.errors import BodyTooLarge, InvalidRequest, NotAuthorized, SourceNotFound
+from citewell.errors import BodyTooLarge, IngestBusy, InvalidRequest, NotAuthorized, SourceNotFound
 from citewell.ingestion.manifest import Manifest
 from citewell.ingestion.report import FileReport
 from citewell.ingestion.upload import Upload, ingest_upload, remove_upload
@@ -235,10 +235,22 @@ async def _ingest(
     service: Service, file: Upload, data: UploadFile, embedded: Callable[[int, int], None] | None = None
 ) -> FileReport:
     try:
-        with paid_by(service.limits, file.owner.caller):
+        with paid_by(service.limits, file.owner.caller), _alone(service, file.owner.caller):
             return await ingest_upload(service.index, service.settings, file, data.file, embedded=embedded)
     finally:
         await data.close()
+
+
+@contextmanager
+def _alone(service: Service, caller: str) -> Iterator[None]:
+    """One document of a caller's at a time: each is read by a process of its own, with gigabytes allowed to it."""
+    if caller in service.uploading:
+        raise IngestBusy("Another document of yours is being added. Send them one after the other.")
+    service.uploading.add(caller)
+    try:
+        yield
+    finally:
+        service.uploading.discard(caller)
 
 
 async def _events(service: Service, file: Upload, data: UploadFile) -> AsyncIterator[dict[str, str]]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
+import psutil
 
 from tests.service import Live, problem
 
@@ -45,3 +48,28 @@ def test_files_that_are_sent_slowly_side_by_side_do_not_fill_the_memory(start: C
     )  # fmt: skip
     problem(too_large, "body_too_large", 413)
     assert '"error"' not in live.log.read_text(), "that a sender leaves is no fault of the service"
+
+
+def test_many_at_once_do_not_start_a_process_each(start: Callable[..., Live]) -> None:
+    live = start()
+    most, over = 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        while not over.wait(0.02):
+            most = max(most, len(psutil.Process(live.process.pid).children()))
+
+    def send(number: int) -> int:
+        return httpx.post(
+            f"{live.url}/uploads", params={"name": f"{number}.md"}, content=b"# Tide\n\nHigh water at seven.", timeout=60,
+            headers={"content-type": "application/octet-stream"},
+        ).status_code  # fmt: skip
+
+    with ThreadPoolExecutor(17) as pool:
+        watching = pool.submit(watch)
+        statuses = list(pool.map(send, range(16)))
+        over.set()
+        watching.result()
+    assert most <= 1
+    assert {200, 409} >= set(statuses) >= {200}
+    assert send(17) == 200, "one after the other, all are taken"
