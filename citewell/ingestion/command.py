@@ -65,6 +65,8 @@ def command(
     if as_json:
         sys.stdout.buffer.write(orjson.dumps(report.as_dict(), option=orjson.OPT_INDENT_2) + b"\n")
     else:
+        if not (report.files or remove or remove_all):
+            typer.echo(f"no file is there; files named {' '.join(TYPES)} are read")
         print_report(report)
     raise typer.Exit(report.exit_code)
 
@@ -104,8 +106,6 @@ def print_report(report: Report) -> None:
     counts = ", ".join(
         f"{number:,} {status}" for status, number in report.counts().items() if number or status != "skipped"
     )
-    if not report.files:
-        typer.echo(f"no file is there; files named {' '.join(TYPES)} are read")
     would = " (dry run: no document was stored)" if report.dry_run else ""
     typer.echo(f"{counts}; {count(report.chunks, 'chunk')} in {report.elapsed_s:.1f} s{would}")
 

@@ -17,6 +17,7 @@ from citewell import __version__
 from citewell.documents import PUBLIC, Source
 from citewell.errors import ConfigurationError, IndexMismatch, IngestError, SourceNotFound, SourceUnsupported
 from citewell.ingestion.files import Found, FoundFile, Root, is_below, name_roots, uri_of, walk
+from citewell.ingestion.load import TYPES
 from citewell.ingestion.manifest import Manifest
 from citewell.ingestion.parser import Parsed, Parser, Refused, open_parser
 from citewell.ingestion.report import FileReport, Progress, Report
@@ -231,6 +232,10 @@ class _Run:
         for name in found.missing:
             if name not in found.unreadable:
                 self._manifest.roots.pop(name, None)
+        for file in self.report.files:
+            is_of_type = Path(file.uri).suffix.casefold() in TYPES
+            if file.code == SourceUnsupported.code and not is_of_type and file.uri not in known:
+                self._manifest.roots.pop(file.uri, None)  # named by mistake: it would fail in every later run
         if not self._dry_run:
             await index.judge()  # what an earlier run left, and everything where the guard has changed
         for uri, reason in sorted(found.skipped.items()):

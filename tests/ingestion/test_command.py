@@ -68,6 +68,15 @@ def test_an_empty_folder_is_told_what_could_be_in_it(tmp_path: Path) -> None:
     )
 
 
+def test_a_file_of_a_type_that_is_not_read_fails_once_and_not_in_every_later_run(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("The domes are closed at night.")
+    (tmp_path / "prices.csv").write_text("item;price")
+    both = run(tmp_path / "data", tmp_path / "a.txt", tmp_path / "prices.csv")
+    assert (both.exit_code, "files named .csv are not read" in both.output) == (1, True)
+    later = run(tmp_path / "data")
+    assert (later.exit_code, "1 unchanged, 0 removed, 0 failed" in later.output) == (0, True)
+
+
 def test_one_file_of_one_chunk_is_counted_as_one(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("The domes are closed at night.")
     done = run(tmp_path / "data", tmp_path / "a.txt")
@@ -118,6 +127,7 @@ def test_everything_can_be_dropped_and_brought_back(tmp_path: Path, library: Pat
     assert dropped.exit_code == 0, dropped.stderr
     assert json.loads(dropped.stdout)["removed"] == 3
     assert "nothing to ingest" in run(tmp_path / "data").stderr, "the folder was remembered"
+    assert "no file is there" not in run(tmp_path / "data", "--remove-all").output
     assert json.loads(run(tmp_path / "data", "--json", "library").stdout)["new"] == 3
 
 
