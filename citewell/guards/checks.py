@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 GUARD_TIMEOUT_S: Final = 10.0
 """Longest one check may take, in seconds; a check that takes longer has not decided."""
 EARLIER_MESSAGES: Final = 200
-"""Most messages of a client's own transcript that are judged in a turn, the newest ..."""
+"""Most messages of a client's own transcript that are judged in one turn; the newest are."""
 EARLIER_CHARS: Final = 100_000
-"""... with at most so many characters together, which takes two seconds of processor time when they first come."""
+"""Most characters of those messages together. To judge so many takes two seconds of processor time the first time."""
 
 log = structlog.get_logger()
 
@@ -51,16 +51,16 @@ class Guards:
 
     @property
     def scanner(self) -> InjectionScanner | None:
-        """What judges chunks when they are ingested; None where the settings switch it off."""
+        """Judges chunks when they are ingested; None where the settings turn it off."""
         return self._scanner
 
     async def screen(self, question: str) -> Verdict:
         """Judge a question: injection, personal data by policy, then moderation.
 
-        What judges here comes first, so that a moderation server sees neither an attack nor what was redacted.
+        Moderation comes last, so that its server sees neither an attack nor what was redacted.
 
         Returns:
-            A verdict; its `text`, where set, is the question to go on with, or to keep if it is refused.
+            A verdict; its `text`, where set, replaces the question, also in the transcript if it is refused.
         """
         verdict = await self._judge(question)
         metrics.judged("question", verdict)
@@ -73,7 +73,7 @@ class Guards:
             try:
                 async with asyncio.timeout(GUARD_TIMEOUT_S):
                     score = await asyncio.to_thread(self._scanner.score_question, question)
-            except Exception as exc:  # noqa: BLE001  # whatever went wrong: a check that failed has not allowed anything
+            except Exception as exc:  # noqa: BLE001  # a check that failed, for whatever reason, has not allowed anything
                 return self._undecided(exc)
             if not score < self._scanner.threshold("question"):  # written so that NaN blocks
                 return block(INJECTION, score)
@@ -86,14 +86,14 @@ class Guards:
         return verdict
 
     async def screen_earlier(self, said: Sequence[tuple[Form, str]]) -> list[Verdict]:
-        """Judge what a client says was said before, as `screen` judges a question; moderation does not see it.
+        """Judge the earlier messages that a client sends, as `screen` judges a question, without moderation.
 
         Args:
-            said: Messages, oldest first: the caller's own as a `question`, those given for the assistant's as a `document`.
+            said: Messages, oldest first: the user's as a `question`, the assistant's as a `document`.
 
         Returns:
-            A verdict for each; its `text`, where set, is what to go on with. All are blocked where nothing can be decided, and
-            those that lie further back than is judged in one turn.
+            A verdict for each; its `text`, where set, replaces the message. Those that are too far back to be judged in one turn are
+            blocked, and all are where the guard cannot decide.
         """
         if self._scanner is None and self._policy == "allow":
             return [allow()] * len(said)
@@ -164,9 +164,10 @@ class Guards:
         return kept, quarantined
 
     async def screen_names(self, chunks: Sequence[ScoredChunk]) -> list[ScoredChunk]:
-        """The chunks, those without source, title and headings where one of these addresses the assistant: authors choose
-        them as they choose the text. Titles are short and plain, so both what judges documents and what judges questions has
-        a word. What cannot be judged stays out."""
+        """The chunks, without source, title and headings where one of these addresses the assistant, as authors choose them like the text.
+
+        Titles are short and plain, so they are judged both as documents and as questions. Those that cannot be judged are left out.
+        """
         if self._scanner is None or not chunks:
             return list(chunks)
         names = [(one.chunk.source, one.chunk.title, *one.chunk.headings) for one in chunks]
@@ -186,23 +187,22 @@ class Guards:
         ]  # fmt: skip
 
     def reads_apart(self, text: str, place: int) -> bool:
-        """Whether what was found of the parts of a text that meet at a place holds for the whole, because nothing that is
-        judged as one lies across it."""
+        """Whether the verdicts on the two parts of a text that meet at a place hold for the whole text, because no sentence that is judged
+        as one crosses that place."""
         return self._scanner is None or ends_at(text, place)
 
     def answer_screen(self, instructions: str = "", *, is_moderated: bool = False) -> AnswerScreen:
-        """Checks of one answer: leaked instructions, active markup, personal data by policy, moderation. Feed it pieces, show
-        what it gives back.
+        """A screen for one answer: leaked instructions, active markup, personal data by policy, moderation.
 
         Args:
-            instructions: The system prompt the model was given, without the documents; empty for none.
-            is_moderated: Whether it has been through moderation before, and need not go again.
+            instructions: The system prompt that the model was given, without the documents; empty: none.
+            is_moderated: Whether the answer has passed moderation before.
         """
         moderate = None if self._moderator is None or is_moderated else self._moderate
         return AnswerScreen(instructions, self._policy, self._detector, moderate)
 
     async def keepable(self, text: str) -> str:
-        """What may be stored of a question or quoted of a passage: without personal data, unless the policy allows it."""
+        """What may be stored of a question or quoted from a passage: the text without personal data, unless the policy allows that."""
         return text if self._policy == "allow" else await asyncio.to_thread(self._detector.redact, text)
 
     async def _personal(self, text: str, score: float) -> Verdict:
@@ -217,7 +217,7 @@ class Guards:
         try:
             async with asyncio.timeout(GUARD_TIMEOUT_S):
                 return await self._moderator.judge(text)
-        except Exception as exc:  # noqa: BLE001  # as above; a caller who leaves cancels, which is none
+        except Exception as exc:  # noqa: BLE001  # as above; a caller who leaves raises CancelledError, which passes
             return self._undecided(exc)
 
     def _undecided(self, exc: Exception) -> Verdict:
@@ -226,7 +226,7 @@ class Guards:
 
 
 def _newest(sizes: Sequence[int]) -> int:
-    """How many messages, from the last one back, are judged in one turn."""
+    """How many messages, counted from the last one, are judged in one turn."""
     count = total = 0
     for size in reversed(sizes[-EARLIER_MESSAGES:]):
         total += size
@@ -237,16 +237,16 @@ def _newest(sizes: Sequence[int]) -> int:
 
 
 def open_guards(settings: Settings, embedder: Embedder, models: ChatModels | None = None) -> Guards:
-    """Load what the settings ask for.
+    """Open the guards that the settings name.
 
     Args:
         settings: `injection_guard`, `pii_policy`, `pii_names` and `moderation` are read.
         embedder: As for `open_scanner`.
-        models: Whose connections moderation shares; needed where the settings ask for it.
+        models: Provides the connections for moderation; needed if that is on.
 
     Raises:
-        ConfigurationError: A configured guard cannot start; the service must not start without it. The scanner reads its
-            weights when it is first asked or told to (`Guards.scanner.load`).
+        ConfigurationError: A guard cannot start; the service must not start without it. The scanner loads its weights at first use or
+            by `Guards.scanner.load`.
     """
     detector = Detector(None if settings.pii_names == "off" else open_names(settings.pii_names))
     return Guards(settings, open_scanner(settings, embedder), detector, _open_moderator(settings, models))

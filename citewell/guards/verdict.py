@@ -1,4 +1,4 @@
-"""What a guard answers."""
+"""The verdicts of guards."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ class Verdict:
 
     allowed: bool
     rule: str | None = None
-    """What decided or changed the text: one of the constants above; None when nothing was found."""
+    """The rule that blocked or changed the text: one of the constants above; None where nothing was found."""
     reason: str = ""
-    """A sentence for the person who asked; empty when nothing was found. Never repeats the text."""
+    """A sentence for the user that never repeats the text; empty where nothing was found."""
     score: float = 0.0
-    """0..1, how sure the deciding rule is that something is wrong."""
+    """How sure the rule is that something is wrong, 0..1."""
     text: str | None = None
-    """What to go on with instead of the text, where a rule changed it (redacted, defused); else None."""
+    """The text to use instead, where a rule changed it (redacted or defused it); else None."""
 
 
 def allow(score: float = 0.0) -> Verdict:
@@ -46,11 +46,11 @@ def allow(score: float = 0.0) -> Verdict:
 
 
 def block(rule: str, score: float = 1.0, *, about: str = "") -> Verdict:
-    """Refuse; `about` is said in brackets after the reason, and is safe to show as well."""
+    """Refuse; `about`, which must be safe to show, is added in brackets to the reason."""
     reason = f"{REASONS[rule]} ({about})" if about else REASONS[rule]
     return Verdict(allowed=False, rule=rule, reason=reason, score=score)
 
 
 def change(rule: str, text: str) -> Verdict:
-    """Allow, with `text` in the place of what was given."""
+    """Allow, with another text."""
     return Verdict(allowed=True, rule=rule, reason=REASONS[rule], score=1.0, text=text)

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 _EXTRAS = {"anthropic": "anthropic", "ollama": "ollama"}
 _CONNECTIONS = 1000
-"""Calls under way at once, to all models of OpenAI's; as the SDK has it."""
+"""Most calls under way at once to all `openai:` models; the SDK's default."""
 _IDLE_S = 2.0
-"""An idle connection is used again for so long, in seconds. Many servers (uvicorn, and so vLLM) close theirs after five, and a
-request that meets the closing is lost: among 256 clients 16 were, with five seconds here too."""
+"""How long an idle connection is kept for reuse, in seconds. Many servers (uvicorn, and so vLLM) close theirs after five, and a request
+sent at that moment is lost: with five seconds here as well, those of 16 among 256 clients were."""
 _CACHED = 64
-"""Models kept, one per (name, temperature, max_tokens); temperatures come from callers, so there is an end to it."""
+"""Most models kept, one per (name, temperature, max_tokens); bounded because callers choose temperatures."""
 
 
 class ChatModels:
@@ -43,9 +43,9 @@ class ChatModels:
         """A ready model; the same arguments give the same object. No I/O.
 
         Args:
-            name: `provider:model`; the default model when None.
-            temperature: 0..2; as set when None.
-            max_tokens: Longest answer, in tokens; as set when None.
+            name: `provider:model`; None: the default model.
+            temperature: 0..2; None: as the settings say.
+            max_tokens: Longest answer, in tokens; None: as the settings say.
 
         Raises:
             UnknownModel: No setting names it.
@@ -68,14 +68,14 @@ class ChatModels:
         return self._made[key]
 
     def openai_client(self, needed_for: str, *, retries: int) -> openai.AsyncOpenAI:
-        """OpenAI's client on the connections that its models share, for what is no chat model. No I/O.
+        """OpenAI's client, for models that are not chat models; it shares the chat models' connections. No I/O.
 
         Args:
             needed_for: What needs it, as the subject of a sentence.
-            retries: Further tries after a transient failure.
+            retries: Further attempts after a transient failure.
 
         Raises:
-            ConfigurationError: No key is set and no base URL either.
+            ConfigurationError: Neither a key nor a base URL is set.
         """
         import openai
 
@@ -125,7 +125,7 @@ class ChatModels:
         return made
 
     def _plain(self, name: str, temperature: float, max_tokens: int) -> dict[str, Any]:
-        """A provider without special treatment reads its key from the environment, as its package says."""
+        """Options for any other provider, whose package reads its key from the environment."""
         return {"temperature": temperature, "max_tokens": max_tokens}
 
     def _openai(self, name: str, temperature: float, max_tokens: int) -> dict[str, Any]:
@@ -150,14 +150,14 @@ class ChatModels:
             )
 
     def _connections(self) -> openai.DefaultAsyncHttpxClient:
-        """One for all models of OpenAI's: each costs a TLS context, 20 ms."""
+        """The HTTP client that all `openai:` models share, as each makes a TLS context, which takes 20 ms."""
         import httpx2
         import openai
 
         from citewell.models.deltas import bound
 
         if self._openai_http is None:
-            # On aiohttp, whose parser is in C and gives all that has arrived at once: 60 tokens cost half as much.
+            # On aiohttp, whose parser is in C and returns all that has arrived at once: 60 tokens cost half as much.
             told = [tracing.pass_on] if self._settings.otlp_endpoint else []
             self._openai_http = openai.DefaultAioHttpClient(
                 timeout=self._settings.model_timeout_s, event_hooks={"request": told, "response": [bound]},
@@ -191,13 +191,13 @@ class ChatModels:
 
 
 def not_offered(settings: Settings) -> UnknownModel:
-    """What to say of a model that a caller may not choose."""
+    """The error for a model that a caller may not choose."""
     return UnknownModel(f"The model is not offered here. Offered are: {', '.join(sorted(settings.offered_models))}.")
 
 
 @asynccontextmanager
 async def open_chat_models(settings: Settings) -> AsyncIterator[ChatModels]:
-    """The chat models that settings name, each set up once so that a missing key stops the start, not a turn.
+    """The chat models that the settings name, each set up once, so that a missing key stops the start and not a turn.
 
     Raises:
         MissingExtra: A provider's package is not installed.

@@ -1,10 +1,10 @@
-"""Circuit breakers: a chat model that keeps failing is left alone for a while, so that nobody waits for it in vain.
+"""Circuit breakers: a chat model that keeps failing is not called for a while, so that nobody waits for it in vain.
 
-closed     calls are made; so many failures in a row, within the window, open it
+closed     calls are made; a number of failures in a row, within the window, opens the circuit
 open       no call is made until the pause is over
-half_open  one call is made to see; its success closes the circuit, its failure opens it again
+half_open  one trial call is made; its success closes the circuit, its failure opens it again
 
-Kept by each process for itself: one that cannot reach a provider says nothing about another one.
+Each process has its own circuits: if one cannot reach a provider, another may.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ log = structlog.get_logger()
 
 
 class Circuit:
-    """Of one model.
+    """The circuit of one model.
 
     Args:
         model: `provider:model`.
-        failures: In a row, after which it opens; 0: it never does.
-        window_s: A failure older than this counts no more, in seconds.
+        failures: Failures in a row that open it; 0: it never opens.
+        window_s: Age from which a failure no longer counts, in seconds.
         pause_s: How long it stays open, in seconds.
-        clock: Seconds, from any moment on.
+        clock: Seconds since any moment.
     """
 
     def __init__(
@@ -58,8 +58,8 @@ class Circuit:
 
     @contextmanager
     def watching(self, is_failure: Callable[[CitewellError], bool]) -> Iterator[None]:
-        """Around a call. One whose caller went away, or whose request was at fault, tells nothing; and while the circuit is
-        open none does but the one that tries, for the others began before.
+        """Watch a call. Calls whose caller left or whose request was at fault do not count; while the circuit is open only the trial call
+        counts, as the others began before.
 
         Raises:
             CircuitOpen: No call may be made; `retry_after_s` says when to ask again.
@@ -79,7 +79,7 @@ class Circuit:
                 self._is_tried = False
 
     def _enter(self) -> bool:
-        """Whether the call is the one that tries whether the model works again."""
+        """Whether the call is the trial call."""
         if self._open_until is None:
             return False
         wait_s = self._open_until - self._clock()

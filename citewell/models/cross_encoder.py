@@ -17,7 +17,7 @@ BATCH = 32
 
 
 class CrossEncoderReranker:
-    """Reads question and text together, which is better and slower than comparing vectors made apart.
+    """Reads question and text together, which is better and slower than comparing separate vectors.
 
     Args:
         name: As `cross-encoder/ms-marco-MiniLM-L-6-v2`, or a directory.
@@ -50,11 +50,11 @@ class CrossEncoderReranker:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="cross-encoder")  # torch itself uses all cores
 
     async def rerank(self, question: str, texts: Sequence[str]) -> NDArray[np.float32]:
-        """How well each text answers the question.
+        """Score how well each text answers the question.
 
         Args:
-            question: Standalone; cut with its text to what the model takes (mostly 512 tokens).
-            texts: In any order, any number; none is no model call.
+            question: Standalone; cut, together with the text, to what the model takes (mostly 512 tokens).
+            texts: Any number, in any order; without any the model is not called.
 
         Returns:
             float32[n], sigmoid of the model's logit, 0..1, in the order of `texts`.

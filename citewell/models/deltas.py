@@ -1,10 +1,10 @@
 """OpenAI's streamed answers with little work per token.
 
-The SDK makes a tree of pydantic objects of every token, which LangChain turns back into a dictionary: a third of the
-processor time of a turn under load. Here the dictionary stays one and comes straight out of the response's bytes, which
-the SDK hands on through five generators (60 tokens: 1.1 ms in place of 3.9), and tokens that have arrived together go on
-together. The later the event loop is, the longer the next ones are left to gather in the socket: a busy service does
-less per token and gets to the turns whose first word is waited for, and an idle one loses no time.
+The SDK builds a tree of pydantic objects for every token, which LangChain turns back into a dictionary: a third of the processor time of a
+turn under load. Here the dictionary is read directly from the response's bytes, which the SDK passes through five generators (60 tokens:
+1.1 ms instead of 3.9), and tokens that arrive together are passed on together. The later the event loop is, the longer further tokens are
+left to gather in the socket: so a busy service does less per token and gets to turns whose first word is awaited, while an idle one loses
+no time.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ from openai.resources.chat import AsyncCompletions
 from citewell.joining import JoiningQueue
 
 Delta = dict[str, Any]
-"""One `chat.completion.chunk` as it came."""
+"""One `chat.completion.chunk`, as received."""
 
 LONGEST_HOLD_S: Final = 0.1
-"""Tokens gather for no longer, in seconds: ten frames a second still read as flowing text."""
+"""Longest that tokens are left to gather, in seconds: ten frames a second still read as flowing text."""
 HOLD_FOR: Final = 20
-"""Tokens gather for so many times as long as the event loop is late, so that they take a small part of its time."""
+"""Tokens are left to gather for the event loop's lateness times this, so that they take a small part of its time."""
 _NEW: Final = 0.2
-"""What the last time the loop was late counts beside all the times before: one quick pass says little of a busy loop."""
+"""Weight of the latest lateness in the moving average; small, as one quick pass says little about a busy loop."""
 _AT_ONCE_S: Final = 0.0005
-"""Deltas with less time between them have come in one read of the socket."""
+"""Deltas with less time between them have arrived in one read of the socket."""
 _REST_S: Final = 0.25
-"""Longest that a stream which said that it is done is read on, in seconds, so that its connection can be used again."""
+"""Longest that a stream is read after it said that it is done, in seconds, so that its connection can be reused."""
 MOST_EVENT_BYTES: Final = 1_000_000
-"""Longest event that is read. All that has come of one is looked through at every piece, in the event loop."""
+"""Longest event that is read, in bytes: at every piece all that has arrived of the event is searched, in the event loop."""
 MOST_BYTES: Final = 64_000_000
-"""Longest body that is read, in bytes: 32,000 tokens with their probabilities have half of it."""
+"""Longest body that is read, in bytes; 32,000 tokens with their probabilities take half of it."""
 _EVENT_END = re.compile(rb"\n\n|\r\n\r\n|\r\r")
 
 
 class Completions(AsyncCompletions):
-    """What `ChatOpenAI` calls in place of `client.chat.completions`; differs in the streams only."""
+    """Replaces `client.chat.completions` in `ChatOpenAI`; only streams differ."""
 
     def __init__(self, client: AsyncOpenAI) -> None:
         super().__init__(client)
@@ -52,7 +52,7 @@ class Completions(AsyncCompletions):
         self._lateness = Lateness()
 
     async def create(self, **payload: Any) -> Any:
-        """As the SDK's. A stream gives dictionaries; its retries, faults and deadlines are the SDK's."""
+        """Like the SDK's, except that a stream yields dictionaries; retries, faults and deadlines are the SDK's."""
         if not payload.get("stream"):
             return await super().create(**payload)
         stream = await self._openai.post(
@@ -62,7 +62,7 @@ class Completions(AsyncCompletions):
 
 
 class JoinedStream:
-    """The deltas of a stream; those that wait for the reader become one. An asynchronous context manager."""
+    """The deltas of a stream, of which those that wait for the reader are joined. An asynchronous context manager."""
 
     def __init__(self, stream: AsyncStream[Any], lateness: Lateness) -> None:
         self._stream = stream
@@ -79,12 +79,12 @@ class JoinedStream:
 
 
 async def deltas_of(response: httpx2.Response) -> AsyncGenerator[Delta, None]:
-    """The `chat.completion.chunk`s of a response that streams, one by one as they come.
+    """The `chat.completion.chunk`s of a streamed response, one by one as they arrive.
 
     Raises:
-        openai.APIError: The server says in the stream that something went wrong.
-        openai.APIConnectionError: It ends in the middle of an answer, or without any.
-        openai.APIResponseValidationError: What it sends is not JSON, or an event without an end.
+        openai.APIError: The stream reports an error.
+        openai.APIConnectionError: The stream ends within an answer, or without any.
+        openai.APIResponseValidationError: The stream holds something other than JSON, or an event that does not end.
         httpx2.RequestError: The connection was lost, or silent for too long.
     """
     rest, has_begun, is_whole = b"", False, False
@@ -108,14 +108,14 @@ async def deltas_of(response: httpx2.Response) -> AsyncGenerator[Delta, None]:
                     raise APIResponseValidationError(
                         response, None, message=f"The stream holds an event of more than {MOST_EVENT_BYTES:,} bytes."
                     )
-        if not is_whole:  # a server or a proxy ended in good order, or what came is no stream at all
+        if not is_whole:  # a server or a proxy closed it regularly, or it is no stream at all
             raise APIConnectionError(message="The stream ended before the answer did.", request=response.request)
     finally:
-        await response.aclose()  # whoever leaves ends the model's work at once, and pays for no more of it
+        await response.aclose()  # a reader that leaves ends the model's work at once, and its cost
 
 
 class _Bounded(httpx2.AsyncByteStream):
-    """A body that ends in an error where it would not end at all."""
+    """A body that raises an error after `MOST_BYTES`."""
 
     def __init__(self, body: httpx2.AsyncByteStream) -> None:
         self._body = body
@@ -132,7 +132,7 @@ class _Bounded(httpx2.AsyncByteStream):
 
 
 async def bound(response: httpx2.Response) -> None:
-    """Read no more than `MOST_BYTES` of a response; a hook of a client. Whole answers and refusals are read to their end."""
+    """A client's hook: read at most `MOST_BYTES` of a response, as answers that are not streamed, and refusals, are read to their end."""
     assert isinstance(response.stream, httpx2.AsyncByteStream)
     response.stream = _Bounded(response.stream)
 
@@ -158,14 +158,14 @@ def _delta(data: bytes, response: httpx2.Response) -> Delta:
 
 
 async def joined(deltas: AsyncGenerator[Delta, None], lateness: Lateness | None = None) -> AsyncGenerator[Delta, None]:
-    """Pass deltas on, those that have come while the reader was busy as one. Closes `deltas` when it is closed.
+    """Pass deltas on, joining those that arrive while the reader is busy. Closes `deltas` when it is closed.
 
     Args:
-        deltas: As they come.
+        deltas: As they arrive.
         lateness: Shared with other streams of this event loop.
 
     Raises:
-        Exception: What `deltas` raises, after everything that came before it.
+        Exception: What `deltas` raises, after all that came before it.
     """
     queue: JoiningQueue[Delta] = JoiningQueue(_join)
 
@@ -193,13 +193,13 @@ async def joined(deltas: AsyncGenerator[Delta, None], lateness: Lateness | None 
 
 
 class Lateness:
-    """How late the event loop is, as the streams that share this have found."""
+    """How late the event loop is, as measured by the streams that share this."""
 
     def __init__(self) -> None:
         self._mean_s = 0.0
 
     def note(self, late_s: float) -> None:
-        """The loop came so many seconds later than it was asked to."""
+        """Note that the loop woke a stream so many seconds too late."""
         self._mean_s += _NEW * (late_s - self._mean_s)
 
     @property
@@ -209,14 +209,14 @@ class Lateness:
 
 
 class Pace:
-    """Holds a stream up for as long as the event loop has too much to do, see `LONGEST_HOLD_S`."""
+    """Holds up a stream while the event loop is busy, see `HOLD_FOR`."""
 
     def __init__(self, lateness: Lateness) -> None:
         self._lateness = lateness
         self._passed = 0.0
 
     async def hold(self) -> None:
-        """Wait before a delta goes on, unless it came together with the one before it."""
+        """Wait before a delta is passed on, unless it arrived together with the one before."""
         began = time.perf_counter()
         if began - self._passed < _AT_ONCE_S:
             return
@@ -225,7 +225,7 @@ class Pace:
         self._lateness.note(time.perf_counter() - began - hold_s)
 
     def passed(self) -> None:
-        """Note that a delta has gone on."""
+        """Note that a delta was passed on."""
         self._passed = time.perf_counter()
 
 
@@ -234,7 +234,7 @@ def _has_text(delta: Delta) -> bool:
 
 
 def _join(last: Delta, delta: Delta) -> Delta | None:
-    """Both as one, where the second is more text of the same answer and nothing else; what is not known stays alone."""
+    """Both as one, if the second only adds text to the same answer; None if it holds anything else."""
     if last.get("usage") or delta.get("usage"):
         return None
     (before, *others), (choice, *more) = (each.get("choices") or [{}] for each in (last, delta))

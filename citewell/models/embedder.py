@@ -1,4 +1,4 @@
-"""What every embedding model offers: vectors of texts and, where the model has them, of their tokens."""
+"""The interface of embedding models: vectors of texts and, where a model has them, of their tokens."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ class Encoded:
     token_ids: list[NDArray[np.int32]] | None = None
     """Per text int32[t_i], vocabulary ids aligned with `tokens`."""
     early: list[Vectors] | None = None
-    """Per text float32[t_i, dimension], aligned with `tokens`: their states after the first layers, as they come. Only of the
-    built-in model, where token vectors are asked for."""
+    """Per text float32[t_i, dimension], aligned with `tokens`: their states after the first layers, not normalised. Only of the built-in
+    model, where token vectors are asked for."""
 
 
 class Embedder(ABC):
     """An embedding model that knows its own identity and can give token vectors.
 
-    It has the methods of LangChain's `Embeddings`, but does not inherit from it: to import that takes a quarter of a second,
-    half of what the command needs that finds nothing to ingest.
+    It has the methods of LangChain's `Embeddings` but does not inherit from it: importing that takes a quarter of a second, half of the
+    time of an ingestion that finds nothing to do.
     """
 
     name: str
@@ -48,16 +48,16 @@ class Embedder(ABC):
     dimension: int
     """Length of one vector."""
     fingerprint: str
-    """Changes whenever the same text could get another vector; an index carries it."""
+    """Changes whenever the same text could get another vector; part of an index's fingerprint."""
     gives_tokens: bool
     """Whether `encode(..., tokens=True)` works, which late interaction needs."""
     costs_money = False
     """Whether `citewell.models.payer` pays for each text."""
     _executor: Executor | None = None
-    """Where `aencode` runs; the event loop's own threads when None."""
+    """Where `aencode` runs; None: in the event loop's own threads."""
 
     def load(self) -> None:  # noqa: B027  # most have done so when they are made
-        """Read the model now rather than when it is first asked for something. Blocking.
+        """Load the model now instead of at first use. Blocking.
 
         Raises:
             ConfigurationError: It cannot be loaded.
@@ -65,15 +65,15 @@ class Embedder(ABC):
 
     @abstractmethod
     def encode(self, texts: Sequence[str], *, tokens: bool = False, progress: Progress | None = None) -> Encoded:
-        """Embed texts of any length, in any number; what exceeds the model's window is cut.
+        """Embed any number of texts of any length; what exceeds the model's window is cut.
 
         Args:
-            texts: Any strings; empty ones and lone surrogates included.
-            tokens: Also return token vectors.
-            progress: Told how far it is after every batch.
+            texts: Any strings, including empty ones and lone surrogates.
+            tokens: Whether to return token vectors as well.
+            progress: Called after every batch.
 
         Raises:
-            ConfigurationError: Token vectors were asked of a model that gives none.
+            ConfigurationError: The model gives no token vectors, and they were asked for.
         """
 
     async def aencode(self, texts: Sequence[str], *, tokens: bool = False, progress: Progress | None = None) -> Encoded:
@@ -91,7 +91,7 @@ class Embedder(ABC):
         )
 
     def close(self) -> None:  # noqa: B027  # most hold none
-        """Give back threads and connections. Closing twice is fine."""
+        """Release threads and connections. May be called more than once."""
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         return _lists(self.encode(texts).vectors)
@@ -114,7 +114,7 @@ class Embedder(ABC):
 
 
 def sound(text: str) -> str:
-    """The text with lone surrogates, which no tokenizer or wire takes, replaced by U+FFFD."""
+    """The text with lone surrogates, which no tokenizer and no protocol takes, replaced by U+FFFD."""
     if text.isascii():
         return text
     try:

@@ -1,7 +1,6 @@
-"""What a chat model's client library raises, in this project's own words.
+"""Turns the exceptions of chat models' client libraries into our errors.
 
-The tables name classes by `package.Class`, so that no vendor's library is imported to read them. The nearest base
-class that stands in a table decides.
+The tables name classes by `package.Class`, so that they need no vendor's library. The nearest base class that is in a table decides.
 """
 
 from __future__ import annotations
@@ -100,15 +99,15 @@ AIOHTTP: Mapping[str, Fault] = {
     "aiohttp.ServerTimeoutError": ModelTimeout,
     "aiohttp.ClientError": ModelUnavailable,
 }
-"""What OpenAI's requests travel on. Its exceptions are looked for among the causes: the transport in between takes a refused
-connection, and one that broke, for a timeout, and lets some by as they are."""
+"""Exceptions of the transport under OpenAI's client, which are looked for among the causes: the layer in between reports a refused or
+broken connection as a timeout, and passes some exceptions unchanged."""
 _FAULTS: Mapping[str, Fault] = {**OPENAI, **ANTHROPIC, **OTHERS, **AIOHTTP}
 _NEVER_REACHED = {
     "aiohttp.ClientConnectorError", "aiohttp.ConnectionTimeoutError",
     "httpx.ConnectError", "httpx.ConnectTimeout", "httpx.PoolTimeout",
     "httpx2.ConnectError", "httpx2.ConnectTimeout", "httpx2.PoolTimeout",
 }  # fmt: skip
-"""What says that no request was sent. aiohttp's word is heard first, as above."""
+"""Exceptions by which no request was sent. If aiohttp's are among the causes, only those count, see above."""
 
 _BY_STATUS: Mapping[int, tuple[Fault, str]] = {
     401: (ModelRefused, "The model's provider does not accept this service's key."),
@@ -122,29 +121,29 @@ _BY_STATUS: Mapping[int, tuple[Fault, str]] = {
 }
 
 _LIBRARY = re.compile(r"(?:langchain\w*|openai|anthropic|ollama|httpx2?|pydantic|json)(?:\.|\Z)")
-"""Modules that read answers."""
+"""Modules that parse answers."""
 _OVERFLOW = re.compile(
     r"context_length_exceeded|exceed_context_size|maximum context length|context (window|size|length)|prompt is too long"
     r"|input tokens exceed",
     re.IGNORECASE,
 )
-"""How OpenAI, llama.cpp, vLLM, Anthropic and Ollama say that the prompt is too long; none has a status for it."""
+"""Messages of OpenAI, llama.cpp, vLLM, Anthropic and Ollama for a prompt that is too long, for which none has a status."""
 
 
 @contextmanager
 def map_model_errors() -> Iterator[None]:
-    """Turn what a chat model's client raises into `ModelError`s; also round an `async for` over a stream.
+    """Turn what a chat model's client raises into our errors; also usable around an `async for` over a stream.
 
     Raises:
         ContextOverflow: The prompt does not fit.
-        RateLimited: With `retry_after_s` as the provider gave it.
-        ModelTimeout, ModelUnavailable: May work another time.
+        RateLimited: With the provider's `retry_after_s`.
+        ModelTimeout, ModelUnavailable: Another attempt may succeed.
         ModelRefused: The key, the model's name or the request is at fault.
-        ModelError: Anything else a provider's library raises, on purpose or because the answer is none that it can read.
+        ModelError: Anything else that a provider's library raises, deliberately or because it cannot parse the answer.
     """
     try:
         yield
-    except Exception as exc:  # everything that is not a client library's goes on as it is
+    except Exception as exc:  # those that are not a client library's pass unchanged
         error = translate(exc)
         if error is None:
             raise
@@ -152,7 +151,7 @@ def map_model_errors() -> Iterator[None]:
 
 
 def translate(exc: Exception) -> CitewellError | None:
-    """The error to show for a client library's exception; None when it is no such exception."""
+    """Our error for a client library's exception; None for any other exception."""
     if isinstance(exc, CitewellError):
         return None
     fault = _fault(exc, _FAULTS) or (ModelError if _is_stumble(exc) else None)
@@ -170,15 +169,15 @@ def translate(exc: Exception) -> CitewellError | None:
         fault = ModelUnavailable
     if fault is not RateLimited:
         return fault(detail)
-    if getattr(exc, "code", None) == "insufficient_quota":  # waiting does not help, so it is no rate limit
+    if getattr(exc, "code", None) == "insufficient_quota":  # not a rate limit: waiting does not help
         return ModelRefused("The quota at the model's provider is used up.")
     return RateLimited(detail or _BY_STATUS[429][1], retry_after_s=_retry_after_s(exc))
 
 
 def is_models(error: CitewellError) -> bool:
-    """Whether the model, its account or the way to it failed, so that another model may answer what this one did not.
+    """Whether the model, its account or the connection failed, so that another model may answer instead.
 
-    False where the request is at fault, or our own limits are.
+    False where the request or our own limits are the reason.
     """
     if isinstance(error, CircuitOpen | ModelTimeout | ModelUnavailable):
         return True
@@ -191,9 +190,9 @@ def is_models(error: CitewellError) -> bool:
 
 
 def is_free(error: CitewellError) -> bool:
-    """Whether the provider cannot have charged for the call: it said no, or was never reached.
+    """Whether the provider cannot have charged for the call: it refused, or was never reached.
 
-    One that fell silent, broke off, or whose gateway lost patience, may have worked all the same.
+    One that timed out or broke off, or whose gateway timed out, may have worked nevertheless.
     """
     if isinstance(error, CircuitOpen):
         return True
@@ -223,7 +222,7 @@ def _fault(exc: BaseException, table: Mapping[str, Fault]) -> Fault | None:
 
 
 def _is_stumble(exc: BaseException) -> bool:
-    """Whether a library fell over an answer that is none, as `"choices": null`, and says so in an error of Python's own."""
+    """Whether a library failed to parse an answer, such as `"choices": null`, and raised one of Python's own exceptions."""
     if not isinstance(exc, ValueError | TypeError | LookupError | AttributeError):
         return False
     *_, raised = traceback.walk_tb(exc.__traceback__)
@@ -231,7 +230,7 @@ def _is_stumble(exc: BaseException) -> bool:
 
 
 def _causes(exc: BaseException) -> Iterator[BaseException]:
-    """What led to an exception, the last cause first."""
+    """The causes of an exception, the nearest first."""
     cause = exc.__cause__ or exc.__context__
     while cause is not None:
         yield cause
@@ -249,7 +248,7 @@ def _retry_after_s(exc: Exception) -> float:
 
 
 def _number(text: str) -> float | None:
-    """None where there is none, as for a date, which clocks that differ make useless."""
+    """The number in a text, or None. A date, which is useless where clocks differ, is not one."""
     try:
         value = float(text)
     except ValueError:

@@ -28,7 +28,7 @@ DIMENSIONS = {"text-embedding-3-small": 1536, "text-embedding-3-large": 3072, "t
 
 
 class OpenAIEmbedder(Embedder):
-    """`openai:NAME`. Gives no token vectors, so late interaction is not to be had with it.
+    """`openai:NAME`. It gives no token vectors, so late interaction cannot be used with it.
 
     Raises:
         ConfigurationError: No key is set and no base URL either.
@@ -71,7 +71,7 @@ class OpenAIEmbedder(Embedder):
             BudgetExceeded, LimitsUnavailable: The payer's day has no room for it, or cannot be asked.
         """
         self._refuse_tokens(tokens)
-        if (pays := payer.get()) is not None:  # in a thread, as the answerer without a key does
+        if (pays := payer.get()) is not None:  # in a thread, as for the extractive answerer
             return asyncio.run_coroutine_threadsafe(self.aencode(texts, progress=progress), pays.loop).result()
         rows: list[list[float]] = []
         for batch in _batches(texts):
@@ -96,12 +96,12 @@ class OpenAIEmbedder(Embedder):
 
 
 class _Paid:
-    """OpenAI's embeddings, each request paid for before it is made by whoever the `payer` is; by nobody where there is none.
+    """OpenAI's embeddings, where the `payer`, if there is one, pays for each request before it is made.
 
     Args:
-        resource: That makes the requests, and tries again by itself.
-        name: Of the model, `openai:NAME`.
-        tries: How often it asks at most.
+        resource: Makes the requests, and repeats failed ones by itself.
+        name: The model's name, `openai:NAME`.
+        tries: Most attempts per request.
     """
 
     def __init__(self, resource: AsyncEmbeddings, name: str, *, tries: int) -> None:
@@ -112,7 +112,7 @@ class _Paid:
     async def create(self, *, input: list[str], **options: Any) -> CreateEmbeddingResponse:
         if (pays := payer.get()) is None:
             return await self._resource.create(input=input, **options)
-        # no tokenizer makes more tokens than a text has bytes, but for the two that some put round it
+        # no tokenizer makes more tokens than a text has bytes, plus the two that some put around it
         most = sum(len(text.encode()) + 2 for text in input) * self._tries
         async with pays.limits.reserve(pays.caller, self._name, most, 0, only=True) as reservation:
             try:
@@ -123,7 +123,7 @@ class _Paid:
                 if is_free(exc):
                     reservation.release()
                 raise
-            if response.usage:  # some servers count nothing: then it stays charged in full
+            if response.usage:  # some servers report none: then the whole reservation stays charged
                 reservation.settle({"input_tokens": response.usage.prompt_tokens * (1 + raw.retries_taken)})
             return response
 

@@ -39,15 +39,15 @@ MAX_TOKENS = 256
 BATCH_TOKENS = 512
 """Tokens in one batch: enough to read the weights seldom, few enough to stay in a core's cache (measured)."""
 REMEMBERED = 256
-"""Texts encoded alone whose vectors are kept: a question is asked for by the guards, the search and the reranker."""
+"""Single texts whose vectors are kept: the guards, the search and the reranker each ask for the question's."""
 _CLS, _SEP = 101, 102
 
 
 class MiniLM(Embedder):
-    """all-MiniLM-L6-v2. Safe to share between threads and tasks. Its files are read when it is first used (`load`).
+    """all-MiniLM-L6-v2. Safe to share between threads and tasks. Its files are read at first use (`load`).
 
     Args:
-        threads: Batches computed side by side, each on one core; all cores this process may use when None.
+        threads: Batches computed in parallel, each on one core; None: as many as cores this process may use.
 
     Raises:
         ConfigurationError: On first use: a model file is not the one that was pinned.
@@ -70,7 +70,7 @@ class MiniLM(Embedder):
         _session(MODEL_SHA256)
 
     def encode(self, texts: Sequence[str], *, tokens: bool = False, progress: Progress | None = None) -> Encoded:
-        """See `Embedder.encode`. Every text costs 384 floats, with `tokens` 768 more per token (at most 254)."""
+        """See `Embedder.encode`. Every text takes 384 floats; with `tokens`, 768 more per token (at most 254 tokens)."""
         if len(texts) == 1:
             known = self._alone(texts[0])
             if progress is not None:
@@ -145,7 +145,7 @@ class MiniLM(Embedder):
 
 
 def token_ids(texts: Sequence[str]) -> list[list[int]]:
-    """Per text its vocabulary ids as the model reads them: at most 254, special tokens dropped."""
+    """The vocabulary ids of each text as the model reads them, at most 254, without special tokens."""
     return [ids[1:-1].tolist() for ids in _token_ids(texts)]
 
 
@@ -162,7 +162,7 @@ def _without(tokens: bool, encoded: Encoded) -> Encoded:
 
 
 _Batch = tuple[Sequence[int], Vectors, list[Vectors], list[Vectors]]
-"""Rows, their vectors, and where they are asked for their token vectors and early states."""
+"""Rows, their vectors and, where they are asked for, their token vectors and early states."""
 
 
 class _Job:
@@ -179,7 +179,7 @@ class _Job:
         self.done = 0
 
     def batches(self) -> Iterator[list[int]]:
-        """Row numbers of texts of equal length, longest first, so that the last batches are short ones."""
+        """Row numbers of texts of equal length, the longest first, so that the last batches are short."""
         by_length: defaultdict[int, list[int]] = defaultdict(list)
         for row, ids in enumerate(self.ids):
             by_length[len(ids)].append(row)
@@ -204,7 +204,7 @@ class _Job:
 
 
 def _cores() -> int:
-    """Cores this process may use, which is fewer than the machine's under `taskset` or in some containers."""
+    """Cores that this process may use: fewer than the machine has under `taskset` and in some containers."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -226,7 +226,7 @@ _Made = TypeVar("_Made")
 
 
 def _once(make: Callable[[str], _Made]) -> Callable[[str], _Made]:
-    """Cached by hash, and made only once where several threads ask at the same time."""
+    """Cache by hash; several threads that ask at the same time make it only once."""
     made, making = functools.cache(make), threading.Lock()
 
     def get(sha256: str) -> _Made:
@@ -279,9 +279,9 @@ def _open(graph: bytes) -> InferenceSession:
 
     ort.disable_telemetry_events()  # nothing here reports to anybody
     options = ort.SessionOptions()
-    options.intra_op_num_threads = 1  # batches run side by side instead, which needs no barriers
+    options.intra_op_num_threads = 1  # instead batches run in parallel, which needs no barriers
     options.inter_op_num_threads = 1
-    options.enable_mem_pattern = False  # it would keep a plan for every shape that comes by
+    options.enable_mem_pattern = False  # it would keep a plan for every shape
     return ort.InferenceSession(
         graph, options, providers=["CPUExecutionProvider"], disabled_optimizers=["SkipLayerNormFusion"]
     )

@@ -1,5 +1,5 @@
-"""Who pays for what is done in a task, where it cannot be handed down: embedding is called through the vector store's, the
-ingestion's and the answerer's interfaces, none of which knows of callers."""
+"""The caller who pays for embedding, in a context variable: embedding is called through the interfaces of the index, the ingestion and
+the answerer, none of which knows about callers."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Payer:
-    """A caller, and what keeps count."""
+    """A caller, and the limits that count what they spend."""
 
     limits: Limits
     caller: str
     loop: asyncio.AbstractEventLoop
-    """Where `limits` lives, for threads that must ask it."""
+    """The loop of `limits`, for threads that need it."""
 
 
 payer: ContextVar[Payer | None] = ContextVar("payer", default=None)
-"""None: nobody's limits hold, as when documents are ingested from the command line."""
+"""None: no limits apply, as for an ingestion from the command line."""
 
 
 @contextmanager
 def paid_by(limits: Limits, caller: str) -> Iterator[None]:
-    """Within it, the caller pays. Tasks and threads begun there inherit it."""
+    """In this block, and in tasks and threads that are started in it, the caller pays."""
     token = payer.set(Payer(limits, caller, asyncio.get_running_loop()))
     try:
         yield

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 EXTRA = "sentence-transformers"
 BATCH = 32
 WINDOW = 512
-"""Texts handed over at once: they are sorted by length in there, and progress is told after each."""
+"""Texts handed to the model at once, which sorts them by length; progress is reported after each such window."""
 
 
 class SentenceTransformerEmbedder(Embedder):
@@ -49,13 +49,15 @@ class SentenceTransformerEmbedder(Embedder):
         self.dimension = int(self._model.get_embedding_dimension() or 0)
         self.fingerprint = f"sbert-{weights_digest(self._model)}-{self._model.max_seq_length}"
         self._special = np.asarray(getattr(self._model.tokenizer, "all_special_ids", ()), dtype=np.int32)
-        self.gives_tokens = self._special.size > 0  # models of another make (static ones, images) have no such tokens
+        self.gives_tokens = (
+            self._special.size > 0
+        )  # other kinds of models (static ones, for images) have no special tokens
         self._thread = self._executor = ThreadPoolExecutor(
             1, thread_name_prefix="sbert"
         )  # torch spreads one batch over the cores
 
     def encode(self, texts: Sequence[str], *, tokens: bool = False, progress: Progress | None = None) -> Encoded:
-        """See `Embedder.encode`. Vectors differ by some 1e-7 with the batch a text stands in, as torch's sums do."""
+        """See `Embedder.encode`. Vectors differ by about 1e-7 with the batch that a text is in, as torch's sums do."""
         self._refuse_tokens(tokens)
         vectors: Vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
         token_vectors: list[Vectors] = []
@@ -95,7 +97,7 @@ def require_extra(needed_for: str) -> None:
 
 
 def weights_digest(model: nn.Module) -> str:
-    """Of all parameters: a name on a hub may stand for other weights tomorrow."""
+    """A digest of all parameters: a name on a hub may stand for other weights tomorrow."""
     import torch
 
     digest = hashlib.blake2b(digest_size=12)

@@ -7,11 +7,12 @@ caller, a thread or a path.
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
 from citewell.errors import CitewellError, every_code
+from citewell.guards.verdict import Verdict
 
 _FAST_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _SLOW_S: Final = (0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 1, 1.5, 2.5, 5, 10, 20, 30, 60, 120)
@@ -50,10 +51,10 @@ CACHE = Counter("citewell_answer_cache", "Turns that looked into the answer cach
 """`hit`; `joined`: waited for an equal question's answer; `miss`; `failed`: the store could not be used."""
 
 VERDICTS = Counter("citewell_guard_verdicts", "What guards decided.", ["subject", "verdict", "rule"])
-"""Of a `question`, a retrieved `chunk` or an `answer`: `allowed`, `changed` or `blocked`, by which rule."""
+"""On a `question`, an `earlier` message, a retrieved `chunk` or an `answer`: `allowed`, `changed` or `blocked`, and by which rule."""
 
 REVIEWS = Counter("citewell_reviews_needed", "Reasons for a person to look at an answer.", ["reason"])
-"""`low_confidence`, `unsupported_sentence`, `quarantined_source` or `truncated`; one answer may have several."""
+"""As `citewell.citations.review` names them; one answer may have several."""
 
 RATINGS = Counter("citewell_ratings", "Ratings given to answers.", ["rating", "reason"])
 """`up` or `down`, and why; an answer that is rated again counts again."""
@@ -75,7 +76,7 @@ REDIS_IN_USE = Gauge("citewell_redis_connections_in_use", "Connections busy with
 REDIS_LIMIT = Gauge("citewell_redis_connections_limit", "Most that may be.", multiprocess_mode="livesum")
 
 
-# A series that first appears at 1 has not risen, for Prometheus: what alerts and shares look at begins at 0.
+# For Prometheus a series that first appears at 1 has not increased, so those that alerts and ratios read begin at 0.
 for _code in {"internal", *every_code()}:
     ERRORS.labels(_code)
 for _rating in ("up", "down"):
@@ -84,19 +85,8 @@ for _subject in ("question", "chunk", "answer"):
     VERDICTS.labels(_subject, "blocked", "undecided")
 
 
-class Verdict(Protocol):
-    """What a guard answers."""
-
-    @property
-    def allowed(self) -> bool: ...
-    @property
-    def rule(self) -> str | None: ...
-    @property
-    def text(self) -> str | None: ...
-
-
 def judged(subject: str, verdict: Verdict, times: int = 1) -> None:
-    """Count what a guard decided of a `question`, a `chunk`, an `answer`, or a message said `earlier`."""
+    """Count a guard's verdict; `subject` is one of those of `VERDICTS`."""
     decided = "blocked" if not verdict.allowed else "changed" if verdict.text is not None else "allowed"
     VERDICTS.labels(subject, decided, verdict.rule or "none").inc(times)
 
