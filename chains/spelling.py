@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from string import ascii_lowercase
 
 from chains.condense import word_ranks
 from citewell.documents import Chunk
@@ -37,10 +36,17 @@ def respelt(question: str, found: Iterable[Chunk]) -> str:
         for match in _WORD.finditer(text)
     )
     stems = {stem(word) for word in known}
+    # Few are of one letter and length, so that a long question of unknown words takes no time to speak of.
+    alike: dict[tuple[str, int], list[str]] = defaultdict(list)
+    for word in known:
+        alike[word[0], len(word)].append(word)
     meant = {}
     for word in doubtful:
-        if stem(word) not in stems and (near := [slip for slip in _slips(word) if slip in known]):
-            meant[word] = max(near, key=lambda slip: (known[slip], slip))
+        nearest = [
+            other for length in (-1, 0, 1) for other in alike[word[0], len(word) + length] if _is_slip(word, other)
+        ]
+        if nearest and stem(word) not in stems:
+            meant[word] = max(nearest, key=known.__getitem__)
     return _WORD.sub(lambda match: _as_typed(match[0], meant), question)
 
 
@@ -48,14 +54,18 @@ def _is_english(word: str) -> bool:
     return word in word_ranks() or stem(word) in word_ranks()
 
 
-def _slips(word: str) -> set[str]:
-    """After Norvig's spelling corrector."""
-    halves = [(word[:i], word[i:]) for i in range(1, len(word) + 1)]
-    return (
-        {a + b[1:] for a, b in halves if b}
-        | {a + letter + b[1:] for a, b in halves if b for letter in ascii_lowercase}
-        | {a + letter + b for a, b in halves for letter in ascii_lowercase}
-        | {a + b[1] + b[0] + b[2:] for a, b in halves if len(b) > 1}
+def _is_slip(typed: str, word: str) -> bool:
+    """Whether two words differ by one letter, or by the order of two neighbours."""
+    start = _in_common(typed, word)
+    end = _in_common(typed[start:][::-1], word[start:][::-1])
+    left, right = typed[start : len(typed) - end], word[start : len(word) - end]
+    return max(len(left), len(right)) <= 1 or (len(left) == 2 and left == right[::-1])
+
+
+def _in_common(left: str, right: str) -> int:
+    """Letters with which both begin."""
+    return next(
+        (i for i, (one, other) in enumerate(zip(left, right, strict=False)) if one != other), min(len(left), len(right))
     )
 
 

@@ -1,5 +1,7 @@
 """A misspelt word of a question is taken for the documents' word that is one slip away."""
 
+import time
+
 import pytest
 
 from chains.spelling import respelt
@@ -39,7 +41,7 @@ def test_a_slip_is_put_right(typed: str, meant: str) -> None:
         "When did the tower subside?",  # another form of a word that is there
         "Is Barnley far?",  # begins with another letter
         "What does the guaranty say of flour?",  # English, though the documents do not say it
-        "exces xyzzyq 2024 E17 a@exess.example",
+        "exces McXyzzyq 2024 E17 a@exess.example",
         "",
     ],
 )
@@ -51,3 +53,10 @@ def test_of_two_words_the_documents_commoner_one_is_meant() -> None:
     found = [chunk("A gauntlet. The gauntlets, the gauntlets."), chunk("gauntled")]
     assert respelt("gauntlef", found) == "gauntlet"
     assert respelt("gauntletz", found) == "gauntlets"
+
+
+def test_a_pasted_text_of_unknown_words_takes_no_time_to_speak_of() -> None:
+    began = time.process_time()
+    pasted = " ".join(f"x{chr(97 + i % 26)}{chr(97 + i // 26)}qz" for i in range(676))
+    assert respelt(f"{'e' * 5000} {pasted} exess", FOUND) == f"{'e' * 5000} {pasted} excess"
+    assert time.process_time() - began < 1
