@@ -28,6 +28,10 @@ from citewell.telemetry.workers import shared_metrics
 WORKER_STARTS_WITHIN_S = 60
 """Time for a worker to start, in seconds: until it has imported everything, which on a busy machine takes more than uvicorn's 5."""
 
+IDLE_S = 75
+"""Time for a connection between two requests, in seconds: longer than proxies keep theirs (nginx and AWS for 60), so that they are the
+ones who close it, and never send a request into one that is just being closed here."""
+
 CLOSE_WITHIN_S = 5
 """Time for connections to close once no turn is under way, in seconds."""
 
@@ -201,7 +205,8 @@ def main() -> None:
         "host": settings.host, "port": settings.port, "http": Bounded, "ws": BoundedSocket,
         "ws_max_size": settings.max_body_bytes,
         "ws_per_message_deflate": False,  # a token's frame is shorter than what compressing it costs
-        "log_config": None, "access_log": False, "server_header": False, "timeout_graceful_shutdown": CLOSE_WITHIN_S,
+        "log_config": None, "access_log": False, "server_header": False,
+        "timeout_keep_alive": IDLE_S, "timeout_graceful_shutdown": CLOSE_WITHIN_S,
     }  # fmt: skip
     if settings.workers > 1:
         config = uvicorn.Config(

@@ -45,6 +45,14 @@ def test_one_of_ordinary_length_and_a_body_of_any_length_are_read(live: Live) ->
             assert (reply.status_code, "padding" in reply.text) == (422, True)
 
 
+def test_a_connection_that_a_proxy_keeps_is_kept(live: Live) -> None:
+    with connected(live) as client:
+        for pause in (0, 6):
+            time.sleep(pause)
+            client.sendall(b"GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
+            assert client.recv(1000).startswith(b"HTTP/1.1 200")
+
+
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     await PlainTextResponse(await Request(scope, receive).body())(scope, receive, send)
 
