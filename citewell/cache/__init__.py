@@ -1,4 +1,4 @@
-"""Answers that were given before, for whoever asks the same of the same documents. Off unless set."""
+"""A cache of answers, for callers who ask the same of the same documents. Off unless set."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from citewell.telemetry import metrics
 __all__ = ["AnswerCache", "Kept", "open_cache"]
 
 MOST_BYTES: Final = 200_000
-"""Largest answer that is kept, its citations included."""
+"""Largest answer that is kept, including its citations."""
 REDIS_TIMEOUT_S: Final = 1.0
 """Longest that a turn waits for the cache, in seconds."""
 REDIS_CONNECTIONS: Final = 16
 POLL_S: Final = 0.05
-"""How soon a turn asks again whether another process has answered, in seconds; half as long again each time ..."""
+"""First pause before a turn asks again whether another process has answered, in seconds; each further one is half as long again."""
 LONGEST_POLL_S: Final = 0.5
-"""... up to this."""
+"""Longest such pause."""
 
 log = structlog.get_logger()
 
@@ -40,34 +40,34 @@ class Kept(TypedDict):
     citations: list[dict[str, Any]]
     metadata: dict[str, Any]
     cited: list[str]
-    """Ids of the chunks it cites, for the question that follows."""
+    """Ids of the chunks that it cites, for the next question of the thread."""
     at: str
     """When it was made, ISO 8601."""
 
 
 Flight = asyncio.Future[Kept | None]
-"""Done when the answer that it is about has been kept, or will not be."""
+"""Resolved with an answer once it has been kept, or with None if it will not be."""
 
 
 class AnswerCache:
-    """Answers by a key that holds everything they were made from. While one is being made, others wait for it: in this
-    process, and in all that share the store.
+    """Answers by a key of everything that they are made from. While one is being made, turns with the same key wait for it, in this process
+    and in all others that share the store.
 
-    A store that is lost is no reason not to answer: it is counted and logged, and the answer is made anew.
+    If the store cannot be reached, that is counted and logged, and answers are made anew.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._flights: dict[str, Flight] = {}
-        """By key, what others in this process wait for: a turn in this process, or in another."""
+        """By key, the answers being made, here or in another process, for which turns of this process wait."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def find(self, key: str, at_end: ExitStack | None) -> Kept | None:
-        """What was answered before. Who gets None answers for all that ask the same until `at_end` is closed.
+        """The cached answer. A turn that gets None makes the answer, for all that ask the same until `at_end` is closed.
 
         Args:
-            key: Of everything the answer is made from.
-            at_end: Closed when the turn is over, however it ends. None: nobody waits for this turn.
+            key: A digest of everything that the answer is made from.
+            at_end: Closed when the turn is over, however it ends. None: no other turn waits for this one.
         """
         if (flight := self._flights.get(key)) is None:
             ticket = uuid4().hex
@@ -75,7 +75,7 @@ class AnswerCache:
             if isinstance(found, bytes):
                 metrics.CACHE.labels("hit").inc()
                 return _read(found)
-            if found is not True:  # else others wait for this turn already, whatever began here while we looked
+            if found is not True:  # True: this turn makes the answer, even if another began here meanwhile
                 flight = self._flights.get(key)
             if found is False and flight is None:
                 flight = self._set_out(key)
@@ -88,7 +88,7 @@ class AnswerCache:
                 if found is True:
                     self._begin(self._hold(key, ticket, flight))
             return None
-        # Nothing worth keeping came of it, or nothing at all: then everybody answers for themselves.
+        # None: nothing came of it that was worth keeping. Then every turn that waited makes its own answer.
         kept = await asyncio.shield(flight)
         metrics.CACHE.labels("joined" if kept else "miss").inc()
         return kept
@@ -96,7 +96,7 @@ class AnswerCache:
     async def keep(
         self, key: str, *, answer: str, citations: list[dict[str, Any]], metadata: dict[str, Any], cited: list[str]
     ) -> None:
-        """Let others have it. An answer too long for the cache goes to those that wait for it and to nobody else."""
+        """Keep an answer. One that is too long for the cache only goes to the turns that wait for it."""
         kept = Kept(
             answer=answer, citations=citations, metadata=metadata, cited=cited,
             at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -108,7 +108,7 @@ class AnswerCache:
             except StoreLost as exc:
                 self._lost(exc)
         if (flight := self._flights.get(key)) is not None:
-            self._land(key, flight, _read(value))  # not before others can find it
+            self._land(key, flight, _read(value))  # only now, when others can find it
 
     async def close(self) -> None:
         for key, flight in list(self._flights.items()):
@@ -134,7 +134,7 @@ class AnswerCache:
         task.add_done_callback(self._tasks.discard)
 
     async def _hold(self, key: str, ticket: str, flight: Flight) -> None:
-        """Have other processes wait until a flight of this one has landed."""
+        """Keep the lease, so that other processes wait, until the flight has landed."""
         try:
             while not (await asyncio.wait([flight], timeout=LEASE_S / 3))[0]:
                 if await self._store.take(key, ticket) is not True:
@@ -144,7 +144,7 @@ class AnswerCache:
             self._lost(exc)
 
     async def _watch(self, key: str, flight: Flight) -> None:
-        """Land with what another process makes of it: nothing, where that keeps none or is not heard of any more."""
+        """Wait for another process's answer and land with it: with None if it keeps none or its lease runs out."""
         kept, pause_s = None, POLL_S
         try:
             while not flight.done() and await self._store.is_taken(key):
@@ -158,7 +158,7 @@ class AnswerCache:
             self._land(key, flight, kept)
 
     async def _look(self, key: str, ticket: str | None) -> bytes | bool | None:
-        """As `Store.take`, without taking where there is no ticket; None where the store is lost."""
+        """Like `Store.take`, or without a ticket like `Store.get`; None also where the store is lost."""
         try:
             return await (self._store.take(key, ticket) if ticket else self._store.get(key))
         except StoreLost as exc:
@@ -177,7 +177,7 @@ def _read(value: bytes) -> Kept:
 
 @asynccontextmanager
 async def open_cache(settings: Settings) -> AsyncIterator[AnswerCache | None]:
-    """In Redis when `settings.redis_url` is set, so that all workers share it; else in this process. None when off."""
+    """Open the cache: in Redis if `settings.redis_url` is set, so that all workers share it, else in this process. None if it is off."""
     if not settings.answer_cache_s:
         yield None
         return

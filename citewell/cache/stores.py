@@ -1,7 +1,7 @@
-"""Where answers are kept: in this process, or in Redis for all workers. So many of them, each for so long.
+"""Stores of answers, bounded in number and time: in this process, or in Redis for all workers.
 
-Redis also holds who is making an answer that others wait for: a lease under a ticket, which ends by itself when its holder
-is not heard of any more.
+Redis also holds leases: which process is making an answer that others wait for. A lease is held under a ticket, and ends by itself if its
+holder does not renew it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import redis.exceptions
 from citewell.redis_client import TRANSIENT, Client, evaluate
 
 LEASE_S: Final = 5.0
-"""A process that is making an answer and says nothing for so long is taken for dead."""
+"""How long a lease lasts unless it is renewed, in seconds."""
 
 
 class StoreLost(Exception):
@@ -29,30 +29,30 @@ class Store(Protocol):
         """Raises StoreLost."""
 
     async def put(self, key: str, value: bytes) -> None:
-        """Keep it; where there are too many, the oldest goes. Raises StoreLost."""
+        """Keep a value; if there are too many, drop the oldest. Raises StoreLost."""
 
     async def take(self, key: str, ticket: str) -> bytes | bool:
-        """Look, and where nothing is kept, be the one process that answers; to be repeated within `LEASE_S`.
+        """Get a value or, if there is none, take or renew the lease on making it. Raises StoreLost.
 
         Returns:
-            The answer; else whether the ticket has the lease, and not another one. Raises StoreLost.
+            The value; else whether this ticket has the lease.
         """
 
     async def is_taken(self, key: str) -> bool:
-        """Whether somebody has the lease. Raises StoreLost."""
+        """Whether any ticket has the lease. Raises StoreLost."""
 
     async def free(self, key: str, ticket: str) -> None:
-        """Give the lease up, if the ticket has it. Raises StoreLost."""
+        """Give up the lease, if the ticket has it. Raises StoreLost."""
 
     async def close(self) -> None: ...
 
 
 class ProcessStore:
-    """Nobody else sees it, so there are no leases.
+    """Answers in this process. No other sees them, so there are no leases.
 
     Args:
-        most: Entries.
-        keep_s: For how long, in seconds.
+        most: Most entries.
+        keep_s: How long each is kept, in seconds.
     """
 
     def __init__(self, *, most: int, keep_s: float) -> None:
@@ -96,7 +96,7 @@ end
 redis.call('EXPIRE', KEYS[2], ARGV[2])
 return 0
 """
-"""A sorted set beside the answers says how old each is. They share one hash slot, for the script needs both."""
+"""A sorted set beside the answers has their ages. All are in one hash slot, as the script needs both."""
 
 _TAKE: Final = """
 local kept = redis.call('GET', KEYS[1])

@@ -1,4 +1,4 @@
-"""Who asks, what they may read, and which conversations are theirs."""
+"""Callers: who they are, what they may read, and which conversations are theirs."""
 
 from citewell.identity.attempts import Attempts
 from citewell.identity.authenticator import Authenticator, open_identity

@@ -1,4 +1,4 @@
-"""Wrong keys and tokens, counted by the address they come from: after too many, unknown ones are refused unlooked at."""
+"""Counts wrong keys and tokens by address; after too many, unknown ones from there are refused without being checked."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from citewell.errors import RateLimited
 
 MINUTE_S: Final = 60.0
 MOST_ADDRESSES: Final = 10_000
-"""Remembered; the one that failed longest ago is forgotten first. The same number of good credentials is."""
+"""Most addresses that are remembered, and most valid credentials; the oldest is forgotten first."""
 
 log = structlog.get_logger()
 
 
 class Attempts:
-    """For one process. A credential that was good goes on being looked at wherever it comes from, so that nobody can lock
-    out those who share an address with them, a proxy's for instance.
+    """For one process. A credential that was valid before is always checked, from whichever address, so that nobody can lock out those with
+    whom they share one, a proxy's for instance.
 
     Args:
-        per_minute: Failures of an address in any 60 seconds after which unknown credentials are refused; 0: never.
-        clock: Seconds, from any moment on.
+        per_minute: Failures from one address in any 60 seconds after which unknown credentials are refused; 0: no limit.
+        clock: Seconds since any moment.
     """
 
     def __init__(self, per_minute: int, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -36,10 +36,10 @@ class Attempts:
         self._good: OrderedDict[bytes, None] = OrderedDict()
 
     def check(self, address: str, credential: str) -> None:
-        """Before a credential is looked at.
+        """To be called before a credential is checked.
 
         Raises:
-            RateLimited: It is unknown, and too many wrong ones came from there; `retry_after_s` says when to try again.
+            RateLimited: It is unknown, and too many wrong ones came from this address; `retry_after_s` is the time to wait.
         """
         failed = self._failed.get(_network(address))
         if not self._most or failed is None or len(failed) < self._most or _digest(credential) in self._good:
@@ -49,7 +49,7 @@ class Attempts:
             raise RateLimited("Too many wrong keys or tokens came from this address.", retry_after_s=wait_s)
 
     def failed(self, address: str, credential: str) -> None:
-        """It was wrong."""
+        """Note that the credential was wrong."""
         if not self._most:
             return
         self._good.pop(_digest(credential), None)
@@ -63,7 +63,7 @@ class Attempts:
             log.warning("credentials.many_wrong", limit=self._most)
 
     def succeeded(self, credential: str) -> None:
-        """It was good."""
+        """Note that the credential was valid."""
         if not self._most:
             return
         digest = _digest(credential)
@@ -74,7 +74,7 @@ class Attempts:
 
 
 def _network(address: str) -> str:
-    """An IPv6 address stands for its /64, which one customer has whole."""
+    """The address, or of an IPv6 address its /64, which belongs to one customer."""
     try:
         ip = ipaddress.ip_address(address)
     except ValueError:  # a Unix socket has none

@@ -1,4 +1,4 @@
-"""From what a request brings along to who sent it."""
+"""Identifies a caller by a key or token."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from citewell.identity.tokens import TokenVerifier
 from citewell.settings import Settings
 
 LONGEST: Final = 8192
-"""Characters of a key or token that are looked at."""
+"""Longest key or token that is checked, in characters."""
 
 
 class Authenticator:
-    """Says who a credential belongs to. Made by `open_identity`."""
+    """Identifies the caller to whom a credential belongs. Made by `open_identity`."""
 
     def __init__(self, keys: KeyFile | None, tokens: TokenVerifier | None) -> None:
         self._keys = keys
         self._tokens = tokens
 
     async def identify(self, credential: str | None) -> Identity:
-        """Who asks. Where neither keys nor tokens are set up, everybody is `local`, whatever they bring.
+        """Identify a caller. Where neither keys nor tokens are set up, everybody is `local`, whatever they send.
 
         Raises:
             NotAuthenticated: The credential is missing or not valid.
@@ -44,7 +44,7 @@ class Authenticator:
 
 
 async def open_identity(settings: Settings) -> Authenticator:
-    """What the settings ask for.
+    """Open the keys and tokens that the settings name.
 
     Raises:
         ConfigurationError: A file of keys cannot be used.

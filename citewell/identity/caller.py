@@ -7,51 +7,51 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 LOCAL = "local"
-"""Everybody, where nobody is asked who they are."""
+"""The name of every caller where there are neither keys nor tokens."""
 OWN = "caller:"
-"""How the label of what a caller alone may read begins; no key and no token can give one."""
+"""Prefix of each caller's own access label, which no key and no token can grant."""
 _MARK = "\x1f"
-"""Unit separator. Neither a caller's name nor an id that a client gives may hold a control character, so what is bound
-to one caller is never what another gave."""
+"""Unit separator. Neither callers' names nor ids that clients give may hold a control character, so a bound id is never one that somebody
+gave."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """Who a request comes from."""
+    """A caller."""
 
     caller: str = LOCAL
-    """Their name here, without control characters; limits, budgets and conversations go by it."""
+    """The caller's name, without control characters, to which limits, budgets and conversations belong."""
     access: frozenset[str] | None = None
-    """Access labels they hold; None: everything may be read."""
+    """Access labels that the caller holds; None: everything may be read."""
 
     @property
     def own_label(self) -> str:
-        """The label of what they alone may read."""
+        """The label of documents that the caller alone may read."""
         return f"{OWN}{self.folder}"
 
     @property
     def folder(self) -> str:
-        """Their name as that of a folder: a digest, for it may hold any characters."""
+        """The name of the caller's folder: a digest, as their own name may hold any characters."""
         return hashlib.sha256(self.caller.encode()).hexdigest()[:32]
 
     @property
     def readable(self) -> frozenset[str] | None:
-        """Every label that opens something to them; None: everything may be read."""
+        """All labels that the caller holds, including their own; None: everything may be read."""
         return None if self.access is None else self.access | {self.own_label}
 
     def holds(self, labels: Iterable[str]) -> bool:
-        """Whether every one of `labels` is theirs to give."""
+        """Whether the caller holds all of `labels`, and may give them to a document."""
         return self.readable is None or self.readable.issuperset(labels)
 
 
 def bind(caller: str, thread_id: str) -> str:
-    """The id under which a caller's conversation is stored; two callers' ids are never the same.
+    """The id under which a caller's conversation is stored; it differs between callers.
 
-    `local` has no prefix, so that conversations begun before there were callers go on.
+    `local` has no prefix, so that conversations from before there were callers can be continued.
     """
     return thread_id if caller == LOCAL else f"{caller}{_MARK}{thread_id}"
 
 
 def given_id(stored: str) -> str:
-    """The id as its caller gave it: the inverse of `bind`."""
+    """The id that the caller gave: the inverse of `bind`."""
     return stored.partition(_MARK)[2] or stored

@@ -1,4 +1,4 @@
-"""The public keys of a token issuer (JWKS, RFC 7517): from a URL or a file, remembered, fetched anew as they age."""
+"""The public keys of a token issuer (JWKS, RFC 7517), from a URL or a file; cached, and fetched again as they age."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from citewell.errors import ConfigurationError, IdentityUnavailable, NotAuthenti
 
 FETCH_TIMEOUT_S: Final = 5.0
 REFRESH_S: Final = 300.0
-"""Age from which the keys are fetched anew, in seconds."""
+"""Age from which the keys are fetched again, in seconds."""
 OLDEST_S: Final = 3600.0
-"""Age up to which they count while the issuer cannot be reached; then nobody is let in."""
+"""Age up to which they are used while the issuer cannot be reached, in seconds; after that nobody is let in."""
 RETRY_S: Final = 10.0
-"""Seconds between two fetches, whatever callers send: an unknown key id is a reason to look, not to be made to."""
+"""Least time between two fetches, in seconds, however many unknown key ids callers send."""
 MOST_BYTES: Final = 1_000_000
 
 log = structlog.get_logger()
@@ -43,7 +43,7 @@ class KeySet:
         self._fetching = asyncio.Lock()
 
     async def open(self) -> None:
-        """Fetch the keys for the first time. An issuer that does not answer now may do so later; a file is there or not.
+        """Fetch the keys for the first time. An issuer that does not answer yet may do so later; a file must be there.
 
         Raises:
             ConfigurationError: The file cannot be used.
@@ -58,12 +58,12 @@ class KeySet:
         """The key of this id, for this algorithm.
 
         Args:
-            kid: As the token's header names it; None will do where the issuer has only one key.
-            algorithm: As the header names it, already found among those allowed.
+            kid: The id in the token's header; None is allowed where the issuer has only one key.
+            algorithm: The algorithm in the header, which must be one of those allowed.
 
         Raises:
             NotAuthenticated: The issuer has no such key, or not for this algorithm.
-            IdentityUnavailable: The keys cannot be had.
+            IdentityUnavailable: The keys cannot be fetched.
         """
         if self._age() > REFRESH_S or self._find(kid) is None:
             await self._refresh(kid)
@@ -92,7 +92,7 @@ class KeySet:
             if self._tried is not None and time.monotonic() - self._tried < RETRY_S:
                 return
             if self._age() <= REFRESH_S and self._find(kid) is not None:
-                return  # somebody before us did it
+                return  # another call did it while this one waited
             self._tried = time.monotonic()
             try:
                 async with asyncio.timeout(FETCH_TIMEOUT_S):
@@ -121,7 +121,7 @@ class KeySet:
 
 
 def _usable(document: Any) -> dict[str | None, dict[str, Any]]:
-    """The keys that verify signatures. A symmetric one in a public document is no secret and counts for nothing."""
+    """The keys that verify signatures; not symmetric ones, which are no secret in a public document."""
     keys = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(keys, list):
         raise ValueError("no JWKS")

@@ -1,7 +1,6 @@
 """API keys: 256 random bits each, of which only the digest is stored.
 
-A key is no password: nobody chose it and nobody can guess it, so one round of SHA-256 protects it as well as a slow
-hash would, and costs a caller nothing.
+A key is not a password: as it is random and cannot be guessed, one round of SHA-256 protects it as well as a slow hash would.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ from citewell.errors import ConfigurationError, IdentityUnavailable, NotAuthenti
 from citewell.identity.caller import LOCAL, OWN, Identity
 
 EVERYTHING: Final = "*"
-"""In place of labels: may read everything."""
+"""Instead of labels: everything may be read."""
 LOOK_EVERY_S: Final = 1.0
-"""Seconds between two looks at whether the file has changed: how long a withdrawn key goes on at most."""
+"""Seconds between two checks whether the file has changed: how long a withdrawn key remains valid at most."""
 
 log = structlog.get_logger()
 
@@ -35,11 +34,11 @@ class KeyEntry(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     caller: Annotated[str, StringConstraints(pattern=r"^[\w.@+-]{1,64}$")]
-    """Letters, digits and `_.@+-`. No colon, so that a key never names the bearer of a token (`jwt:...`)."""
+    """Letters, digits and `_.@+-`. No colon, so that it is never the name of a token's caller (`jwt:...`)."""
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
     access: tuple[Annotated[str, StringConstraints(pattern=r"^(\*|[\w.:@/-]{1,64})$")], ...] = ()
     expires: date | None = None
-    """The last day on which it is good, UTC."""
+    """The last day on which it is valid, UTC."""
 
     @field_validator("caller")
     @classmethod
@@ -64,12 +63,12 @@ class KeyEntry(BaseModel):
         return self.expires is not None and datetime.now(UTC).date() > self.expires
 
     def line(self) -> str:
-        """As it stands in the file."""
+        """The entry as a line of the file."""
         return self.model_dump_json(exclude_defaults=True)
 
 
 def new_key(caller: str, access: tuple[str, ...], expires: date | None) -> tuple[str, KeyEntry]:
-    """A fresh key, to be shown once, and what is stored of it.
+    """A new key, to be shown once, and the entry to store.
 
     Raises:
         ConfigurationError: The name or a label cannot be used.
@@ -82,7 +81,7 @@ def new_key(caller: str, access: tuple[str, ...], expires: date | None) -> tuple
 
 
 class KeyFile:
-    """The keys that are good now. The file is read again when it changes, so a key is withdrawn by deleting its line."""
+    """The valid keys. The file is read again when it changes, so a key is withdrawn by deleting its line."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -99,7 +98,7 @@ class KeyFile:
         try:
             self._entries, self._version = self._read()
         except ConfigurationError:
-            self._entries, self._version = [], None  # whose key was withdrawn cannot be told
+            self._entries, self._version = [], None  # it is not known which keys were withdrawn
             raise
 
     def _read(self) -> tuple[list[tuple[bytes, KeyEntry]], tuple[int, int, int]]:
@@ -126,16 +125,16 @@ class KeyFile:
         return entries, (stat.st_mtime_ns, stat.st_size, stat.st_ino)
 
     async def identify(self, key: str) -> Identity:
-        """Whose key this is.
+        """Identify the caller to whom a key belongs.
 
         Raises:
-            NotAuthenticated: Nobody's, or it has expired.
+            NotAuthenticated: It is nobody's, or has expired.
             IdentityUnavailable: The file cannot be read any more.
         """
         await self._look()
         digest = hashlib.sha256(key.encode(errors="surrogateescape")).digest()
         found: KeyEntry | None = None
-        for known, entry in self._entries:  # every one, whichever it is: time says nothing
+        for known, entry in self._entries:  # all of them, so that the time taken reveals nothing
             if hmac.compare_digest(known, digest):
                 found = entry
         if found is None:
@@ -161,7 +160,7 @@ class KeyFile:
         try:
             stat = self._path.stat()
         except OSError:
-            self.load()  # says what is wrong with it
+            self.load()  # raises what is wrong with it
             return
         if (stat.st_mtime_ns, stat.st_size, stat.st_ino) != self._version:
             self.load()

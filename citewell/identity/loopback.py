@@ -1,10 +1,10 @@
-"""What counts as this machine alone."""
+"""Which addresses are this machine's own."""
 
 import ipaddress
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address, or the name `localhost`, leads to this machine only. Any other name counts as leading away."""
+    """Whether a host is a loopback address or `localhost`; any other name may lead elsewhere."""
     if host.lower() == "localhost":
         return True
     try:

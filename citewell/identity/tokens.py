@@ -15,7 +15,7 @@ from citewell.identity.key_set import KeySet
 from citewell.settings import Settings
 
 PREFIX: Final = "jwt:"
-"""Before the name of a token's bearer, so that it never is that of a key's."""
+"""Prefix of the names of tokens' callers, which keys' callers cannot have."""
 _LABEL: Final = re.compile(rf"(?!{OWN})[\w.:@/-]{{1,64}}")
 _NAME: Final = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,256}")
 
@@ -28,17 +28,17 @@ class TokenVerifier:
         self._keys = keys
 
     async def identify(self, token: str) -> Identity:
-        """Whose token this is.
+        """Identify the caller whom a token names.
 
         Raises:
             NotAuthenticated: It is not the issuer's, not for this service, not valid now, or names nobody.
-            IdentityUnavailable: The issuer's keys cannot be had.
+            IdentityUnavailable: The issuer's keys cannot be fetched.
         """
         settings = self._settings
         try:
             header = jwt.get_unverified_header(token)
             algorithm, kid = header.get("alg"), header.get("kid")
-            # The header's word counts only where the settings say the same.
+            # The header may only choose among the algorithms of the settings.
             if algorithm not in settings.jwt_algorithms:
                 raise NotAuthenticated("The token's algorithm is not one of those accepted.")
             claims = jwt.decode(
@@ -75,7 +75,7 @@ def _claim(claims: dict[str, Any], name: str) -> Any:
 
 
 def _labels(claims: dict[str, Any], name: str) -> list[str]:
-    """A list of words, or words with spaces between, as `scope` has them; what can be no label is left out."""
+    """Labels from a list of words, or from words separated by spaces, as in `scope`; words that cannot be labels are left out."""
     value = _claim(claims, name)
     words = value.split() if isinstance(value, str) else value if isinstance(value, list) else []
     return [word for word in words if isinstance(word, str) and _LABEL.fullmatch(word)]

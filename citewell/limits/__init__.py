@@ -1,7 +1,7 @@
-"""Limits and money: requests per minute, tokens and dollars per day, each for a caller.
+"""Limits per caller: requests per minute, tokens and dollars per day.
 
-A call is paid for before it is made, with the most it can cost, and settled with what it did cost. So the sum of
-what is spent and what is under way never passes the budget, however many calls are made at once.
+Before a call is made, the most that it can cost is reserved; afterwards it is settled with what it did cost. So what is spent and what is
+under way together never exceed the budget, however many calls are made at once.
 """
 
 from __future__ import annotations
@@ -30,29 +30,29 @@ from citewell.telemetry import metrics
 __all__ = ["WARN_AT", "Limits", "Prices", "Reservation", "open_limits"]
 
 WARN_AT: Final = 0.8
-"""Share of a day's budget from which its use is warned of."""
+"""Share of a day's budget from which there is a warning."""
 REDIS_TIMEOUT_S: Final = 5.0
-"""Longest one check may take, waiting for a connection included, in seconds."""
+"""Longest one check may take, including the wait for a connection, in seconds."""
 REDIS_CONNECTIONS: Final = 64
 
 log = structlog.get_logger()
 
 
 class Reservation:
-    """Money and tokens set aside for one try of a call to a model."""
+    """Money and tokens reserved for one attempt at a call to a model."""
 
     def __init__(self, *, model: str, ask: Ask | None, outcome: Outcome | None, share: float, prices: Prices) -> None:
         self.model = model
         """The model to call: the one asked for, or the cheaper one that still fits."""
         self.share = share
-        """Of the day's budget, spent and set aside so far: 0..1, 0 without a budget."""
+        """Share (0..1) of the day's budget that is spent or reserved so far; 0 without a budget."""
         self._ask = ask
         self._outcome = outcome
         self._prices = prices
         self._used: tuple[int, int] | None = None
 
     def settle(self, usage: Mapping[str, object]) -> None:
-        """Note what was used; the difference is given back when the reservation closes. Called again it adds up.
+        """Note what was used; the rest is given back when the reservation closes. Several calls add up.
 
         Args:
             usage: `input_tokens` and `output_tokens`, as LangChain's `UsageMetadata`.
@@ -65,12 +65,12 @@ class Reservation:
         metrics.model_used(self.model, read, written, cost)
 
     def release(self) -> None:
-        """Note that nothing was used, since the call never reached the provider."""
+        """Note that nothing was used, as the provider cannot have charged for the call."""
         self._used = self._used or (0, 0)
 
 
 class Limits:
-    """What callers may still do. With nothing set every method lets everything through and does no I/O."""
+    """Enforces the limits. Without any, every method lets everything pass and does no I/O."""
 
     def __init__(self, settings: Settings, ledger: Ledger, prices: Prices) -> None:
         self._ledger = ledger
@@ -78,18 +78,18 @@ class Limits:
         self._per_minute = settings.requests_per_minute
         self._max_tokens = settings.tokens_per_day
         self._max_cost = round(settings.budget_usd_per_day * NANO)
-        # What quotes the documents makes no call that could be paid for: who asks stands back to it.
+        # `extractive` makes no call to be paid for: whoever makes the calls falls back on it (`graph.calls`).
         self._cheaper = None if settings.budget_model == EXTRACTIVE else settings.budget_model
         self._closing: set[asyncio.Task[None]] = set()
         self._warned: tuple[int, set[str]] = (0, set())
-        """The day, and the callers of whom it was said that their budget is nearly spent."""
+        """The day, and the callers for whom a warning was logged on it."""
 
     async def admit(self, caller: str) -> None:
         """Count a request.
 
         Raises:
-            RateLimited: The caller made too many in the last 60 seconds; `retry_after_s` says when one more fits.
-            LimitsUnavailable: The ledger cannot be reached; nothing is let through uncounted.
+            RateLimited: The caller made too many in the last 60 seconds; `retry_after_s` is the time until one more is accepted.
+            LimitsUnavailable: The ledger cannot be reached; no request passes uncounted.
         """
         if self._per_minute:
             wait_s = await self._ledger.admit(caller, self._per_minute)
@@ -100,21 +100,21 @@ class Limits:
     async def reserve(
         self, caller: str, model: str, prompt_tokens: int, max_tokens: int, *, only: bool = False
     ) -> AsyncIterator[Reservation]:
-        """Set aside what a call can cost at most; on leaving, give back what it did not.
+        """Reserve the most that a call can cost; at the end of the block, give back what it did not cost.
 
-        A call that leaves without `settle` or `release`, by an error or because its caller went away, is charged in
-        full: the provider may have charged it.
+        A block that ends without `settle` or `release`, because of an error or because the caller left, is charged in full, as the provider
+        may have charged for the call.
 
         Args:
             caller: Whose budget.
-            model: `provider:model`, as it would be called.
+            model: `provider:model` to be called.
             prompt_tokens: Upper bound of the prompt's length.
-            max_tokens: Longest answer the call allows.
-            only: No cheaper model may take its place.
+            max_tokens: Longest answer that the call allows.
+            only: Whether the cheaper model of the settings must not replace it.
 
         Raises:
             UnknownModel: A budget is set and the model has no price.
-            BudgetExceeded: It does not fit into the day's money or tokens; `retry_after_s` runs to midnight UTC.
+            BudgetExceeded: The call does not fit into the day's money or tokens; `retry_after_s` is the time to midnight UTC.
             LimitsUnavailable: The ledger cannot be reached; no call is made unpaid.
         """
         if not self._max_cost and not self._max_tokens:
@@ -135,7 +135,7 @@ class Limits:
         try:
             yield reservation
         finally:
-            # a caller that leaves must not keep its money from being given back
+            # even if the caller leaves meanwhile, the rest must be given back
             closing = asyncio.create_task(self._close(caller, reservation))
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
@@ -154,7 +154,7 @@ class Limits:
         try:
             await self._ledger.adjust(caller, outcome.day, cost - ask.cost, sum(used) - ask.tokens)
         except LimitsUnavailable as exc:
-            # the answer was given; that it stays charged in full is the safe side
+            # the answer was given; to leave it charged in full is the safe side
             log.error("reservation.not_settled", error=exc.code)
 
     def _cost(self, model: str, input_tokens: int, output_tokens: int) -> int:
@@ -175,7 +175,7 @@ class Limits:
     def _warn(self, caller: str, outcome: Outcome) -> None:
         if self._share(outcome) < WARN_AT:
             return
-        # not when the line is crossed: what is given back leads over it again and again
+        # once a day per caller, and not whenever the line is crossed: with what is given back, it is crossed again and again
         if outcome.day != self._warned[0]:
             self._warned = (outcome.day, set())
         if caller not in self._warned[1]:
@@ -195,10 +195,10 @@ class Limits:
 
 @asynccontextmanager
 async def open_limits(settings: Settings) -> AsyncIterator[Limits]:
-    """Limits kept in Redis when `settings.redis_url` is set, so that all workers share them; else in this process.
+    """Open limits that are counted in Redis if `settings.redis_url` is set, so that all workers share them, else in this process.
 
     Raises:
-        ConfigurationError: A limit is set and cannot be kept.
+        ConfigurationError: A limit is set that cannot be enforced.
     """
     prices = Prices(settings.prices)
     if settings.budget_usd_per_day:

@@ -1,7 +1,7 @@
-"""Where what was used is written down: in this process, or in Redis for all workers.
+"""Ledgers of what callers have used: in this process, or in Redis for all workers.
 
-Both keep the same three operations atomic, and both read their own clock, so that workers with differing clocks
-agree on the day (UTC). Money is in billionths of a dollar.
+In both the same operations are atomic, and both read their own clock, so that workers with different clocks agree on the day (UTC). Money
+is in billionths of a dollar.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MINUTE_S: Final = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """One way to make a call: what it costs at most."""
+    """The most that a call costs, with one of the possible models."""
 
     cost: int
     tokens: int
@@ -33,10 +33,10 @@ class Ask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a ledger answered."""
+    """A ledger's answer to a reservation."""
 
     choice: int | None
-    """Index of the first `Ask` that fits; None when none does."""
+    """Index of the first `Ask` that fits; None if none does."""
     day: int
     """Days since 1970-01-01 UTC, to which the reservation belongs."""
     spent: int
@@ -51,14 +51,14 @@ class Ledger(Protocol):
         """Count a request if fewer than `per_minute` were made in the last 60 seconds.
 
         Returns:
-            0 when it was counted, else the seconds until one more will be.
+            0 if it was counted, else the seconds until one more will be.
         """
 
     async def reserve(self, caller: str, asks: Sequence[Ask], max_cost: int, max_tokens: int) -> Outcome:
-        """Charge the first of `asks` with which the day stays within both limits (0: no limit)."""
+        """Charge the first of `asks` that keeps the day within both limits (0: no limit)."""
 
     async def adjust(self, caller: str, day: int, cost: int, tokens: int) -> None:
-        """Add to what was charged on `day`; negative amounts give back. A past day is closed."""
+        """Add to the charges of `day`; negative amounts give back. Past days are closed and do not change."""
 
     async def spent(self, caller: str) -> tuple[int, int]:
         """Money and tokens charged today."""
@@ -67,7 +67,7 @@ class Ledger(Protocol):
 
 
 class ProcessLedger:
-    """Exact for one process. No operation awaits anything, so none can come between another's steps.
+    """Exact for one process: operations are atomic, as none of them awaits anything.
 
     Args:
         clock: Seconds since 1970 UTC.
@@ -114,7 +114,7 @@ class ProcessLedger:
 
     def _today(self, caller: str) -> tuple[float, tuple[int, int]]:
         now = self._clock()
-        if int(now // DAY_S) > self._day:  # a clock set back does not open a closed day
+        if int(now // DAY_S) > self._day:  # a clock that is set back does not reopen a day
             self._day = int(now // DAY_S)
             self._days.clear()
         return now, self._days.get(caller, (0, 0))
@@ -138,7 +138,7 @@ while redis.call('ZADD', KEYS[1], 'NX', now, string.format('%d.%d', now, n)) == 
 redis.call('PEXPIRE', KEYS[1], 61000)
 return 0
 """
-"""A log of the last minute's requests: unlike counters per minute it lets no burst through at the turn of one."""
+"""Logs the last minute's requests: unlike counters per minute, this lets no burst pass when a minute begins."""
 
 _TODAY = """
 local t = redis.call('TIME')
@@ -187,9 +187,9 @@ _SPENT = _TODAY + "return {string.format('%.0f', cost), string.format('%.0f', to
 
 
 class RedisLedger:
-    """Exact for all workers that share a server: every operation is one script on one key, one round trip.
+    """Exact for all workers that share a server: every operation is one script on one key, in one round trip.
 
-    Lua counts in doubles, which hold whole numbers up to 2^53: nine million dollars a day and caller.
+    Lua counts in doubles, which hold integers up to 2^53: nine million dollars per day and caller.
     """
 
     def __init__(self, client: Client, *, namespace: str, timeout_s: float, max_connections: int) -> None:
@@ -225,7 +225,7 @@ class RedisLedger:
         await self._client.aclose()
 
     def _key(self, caller: str, kind: bytes) -> bytes:
-        # a digest, since a caller's name may be of any length and says who somebody is
+        # a digest: a caller's name may be long, and is personal data
         return self._prefix + hashlib.blake2b(caller.encode(), digest_size=16).hexdigest().encode() + kind
 
     async def _run(self, script: str, key: bytes, *args: int) -> Any:

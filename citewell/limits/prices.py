@@ -1,4 +1,4 @@
-"""What a call costs: a dated price list that ships as data, and what the settings add to it."""
+"""Prices of calls: a dated list that ships as data, extended by the settings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from importlib import resources
 
 NANO = 10**9
-"""Money is counted in whole billionths of a dollar, so that sums are exact."""
+"""Money is counted in billionths of a dollar, as integers, so that sums are exact."""
 
 
 class Prices:
@@ -29,7 +29,7 @@ class Prices:
         return self._find(model) is not None
 
     def cost(self, model: str, input_tokens: int, output_tokens: int) -> int:
-        """Billionths of a dollar, rounded up.
+        """The price of a call in billionths of a dollar, rounded up.
 
         Raises:
             KeyError: The model has no price.
@@ -37,7 +37,9 @@ class Prices:
         found = self._find(model)
         if found is None:
             raise KeyError(model)
-        per_input, per_output = (Decimal(str(price)) for price in found)  # the list's own digits, not their binary
+        per_input, per_output = (
+            Decimal(str(price)) for price in found
+        )  # the list's decimal digits, not their binary approximation
         dollars = (per_input * input_tokens + per_output * output_tokens) / 1_000_000
         return int((dollars * NANO).to_integral_value(rounding=ROUND_CEILING))
 

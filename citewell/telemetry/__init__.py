@@ -1,4 +1,4 @@
-"""What an operator sees: metrics, one log line a turn, traces. No text of a user, document or model in any of them."""
+"""Metrics, logs and traces for operators. None of them holds text of users, documents or models."""
 
 from citewell.telemetry.turns import turn
 

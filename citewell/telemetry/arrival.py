@@ -1,5 +1,5 @@
-"""How a request came in: by which door, under which id, as part of which trace. Set at the edge, read by whoever tells
-of the turn."""
+"""How a request arrived: by which door, with which id, as part of which trace. Set by the outermost middleware and read by logs, metrics
+and traces."""
 
 import re
 from collections.abc import Mapping
@@ -12,9 +12,9 @@ _DOORS: Final = (
     ("/rag", "langserve"), ("/chat/", "langserve"), ("/chat", "rest"), ("/ws/", "websocket"), ("/v1/", "openai"),
     ("/mcp", "mcp"), ("/metrics", "operations"), ("/healthz", "operations"), ("/readyz", "operations"),
 )  # fmt: skip
-"""Path -> door, the first that fits. Few and fixed: each is a value of a metric's label."""
+"""(prefix of the path, door); the first that fits counts. A small, fixed set, as each is a value of a metric's label."""
 _ID: Final = re.compile(r"[A-Za-z0-9._~:/+=-]{1,128}")
-"""Ids that are taken over from a caller: what proxies make, and nothing that could break a log line or a header."""
+"""Request ids that are accepted from callers: those that proxies make, without anything that could break a log line or a header."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +31,10 @@ current: ContextVar[Arrival] = ContextVar("arrival", default=Arrival())  # noqa:
 
 
 def door(path: str) -> str:
-    """The door a path belongs to; `other` for every path that asks no question."""
+    """The door to which a path belongs; `other` for paths that are no door."""
     return next((name for prefix, name in _DOORS if path.startswith(prefix)), "other")
 
 
 def request_id(given: str) -> str:
-    """The caller's own id where it can be used, else a fresh one."""
+    """The caller's id if it can be used, else a new one."""
     return given if _ID.fullmatch(given) else str(uuid4())

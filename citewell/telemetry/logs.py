@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line on standard output."""
+"""Logs: one JSON object per line on standard output."""
 
 import logging
 import sys
@@ -16,10 +16,10 @@ SHORTEST_SECRET: Final = 6
 
 
 class _Out:
-    """Standard output, for lines that nothing else fails with: where the disk is full, or whoever read them is gone, they are
-    lost and counted, and turns go on.
+    """Standard output, except that lines that cannot be written, because the disk is full or the reader is gone, are dropped and counted,
+    so that no turn fails with them.
 
-    Not an `io` class: those flush once more while the interpreter takes its modules down.
+    Not an `io` class, as those flush once more while the interpreter shuts down.
     """
 
     def write(self, text: str) -> int:
@@ -37,9 +37,9 @@ class _Out:
 
 
 def configure_logging(settings: Settings) -> None:
-    """Set up structlog, and let libraries' own records take the same way out.
+    """Set up structlog, and pass libraries' log records through it.
 
-    `log_format` chooses; `auto` is coloured text when a person is watching and JSON otherwise.
+    The format is `log_format`; `auto` means coloured text on a terminal and JSON elsewhere.
     """
     level = getattr(logging, settings.log_level)
     shared: list[structlog.typing.Processor] = [
@@ -76,8 +76,8 @@ def configure_logging(settings: Settings) -> None:
 
 
 def secrets(settings: Settings) -> set[str]:
-    """Every secret of the settings, and of a URL its password, which clients know by itself. One of a few letters, which would
-    stand in words too, guards nothing."""
+    """All secrets of the settings, and the passwords in their URLs. Those shorter than `SHORTEST_SECRET`, which also occur within words, are
+    left out."""
     values = {value.get_secret_value() for _, value in settings if isinstance(value, SecretStr)}
     values |= {unquote(urlsplit(value).password or "") for value in values if "://" in value}
     return {value for value in values if len(value) >= SHORTEST_SECRET}

@@ -1,7 +1,7 @@
-"""OpenTelemetry traces, off unless an OTLP endpoint is set: a span for the turn, one for each stage and one for each call to
-a chat model. Names, figures and codes; no text of a user, document or model, and no exception's message.
+"""OpenTelemetry traces, off unless an OTLP endpoint is set: a span for each turn, stage and call to a chat model.
 
-The provider is our own, not the process's: libraries that are traced by themselves do not add to it.
+Spans hold names, figures and codes, but no text of users, documents or models and no exception's message. The tracer provider is our own,
+not the process's global one, so that libraries with tracing of their own do not add spans.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import SpanKind, Tracer
 
 Note = Callable[[Mapping[str, Any]], None]
-"""Adds attributes to a span; None stands for one that is not known."""
+"""Adds attributes to a span; those with the value None are left out."""
 
 
 def _ignore(_: Mapping[str, Any]) -> None:
@@ -36,14 +36,14 @@ _tracer: Tracer | None = None
 
 @asynccontextmanager
 async def open_tracing(settings: Settings) -> AsyncIterator[None]:
-    """Send spans to `settings.otlp_endpoint` while the block lasts; without one, cost nothing.
+    """Send spans to `settings.otlp_endpoint` until the end of the block; without an endpoint, do nothing.
 
-    OpenTelemetry's own variables (OTEL_SERVICE_NAME, OTEL_EXPORTER_OTLP_HEADERS, OTEL_TRACES_SAMPLER ...) hold.
+    OpenTelemetry's own variables (OTEL_SERVICE_NAME, OTEL_EXPORTER_OTLP_HEADERS, OTEL_TRACES_SAMPLER ...) apply.
 
     Raises:
         MissingExtra: An endpoint is set and the extra `otel` is not installed.
     """
-    global _tracer  # the nodes of the graph and the model calls are no place to hand a tracer through
+    global _tracer  # instead of a parameter of every node and every model call
     if settings.otlp_endpoint is None:
         yield
         return
@@ -65,7 +65,7 @@ def _provider(endpoint: str) -> TracerProvider:
     except ModuleNotFoundError as exc:
         raise MissingExtra("otel", "Sending traces to an OTLP endpoint") from exc
     named = Resource.create({"service.name": "citewell", "service.version": __version__})
-    # merged once more, so that OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win over the name above
+    # merged again, so that OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES take precedence over the name above
     provider = TracerProvider(resource=named.merge(OTELResourceDetector().detect()), shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces")))
     return provider
@@ -122,7 +122,7 @@ async def pass_on(request: httpx.Request) -> None:
 
 
 def trace_id() -> str | None:
-    """Of the span at hand, as 32 hexadecimal digits; None when nothing is traced."""
+    """The current span's trace id, as 32 hexadecimal digits; None if tracing is off."""
     if _tracer is None:
         return None
     from opentelemetry.trace import format_trace_id, get_current_span

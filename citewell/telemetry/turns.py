@@ -1,4 +1,4 @@
-"""One turn, followed from the question to its end: its figures, its line in the log, its span."""
+"""Follows a turn from the question to its end: its metrics, its line in the log, its span."""
 
 import hashlib
 import time
@@ -29,7 +29,7 @@ class TurnRecord:
         self.code: str | None = None
         """The error's, where it failed."""
         self.cause: str | None = None
-        """What a dependency said then, for the operator; callers never see it."""
+        """What a dependency reported then; for operators, never shown to callers."""
 
     def token(self) -> None:
         if self.first_token_s is None:
@@ -45,12 +45,12 @@ class TurnRecord:
         self.outcome = "failed"
         self.code = exc.code if isinstance(exc, CitewellError) else "internal"
         if isinstance(exc, CitewellError) and exc.__cause__ is not None:
-            first = exc.__cause__  # libraries translate one another's exceptions, and lose something each time
+            first = exc.__cause__  # the first cause says most: libraries translate one another's exceptions
             while first.__cause__ is not None:
                 first = first.__cause__
             self.cause = type(first).__name__
             if not isinstance(first, ValueError | TypeError | LookupError | AttributeError):
-                self.cause += f": {first}"  # those say what they stumbled over, which may be somebody's text
+                self.cause += f": {first}"  # those quote the value at fault, which may be somebody's text
 
     @property
     def first_token_ms(self) -> int | None:
@@ -82,7 +82,7 @@ def turn(thread_id: str) -> Iterator[TurnRecord]:
 
 
 def thread_digest(thread_id: str) -> str:
-    """Stands for a thread in logs and traces: who knows an id may be able to read the conversation."""
+    """Names a thread in logs and traces: whoever knows its id may be able to read the conversation."""
     return hashlib.sha256(thread_id.encode()).hexdigest()[:16]
 
 

@@ -1,6 +1,6 @@
-"""Metrics of several worker processes as one: each keeps its figures in a shared folder, and any of them can add up all.
+"""Metrics over several worker processes: each keeps its figures in a shared folder, and any of them can add up all.
 
-prometheus_client decides when it is imported, by the variable below, so the process that starts the workers sets it.
+prometheus_client reads the variable below when it is imported, so the process that starts the workers sets it.
 """
 
 import os
@@ -18,7 +18,7 @@ VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 
 @contextmanager
 def shared_metrics() -> Iterator[Path]:
-    """A folder for the workers that are started meanwhile; it goes when they have ended."""
+    """A folder for the workers that are started in this block, which is removed at its end."""
     with tempfile.TemporaryDirectory(prefix="citewell-metrics-") as folder:
         os.environ[VARIABLE] = folder  # noqa: TID251  # for the workers, which inherit it
         try:
@@ -28,7 +28,7 @@ def shared_metrics() -> Iterator[Path]:
 
 
 def exposition() -> bytes:
-    """All metrics in Prometheus' text format. Blocking: of several workers it reads a few files each."""
+    """All metrics in Prometheus' text format. Blocking: it reads a few files per worker."""
     folder = os.environ.get(VARIABLE)  # noqa: TID251  # no setting of ours
     if not folder:
         return generate_latest()
@@ -39,7 +39,7 @@ def exposition() -> bytes:
 
 
 def _forget_the_dead(folder: Path) -> None:
-    """Drop the gauges of workers that are gone; what they counted stays."""
+    """Drop the gauges of workers that have ended; their counters stay."""
     for file in folder.glob("gauge_live*_*.db"):
         try:
             os.kill(int(file.stem.rpartition("_")[2]), 0)
