@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Self, cast
 
@@ -22,7 +23,7 @@ from citewell.api.problems import to_problem
 from citewell.api.turns import SAMPLE, identity_of, run_context
 from citewell.documents import ScoredChunk, Source, may_read
 from citewell.errors import BodyTooLarge, IngestBusy, InvalidRequest, NotAuthorized, SourceNotFound
-from citewell.ingestion.manifest import Manifest
+from citewell.ingestion.manifest import roots
 from citewell.ingestion.report import FileReport
 from citewell.ingestion.upload import Upload, ingest_upload, remove_upload
 from citewell.models.payer import paid_by
@@ -175,7 +176,7 @@ async def file(request: Request, uri: Annotated[str, Query(openapi_examples=_SAM
     """The original file, as it was ingested. A browser opens a PDF at a page with `#page=N`."""
     found = await _readable(request, uri)
     path = await asyncio.to_thread(_original, _settings(request), found)
-    if path is None or await asyncio.to_thread(_digest, path) != found.sha256:
+    if path is None or await asyncio.to_thread(_digest_now, path) != found.sha256:
         raise SourceNotFound("The original file is not where it was ingested from, or has changed since.")
     return FileResponse(
         path,
@@ -329,7 +330,7 @@ def caller_may_read(request: Request, source: Source) -> bool:
 
 def _original(settings: Settings, source: Source) -> Path | None:
     """Where the source's file is; None where it is gone, has another size, or is outside its folder. Blocking."""
-    for name, root in Manifest.read(settings.data_dir).roots.items():
+    for name, root in roots(settings.data_dir).items():
         if source.uri == name or source.uri.startswith(f"{name}/"):
             path = Path(os.path.realpath(root / source.uri[len(name) + 1 :]))
             inside = path == root or root in path.parents
@@ -337,6 +338,14 @@ def _original(settings: Settings, source: Source) -> Path | None:
     return None
 
 
-def _digest(path: Path) -> str:
+def _digest_now(path: Path) -> str:
+    now = path.stat()
+    return _digest(path, now.st_size, now.st_ctime_ns, now.st_ino)
+
+
+@lru_cache(4096)
+def _digest(path: Path, *_version: int) -> str:
+    """Once for each version of a file: a viewer asks for a large one in many parts, and while it is read as often, what others
+    ask for waits."""
     with path.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
