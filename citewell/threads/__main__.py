@@ -31,11 +31,15 @@ app = command_line(no_args_is_help=True, help="What conversations cost, trimming
 def du(top: Annotated[int, typer.Option(min=1, help="Show this many threads, the largest first.")] = 20) -> None:
     """Show the size of each thread and of all together."""
     found = asyncio.run(_with_threads(_all))
-    table = Table("bytes", "thread", "owner", "last used (UTC)", "title")
+    table = Table(box=None, pad_edge=False)
+    table.add_column("bytes", justify="right", no_wrap=True)
+    table.add_column("thread, title", overflow="fold")  # a name is what other commands take: none is cut
+    table.add_column("owner", overflow="fold")
+    table.add_column("last used (UTC)", no_wrap=True)
     for info in sorted(found, key=lambda info: -info.size_bytes)[:top]:
         used = f"{info.updated:%Y-%m-%d %H:%M}" if info.updated.timestamp() else ""
-        theirs = (Text(info.thread_id), Text(info.owner), used, Text(info.title))  # whose brackets are no markup
-        table.add_row(f"{info.size_bytes:,}", *theirs)
+        named = Text.assemble(info.thread_id, (f"\n{info.title}", "dim"))  # whose brackets are no markup
+        table.add_row(f"{info.size_bytes:,}", named, Text(info.owner), used)
     console = Console()
     console.print(table)
     console.print(f"{count(len(found), 'thread')}, {count(sum(info.size_bytes for info in found), 'byte')}")

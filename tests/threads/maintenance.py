@@ -13,7 +13,7 @@ async def maintain(kept_in: dict[str, Any], *arguments: str) -> tuple[int | None
     """Exit code, standard output and standard error of a command on the threads that these settings name."""
     environment = os.environ | {
         "CITEWELL_DATA_DIR": str(kept_in["data_dir"]), "CITEWELL_REDIS_URL": kept_in.get("redis_url", ""),
-        "PYTHONPATH": str(ROOT), "COLUMNS": "160",
+        "PYTHONPATH": str(ROOT), "COLUMNS": "80",
     }  # fmt: skip
     done = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "citewell.threads", *arguments,

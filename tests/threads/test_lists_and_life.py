@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import redis
@@ -234,8 +235,11 @@ async def test_the_maintenance_commands_show_and_trim(kept_in: dict[str, Any]) -
         await converse(threads, "t", 12)
         await converse(threads, "u", 2)
         await threads.rename("u", "What is [/b]?")
+        await converse(threads, name := str(uuid4()), 1)
+        await threads.rename(name, "What is " + "the tide " * 9)
     shown = await _maintain(kept_in, "du")
-    assert "2 threads" in shown
+    assert "3 threads" in shown
+    assert f" {name} " in shown, "whole, for the other commands"
     assert "What is [/b]?" in shown
     assert shown.index(" t ") < shown.index(" u "), "the largest first"
     assert "question 0" in shown
