@@ -7,8 +7,12 @@ from collections.abc import AsyncGenerator, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
+
 from citewell.citations import Citation
 from citewell.errors import CitewellError, InvalidRequest, RunLost
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +50,7 @@ class Run:
 
     def start(self, work: Coroutine[Any, Any, Result]) -> None:
         self.task = asyncio.create_task(work)
-        self.task.add_done_callback(lambda _: self._tell())
+        self.task.add_done_callback(lambda _: self._over())
 
     def say(self, piece: str) -> None:
         """Add a piece of the answer."""
@@ -91,6 +95,13 @@ class Run:
             self._cause = cause
             self.task.cancel()
             await asyncio.wait([self.task])
+
+    def _over(self) -> None:
+        """Ask for the fault, about whose loss asyncio would complain where nobody listens."""
+        fault = self.fault
+        if not (self._listeners or fault is None or isinstance(fault, CitewellError)):
+            log.error("turn.failed", exc_info=fault)
+        self._tell()
 
     def _tell(self) -> None:
         for news in self._listeners:

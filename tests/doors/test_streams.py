@@ -1,6 +1,7 @@
 """Streams that survive: resumed after a dropped connection, on any worker; stopped on any worker."""
 
 import asyncio
+import gc
 import json
 import shutil
 from collections.abc import AsyncIterator, Iterator
@@ -12,7 +13,9 @@ from uuid import uuid4
 import httpx
 import pytest
 import websockets
+from structlog.testing import capture_logs
 
+from citewell.errors import RunReplaced
 from citewell.runs import Result, Run, Runs
 from citewell.settings import Settings
 from citewell.threads import open_threads
@@ -96,6 +99,26 @@ async def test_what_redis_has_twice_because_its_reply_was_lost_is_heard_once(tmp
             await here.drain(5)
             heard = [event async for event in await there.resume("ada", run.run_id, 0) if isinstance(event, str)]
     assert heard == ["w0 ", "w1 ", "w2 ", "w3 ", "w4 "]
+
+
+@pytest.mark.parametrize(("fault", "told"), [(RunReplaced(), []), (KeyError(), ["turn.failed"])])
+async def test_a_run_that_fails_while_nobody_listens_is_told_of_once(fault: Exception, told: list[str]) -> None:
+    """A fault that was foreseen stands in the turn's line; asyncio would say of each, later, that nobody asked for it."""
+    complaints: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    run = Run(new_run_id("t"), "t", "ada", is_kept=True)
+
+    async def work() -> Result:
+        raise fault
+
+    with capture_logs() as logged:
+        run.start(work())
+        await asyncio.wait([run.task])
+        await asyncio.sleep(0)
+    del run
+    gc.collect()
+    assert [line["event"] for line in logged] == told
+    assert not complaints
 
 
 async def test_a_run_whose_journal_is_gone_can_be_resumed_where_it_runs(tmp_path: Path) -> None:
