@@ -318,6 +318,8 @@ class RunLost(CitewellError):
 class IngestError(CitewellError):
     code = "ingest_error"
     title = "The source could not be ingested"
+    same_for: tuple[int, int] | None = None
+    """Size in bytes and mtime in ns of the file where it would fail so again; None where another try may do."""
 
 
 class SourceUnsupported(IngestError):

@@ -46,7 +46,7 @@ def load(data: bytes, name: str, *, max_bytes: int = 200_000_000) -> Document:
 
     Raises:
         SourceUnsupported: The same bytes will never do; the message says why.
-        SourceUnreadable: The file is damaged; another copy may do.
+        SourceUnreadable: The file is damaged, or what it says of itself cannot be understood; another copy may do.
     """
     if len(data) > max_bytes:
         raise SourceUnsupported(f"the file has {len(data) / 1e6:,.1f} MB; at most {max_bytes / 1e6:,.1f} MB are read")

@@ -35,8 +35,8 @@ class Manifest:
     """URI to (size in bytes, mtime in ns, sha256 in hexadecimal)."""
     access: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """URI to the labels that stood beside or above the file then; without an entry, none did."""
-    refusals: dict[str, tuple[int, int, str]] = field(default_factory=dict)
-    """URI to (size in bytes, mtime in ns, reason) of files that will never do as they are."""
+    refusals: dict[str, tuple[int, int, str, str]] = field(default_factory=dict)
+    """URI to (size in bytes, mtime in ns, reason, error code) of files that will never do as they are."""
     reader: str = ""
     """What refused them."""
     on_disk: bytes = b""
@@ -64,7 +64,8 @@ class Manifest:
             roots={name: Path(root) for name, root in stored["roots"].items()},
             digests={uri: (size, mtime, digest) for uri, (size, mtime, digest) in stored["digests"].items()},
             access={uri: tuple(labels) for uri, labels in stored.get("access", {}).items()},
-            refusals={uri: (size, mtime, reason) for uri, (size, mtime, reason) in stored["refusals"].items()},
+            # without a code, as they once were: such a file is read again
+            refusals={uri: tuple(refusal) for uri, refusal in stored["refusals"].items() if len(refusal) == 4},
             reader=stored.get("reader", ""),
             on_disk=body,
         )
@@ -108,10 +109,10 @@ class Manifest:
             self.refusals.clear()
             self.reader = reader
 
-    def refusal_of(self, file: FoundFile) -> str | None:
-        """Why exactly this file was refused for good; None where it must be tried."""
-        size, mtime, reason = self.refusals.get(file.uri, (-1, -1, ""))
-        return reason if (size, mtime) == (file.size_bytes, file.mtime_ns) else None
+    def refusal_of(self, file: FoundFile) -> tuple[str, str] | None:
+        """Why exactly this file was refused for good, and the error's code; None where it must be tried."""
+        size, mtime, reason, code = self.refusals.get(file.uri, (-1, -1, "", ""))
+        return (reason, code) if (size, mtime) == (file.size_bytes, file.mtime_ns) else None
 
     def remember_digest(
         self, uri: str, size_bytes: int, mtime_ns: int, sha256: str, access: tuple[str, ...] | None
@@ -122,10 +123,10 @@ class Manifest:
         if time.time_ns() - mtime_ns > _RACY_NS:
             self.digests[uri] = (size_bytes, mtime_ns, sha256)
 
-    def remember_refusal(self, uri: str, size_bytes: int, mtime_ns: int, reason: str) -> None:
+    def remember_refusal(self, uri: str, size_bytes: int, mtime_ns: int, reason: str, code: str) -> None:
         self.forget(uri)
         if time.time_ns() - mtime_ns > _RACY_NS:
-            self.refusals[uri] = (size_bytes, mtime_ns, reason)
+            self.refusals[uri] = (size_bytes, mtime_ns, reason, code)
 
     def uris(self) -> set[str]:
         """Every file something is remembered of."""

@@ -45,15 +45,6 @@ class Parsed:
         return NewSource(source=self.source, text=self.text, chunks=self.chunks, page_starts=self.page_starts)
 
 
-class Refused(SourceUnsupported):
-    """A refusal that will be the same for the same bytes."""
-
-    def __init__(self, detail: str, *, size_bytes: int, mtime_ns: int) -> None:
-        super().__init__(detail)
-        self.size_bytes = size_bytes
-        self.mtime_ns = mtime_ns
-
-
 class Parser:
     """A few worker processes, started when first needed. Use `open_parser`."""
 
@@ -74,8 +65,9 @@ class Parser:
             access: Labels for a document that names none itself; None: everyone may read it.
 
         Raises:
-            SourceUnsupported: The same bytes will never do; `Refused` where the file could be read at all.
+            SourceUnsupported: The same bytes will never do.
             SourceUnreadable: Damaged, gone, not permitted, crashed its reader, or took longer than the deadline.
+                Of both, `same_for` is set where the same bytes would fail so again.
         """
         process = await self._idle.get()
         healthy = False
@@ -144,12 +136,12 @@ async def _ask(process: asyncio.subprocess.Process, request: bytes) -> dict[str,
 
 
 def _parsed(answer: dict[str, Any], uri: str, inherited: tuple[str, ...] | None) -> Parsed:
-    if answer.get("code") == SourceUnreadable.code:
-        raise SourceUnreadable(answer["detail"])
     if "code" in answer:
-        if "mtime_ns" not in answer:
-            raise SourceUnsupported(answer["detail"])
-        raise Refused(answer["detail"], size_bytes=answer["size"], mtime_ns=answer["mtime_ns"])
+        kind = SourceUnreadable if answer["code"] == SourceUnreadable.code else SourceUnsupported
+        error = kind(answer["detail"])
+        if "mtime_ns" in answer:
+            error.same_for = (answer["size"], answer["mtime_ns"])
+        raise error
     text, tags = answer["text"], tuple(answer["tags"])
     access = tuple(answer["access"]) or inherited or (PUBLIC,)
     page_starts = tuple(answer["page_starts"])

@@ -19,7 +19,7 @@ from citewell.errors import ConfigurationError, IndexMismatch, IngestError, Sour
 from citewell.ingestion.files import Found, FoundFile, Root, is_below, name_roots, uri_of, walk
 from citewell.ingestion.load import TYPES
 from citewell.ingestion.manifest import Manifest
-from citewell.ingestion.parser import Parsed, Parser, Refused, open_parser
+from citewell.ingestion.parser import Parsed, Parser, open_parser
 from citewell.ingestion.report import FileReport, Progress, Report
 from citewell.retrieval import NewSource
 from citewell.settings import Settings
@@ -298,7 +298,8 @@ class _Run:
             if source is not None and digest == source.sha256:
                 self._note(FileReport(uri=file.uri, status="unchanged"))
             elif (refusal := self._manifest.refusal_of(file)) is not None:
-                self._fail(file.uri, SourceUnsupported(refusal))
+                reason, code = refusal
+                self._note(FileReport(uri=file.uri, status="failed", reason=reason, code=code))
             elif source is not None and digest is None and source.size_bytes == file.size_bytes:
                 doubtful.append(file)
             else:
@@ -342,10 +343,10 @@ class _Run:
     async def _take(self, index: WritableIndex, result: _Read, known: dict[str, Source]) -> None:
         """Report a file that failed; put one that was read into the batch, and write that when it is full."""
         file, error = result.file, result.error
-        if isinstance(error, Refused):
-            self._manifest.remember_refusal(file.uri, error.size_bytes, error.mtime_ns, error.detail)
         if error is not None:
-            self._fail(file.uri, error)
+            if error.same_for is not None:
+                self._manifest.remember_refusal(file.uri, *error.same_for, error.detail, error.code)
+            self._note(FileReport(uri=file.uri, status="failed", reason=error.detail, code=error.code))
         if result.parsed is not None:
             self._batch.append(result.parsed)
         if sum(len(parsed.chunks) for parsed in self._batch) >= _BATCH_CHUNKS:
@@ -372,9 +373,6 @@ class _Run:
                     source.uri, source.size_bytes, parsed.mtime_ns, source.sha256, parsed.inherited
                 )
             self._note(report_of(parsed, is_new=source.uri not in known))
-
-    def _fail(self, uri: str, error: IngestError) -> None:
-        self._note(FileReport(uri=uri, status="failed", reason=error.detail, code=error.code))
 
     def _note(self, file: FileReport) -> None:
         self.report.files.append(file)

@@ -13,7 +13,7 @@ import pytest
 
 from citewell.errors import SourceUnreadable, SourceUnsupported
 from citewell.ingestion.load import TYPES
-from citewell.ingestion.parser import Parser, Refused, open_parser
+from citewell.ingestion.parser import Parser, open_parser
 
 
 @pytest.fixture
@@ -64,15 +64,19 @@ async def test_a_cancelled_answer_is_not_taken_for_the_next_files(parser: Parser
 
 async def test_refusals_carry_what_they_were_about(parser: Parser, tmp_path: Path) -> None:
     (tmp_path / "e.txt").write_text("")
-    with pytest.raises(Refused, match="empty") as refusal:
+    with pytest.raises(SourceUnsupported, match="empty") as refusal:
         await parser.parse(tmp_path / "e.txt", "e.txt")
-    assert refusal.value.size_bytes == 0
-    assert refusal.value.mtime_ns == (tmp_path / "e.txt").stat().st_mtime_ns
+    assert refusal.value.same_for == (0, (tmp_path / "e.txt").stat().st_mtime_ns)
+    (tmp_path / "e.pdf").write_bytes(b"%PDF-1.7 broken")
+    with pytest.raises(SourceUnreadable, match="damaged") as damage:
+        await parser.parse(tmp_path / "e.pdf", "e.pdf")
+    assert damage.value.same_for == (15, (tmp_path / "e.pdf").stat().st_mtime_ns)
 
 
 async def test_gone_and_oversized_files_say_so(parser: Parser, tmp_path: Path) -> None:
-    with pytest.raises(SourceUnreadable, match="gone"):
+    with pytest.raises(SourceUnreadable, match="gone") as gone:
         await parser.parse(tmp_path / "nothing.txt", "nothing.txt")
+    assert gone.value.same_for is None
     (tmp_path / "big.txt").write_bytes(b"x" * 1_000_001)
     with pytest.raises(Exception, match=r"at most 1\.0 MB"):
         await parser.parse(tmp_path / "big.txt", "big.txt")

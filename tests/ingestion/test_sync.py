@@ -101,9 +101,12 @@ async def test_what_was_refused_for_good_is_reported_again_without_being_read(
     index: MemoryIndex, settings: Settings, library: Path
 ) -> None:
     (library / "empty.txt").write_text("")
-    age(library / "empty.txt")
+    (library / "broken.pdf").write_bytes(b"%PDF-1.7 broken")
+    age(library / "empty.txt", library / "broken.pdf")
     first = await ingest(index, [library], settings)
+    index.is_prepared = False
     second = await ingest(index, [library], settings)
+    assert not index.is_prepared, "nothing heavy is loaded for them"
     assert [f for f in first.files if f.status == "failed"] == [f for f in second.files if f.status == "failed"]
     (library / "empty.txt").write_text("No longer.")
     assert by_status(await ingest(index, [library], settings))["new"] == ["library/empty.txt"]
@@ -123,12 +126,22 @@ async def test_what_other_limits_or_another_version_refused_is_read_again(
     manifest = Manifest.read(settings.data_dir)
     file = (library / "a.txt").stat()
     age(library / "a.txt")
-    manifest.refusals["library/a.txt"] = (file.st_size, (library / "a.txt").stat().st_mtime_ns, "the file is empty")
+    manifest.refusals["library/a.txt"] = (
+        file.st_size,
+        (library / "a.txt").stat().st_mtime_ns,
+        "the file is empty",
+        "source_unsupported",
+    )
     manifest.write()
     assert by_status(await ingest(index, [library / "a.txt"], settings))["failed"] == ["library/a.txt"]
     assert "failed" not in by_status(await ingest(index, [library], settings, rebuild=True))
     manifest = Manifest.read(settings.data_dir)
-    manifest.refusals["library/a.txt"] = (file.st_size, (library / "a.txt").stat().st_mtime_ns, "the file is empty")
+    manifest.refusals["library/a.txt"] = (
+        file.st_size,
+        (library / "a.txt").stat().st_mtime_ns,
+        "the file is empty",
+        "source_unsupported",
+    )
     manifest.digests.clear()
     manifest.reader = "an older one"
     manifest.write()
