@@ -110,7 +110,9 @@ class CompletionRequest(BaseModel):
 def fault(exc: Exception) -> JSONResponse:
     """Any exception in the shape that OpenAI's clients read."""
     problem = to_problem(exc)
-    headers = {} if problem.retry_after_s is None else {"retry-after": f"{max(1, round(problem.retry_after_s))}"}
+    headers = {"x-should-retry": f"{problem.retryable}".lower()}  # else their clients ask again after each 409 and 5xx
+    if problem.retry_after_s is not None:
+        headers["retry-after"] = f"{max(1, round(problem.retry_after_s))}"
     if problem.status == 401:
         headers["www-authenticate"] = "Bearer"
     return JSONResponse(_error(problem), _status(problem), headers=headers)

@@ -207,6 +207,18 @@ def test_errors_have_the_shape_and_status_that_clients_know(client: openai.OpenA
         client.chat.completions.create(model="citewell", messages=picture)
 
 
+def test_what_is_not_worth_another_try_is_not_tried_again(live: Live) -> None:
+    """Else a question whose conversation was deleted meanwhile would begin it anew, and one that was replaced come back."""
+    tries: list[httpx.Request] = []
+    with httpx.Client(event_hooks={"request": [tries.append]}) as http:
+        client = openai.OpenAI(base_url=f"{live.url}/v1", api_key="none", max_retries=2, http_client=http)
+        with pytest.raises(openai.ConflictError, match="Ask again"):
+            client.chat.completions.create(
+                model="citewell", messages=user(TOWER), stream=True, extra_headers={"Last-Event-ID": f"{0:032}.1"}
+            )
+    assert len(tries) == 1
+
+
 def test_a_question_that_a_guard_refuses_ends_as_filtered(start: Callable[..., Live]) -> None:
     live = start(documents=None, CITEWELL_PII_POLICY="refuse")
     client = openai.OpenAI(base_url=f"{live.url}/v1", api_key="none", max_retries=0)
