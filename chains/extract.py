@@ -171,9 +171,10 @@ def _repeats(question: str, text: str) -> bool:
     asked = read(question)
     if any(overlap(asked, read(quoted)) >= _SAME_QUESTION for quoted in _QUOTED_QUESTION.findall(text)):
         return True
-    if not _INTERROGATIVE.search(question) and (question.rstrip().endswith("?") or asks_yes_or_no(question)):
+    has_interrogative = _INTERROGATIVE.search(question) is not None
+    if not has_interrogative and (question.rstrip().endswith("?") or asks_yes_or_no(question)):
         return False
-    if _spaced_words(question) in _spaced_words(text):
+    if has_interrogative and _spaced_words(question) in _spaced_words(text):  # keywords stand in what answers them
         return True
     return Counter(term.key for term in read(text).terms) <= Counter(term.key for term in asked.terms)
 

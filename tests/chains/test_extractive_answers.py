@@ -304,6 +304,12 @@ async def test_who_says_what_is_wrong_is_not_told_so_again(embedder: MiniLM, sai
     assert "lamp blinks" not in answer
 
 
+async def test_what_holds_the_keywords_and_says_more_is_quoted(embedder: MiniLM) -> None:
+    prices = "| repair | price |\n|---|---|\n| Puncture, front wheel | 14 |\n| Puncture, rear wheel | 19 |\n"
+    answer = await extractive_answerer(embedder).ainvoke(asked("puncture rear wheel", prices, BREAD))
+    assert "Puncture, rear wheel \u00b7 19 [1]" in answer.text
+
+
 async def test_a_statement_in_bold_may_be_quoted(embedder: MiniLM) -> None:
     rules = "**Smoking is forbidden in the whole house.** Who does so pays a fine of 50 euros."
     answer = (await extractive_answerer(embedder).ainvoke(asked("Where is smoking forbidden?", rules, BREAD))).text
