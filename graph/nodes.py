@@ -22,7 +22,7 @@ from chains.evidence import is_about
 from chains.extract import not_in_documents
 from chains.prompts import AnswerInput
 from chains.simple import is_simple
-from chains.spelling import respelt
+from chains.spelling import doubtful, respelt
 from chains.summarize import summarize_rule, summary_input, to_fold
 from citewell.citations import Citation, requoted, unmarked, verify
 from citewell.citations.review import review_reasons
@@ -174,7 +174,7 @@ class Nodes:
         ]
 
     async def _respelt(self, question: str, found: Sequence[Chunk]) -> str:
-        if self._settings.language != "english":
+        if self._settings.language != "english" or not doubtful(question, found):
             return question
         meant = await asyncio.to_thread(respelt, question, found)
         # It is stored and shown, now with words of documents.
