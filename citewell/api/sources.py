@@ -1,7 +1,6 @@
 """The documents: list them, search them, see a passage in its place, open the original, add one."""
 
 import asyncio
-import hashlib
 import os
 import re
 import tempfile
@@ -23,6 +22,7 @@ from citewell.api.problems import to_problem
 from citewell.api.turns import SAMPLE, identity_of, run_context
 from citewell.documents import ScoredChunk, Source, may_read
 from citewell.errors import BodyTooLarge, IngestBusy, InvalidRequest, NotAuthorized, SourceNotFound
+from citewell.ingestion.files import is_below, sha256_of
 from citewell.ingestion.manifest import roots
 from citewell.ingestion.report import FileReport
 from citewell.ingestion.upload import Upload, ingest_upload, remove_upload
@@ -331,7 +331,7 @@ def caller_may_read(request: Request, source: Source) -> bool:
 def _original(settings: Settings, source: Source) -> Path | None:
     """Where the source's file is; None where it is gone, has another size, or is outside its folder. Blocking."""
     for name, root in roots(settings.data_dir).items():
-        if source.uri == name or source.uri.startswith(f"{name}/"):
+        if is_below(source.uri, name):
             path = Path(os.path.realpath(root / source.uri[len(name) + 1 :]))
             inside = path == root or root in path.parents
             return path if inside and path.is_file() and path.stat().st_size == source.size_bytes else None
@@ -347,5 +347,4 @@ def _digest_now(path: Path) -> str:
 def _digest(path: Path, *_version: int) -> str:
     """Once for each version of a file: a viewer asks for a large one in many parts, and while it is read as often, what others
     ask for waits."""
-    with path.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+    return sha256_of(path)

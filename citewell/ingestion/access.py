@@ -1,4 +1,4 @@
-"""Who may read a file that cannot say so itself: labels in a small file beside it, or in its folder or one above."""
+"""Access labels for files that cannot name their own: in a small file beside them, or in their folder or one above."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from pathlib import Path
 from citewell.errors import SourceUnreadable
 
 SUFFIX = ".access"
-"""`report.pdf.access` is for `report.pdf`; a file of this name alone is for its folder and all below."""
+"""`report.pdf.access` has the labels of `report.pdf`; `.access` those of its folder and all below."""
 MOST_LABELS = 64
-"""Of one document. With the tags they are what a vector store keeps beside each vector, and Pinecone takes 40 KB."""
+"""Most labels of one document. A vector store keeps them, with the tags, beside each vector, and Pinecone takes 40 KB."""
 _LABEL = re.compile(r"[\w.:@/-]{1,64}")
 
 
 def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
-    """Labels without repetition.
+    """Check labels and drop repetitions.
 
     Raises:
-        SourceUnreadable: There are none, too many, or one cannot be used.
+        SourceUnreadable: There are none or too many, or one cannot be used.
     """
     if not labels or not all(_LABEL.fullmatch(label) for label in labels):
         raise SourceUnreadable("access must name one or more labels of letters, digits and _ . : @ / -")
@@ -34,7 +34,7 @@ def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
 
 
 class AccessFiles:
-    """Reads them, and looks at each folder once. Blocking."""
+    """Reads access labels, each folder once. Blocking."""
 
     def __init__(self) -> None:
         self._folders: dict[Path, tuple[str, ...] | SourceUnreadable | None] = {}
@@ -42,22 +42,22 @@ class AccessFiles:
         self._without: dict[Path, bool] = {}
 
     def labels(self, path: Path) -> tuple[str, ...] | None:
-        """What the nearest file says; None where there is none, up to the root of the file system.
+        """The labels for a file by the nearest access file, up to the root of the file system; None where there is none.
 
         Args:
-            path: Absolute.
+            path: The file, absolute.
 
         Raises:
-            SourceUnreadable: The nearest one cannot be understood. Guessing would publish what it was to keep.
+            SourceUnreadable: The nearest access file cannot be understood. To guess might publish what it was to protect.
         """
-        folder = path.parent  # once: to make a path and look for it costs more than all else here
+        folder = path.parent  # made once: making a path and looking it up costs more than all else here
         found = self._at(path, folder)
         if found is None and (real := self._resolve(path, folder)) is not path:
-            return self._at(real, real.parent)  # a link opens nothing
+            return self._at(real, real.parent)  # a link does not escape the labels of its target
         return found
 
     def _resolve(self, path: Path, folder: Path) -> Path:
-        """As `os.path.realpath`; the path itself where it is real."""
+        """`os.path.realpath`; the same object if the path is real."""
         if path.is_symlink():
             return Path(os.path.realpath(path))
         real = self._real.get(folder)
@@ -70,12 +70,12 @@ class AccessFiles:
         return own if own is not None else self._of_folder(folder)
 
     def _has_none(self, folder: Path) -> bool:
-        """Whether no file in a folder has labels of its own. Which one has them, only the file system can say: it may take
-        names for equal that are written otherwise."""
+        """Whether no file in a folder has labels of its own. Which file has them, only the file system can tell: it may treat names as equal
+        that are spelled differently."""
         if folder not in self._without:
             try:
                 self._without[folder] = not any(name.casefold().endswith(SUFFIX) for name in os.listdir(folder))
-            except OSError:  # one that may be entered, but not listed
+            except OSError:  # a folder that may be entered but not listed
                 self._without[folder] = False
         return self._without[folder]
 
@@ -95,12 +95,12 @@ class AccessFiles:
 
 
 def beside(path: Path) -> Path:
-    """Where a file's own labels stand."""
+    """The access file of a file."""
     return path.with_name(path.name + SUFFIX)
 
 
 def write_labels(path: Path, labels: Sequence[str]) -> None:
-    """Put labels beside a file, in one step. Blocking."""
+    """Write a file's access file, atomically. Blocking."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".labels-")
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         file.write("\n".join(labels) + "\n")
@@ -108,10 +108,10 @@ def write_labels(path: Path, labels: Sequence[str]) -> None:
 
 
 def read_regular(path: Path) -> str:
-    """The text of a file that stands among the documents; never waits, as for a pipe nobody writes to. Blocking.
+    """The text of a file among the documents; does not wait for a pipe to which nobody writes. Blocking.
 
     Raises:
-        OSError: It cannot be read, or is no regular file.
+        OSError: It cannot be read, or is not a regular file.
         UnicodeDecodeError: It is not UTF-8.
     """
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)

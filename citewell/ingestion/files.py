@@ -1,7 +1,8 @@
-"""Which files an ingestion is about, and under which name each goes."""
+"""Finds the files to ingest and names them."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import stat
@@ -15,17 +16,17 @@ from citewell.ingestion import access
 from citewell.ingestion.load import TYPES
 
 IGNORE_FILE = ".citewellignore"
-"""Names, in the folder it stands in, files and folders that are not to be ingested."""
+"""A file that lists the files and folders in its own folder that are not to be ingested."""
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Root:
-    """A folder or file someone asked to have ingested."""
+    """A folder or file that somebody asked to ingest."""
 
     name: str
-    """First part of the URIs below it: unique, and no prefix of another root's."""
+    """The beginning of the URIs below it: unique, and no prefix of another root's name."""
     path: Path
     """Absolute."""
 
@@ -39,41 +40,40 @@ class FoundFile:
     size_bytes: int
     mtime_ns: int
     access: tuple[str, ...] | None = None
-    """Labels from beside or above it; None where nothing is said."""
+    """Access labels from files beside or above it; None where there are none."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Found:
-    """What a walk over the roots came upon."""
+    """What a walk over the roots found."""
 
     files: list[FoundFile] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
-    """URI to reason: hidden, of another type, no regular file, a link in a circle."""
+    """URI to reason: hidden, of another type, not a regular file, a circular link."""
     unreadable: dict[str, str] = field(default_factory=dict)
-    """URI of a folder or file that could not be looked at, to reason. What lies below it counts as present."""
+    """URI of a folder or file that could not be read, to reason. What is below it counts as present."""
     missing: list[str] = field(default_factory=list)
-    """Names of roots that are not there."""
+    """Names of roots that do not exist."""
     dangling: list[str] = field(default_factory=list)
-    """URIs of links to nothing. They are among the skipped, too."""
+    """URIs of links to nothing; they are among `skipped` too."""
 
     def covering(self, uri: str) -> str | None:
-        """Because of what nothing can be said about `uri`: itself, a folder above it, or that one's ignore file."""
+        """The entry of `unreadable` because of which nothing is known about `uri`: itself, a folder above it, or that folder's ignore file."""
         return next((place for place in self.unreadable if is_below(uri, place.removesuffix(f"/{IGNORE_FILE}"))), None)
 
 
 def name_roots(paths: Sequence[Path], known: dict[str, Path]) -> list[tuple[Root, Path]]:
-    """Give every path its place: the root it belongs to, and the path itself (the root's, or below it).
+    """Assign every path to a root. Returns (root, absolute path), where the path is the root's or below it.
 
-    A path inside a known root keeps that root's naming, so that `ingest.py docs/` and later
-    `ingest.py docs/a.md` mean the same source. A new one is named as it is called; where that name is taken by
-    another place that still exists, folders above are added until it is free.
+    A path within a known root belongs to it, so that `ingest.py docs/` and a later `ingest.py docs/a.md` mean the same source. A new root
+    has the name of its folder or file; if that is taken by another place that still exists, folders above are added until it is free.
 
     Args:
-        paths: As given; relative ones are seen from the current directory.
+        paths: As given; relative ones are relative to the current directory.
         known: Roots of earlier runs, name to absolute path.
 
     Raises:
-        ConfigurationError: A path does not exist, or cannot be written down.
+        ConfigurationError: A path does not exist, or its name cannot be stored.
     """
     roots = dict(known)
     named: list[tuple[Root, Path]] = []
@@ -98,28 +98,36 @@ def _free_name(path: Path, roots: dict[str, Path]) -> str:
         name = "/".join(parts[-count:])
         rivals = [taken for taken in roots if taken == name or f"{taken}/".startswith(f"{name}/") or f"{name}/".startswith(f"{taken}/")]  # fmt: skip
         if rivals == [name] and not roots[name].exists():
-            return name  # the folder was moved: its sources go on under the same name
+            return name  # the folder was moved: its sources keep their names
         if not rivals:
             return name
     raise ConfigurationError(f"{path} overlaps with a folder ingested before; ingest that one instead")
 
 
 def uri_of(root: Root, path: Path) -> str:
-    """POSIX, relative to the folder that holds the root: `docs/setup/linux.md`, `README.md`."""
+    """The path's URI: POSIX, relative to the folder that contains the root, as `docs/setup/linux.md` or `README.md`."""
     return root.name if path == root.path else f"{root.name}/{path.relative_to(root.path).as_posix()}"
 
 
 def is_below(uri: str, place: str) -> bool:
-    """Whether a source is that place's, or is the place itself."""
+    """Whether a source is below a place, or is the place itself."""
     return uri == place or uri.startswith(f"{place}/")
 
 
+def sha256_of(path: Path) -> str:
+    """The digest of a file, in hexadecimal. Blocking."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def walk(places: Sequence[tuple[Root, Path]]) -> Found:
-    """List what is there, sorted by URI. Blocking; follows links, but walks every folder once. Of places that lie within
-    one another the innermost gives the names; one that is not there holds nothing."""
+    """List the files, sorted by URI. Blocking.
+
+    Links are followed, but every folder is read once. Where one place is within another, the inner one names its files.
+    """
     found = Found()
     files: dict[Path, _Entry] = {}
-    links: list[_Entry] = []  # to folders; after all real ones, so that a real path gives the name
+    links: list[_Entry] = []  # to folders; followed after all real folders, so that files are named by their real paths
     visited: set[tuple[int, int]] = set()
     inward = sorted(places, key=lambda place: len(place[1].parts))  # the last one is looked at first
     folders: list[_Entry] = []
@@ -151,7 +159,7 @@ def walk(places: Sequence[tuple[Root, Path]]) -> Found:
 class _Entry:
     uri: str
     path: Path
-    asked: bool = False  # by name, by the user: never passed over in silence
+    asked: bool = False  # named by the user, so never skipped silently
     is_folder: bool = False
     is_link: bool = False
 
@@ -186,12 +194,12 @@ def _list(found: Found, folder: _Entry, visited: set[tuple[int, int]]) -> list[_
 
 
 def _ignored(found: Found, folder: _Entry) -> list[str]:
-    """Patterns of the folder's ignore file, one a line, for names in that folder; `#` starts a comment."""
+    """The patterns of the folder's ignore file, one per line, for names in that folder; `#` starts a comment."""
     try:
         lines = access.read_regular(folder.path / IGNORE_FILE).splitlines()
     except (OSError, UnicodeDecodeError):
         found.unreadable[_printable(f"{folder.uri}/{IGNORE_FILE}")] = "the file cannot be read as UTF-8 text"
-        return ["*"]  # which files were not meant to be ingested cannot be known
+        return ["*"]  # it is not known which files must not be ingested
     return [line.strip().rstrip("/") for line in lines if line.strip() and not line.startswith("#")]
 
 
@@ -208,7 +216,7 @@ def _add(found: Found, entry: _Entry, labels: access.AccessFiles) -> None:
         found.unreadable[printable] = "the file's name is not valid Unicode, or holds control characters; rename it"
         return
     is_of_type = entry.asked or entry.path.suffix.casefold() in TYPES
-    try:  # of links all: one to a folder that is not there now looks like a file of no type
+    try:  # also for all links: one to a folder that does not exist now looks like a file without a type
         status = entry.path.stat() if is_of_type or entry.is_link else None
     except FileNotFoundError:
         found.skipped[uri] = "a link to nothing"
@@ -236,5 +244,5 @@ def _add(found: Found, entry: _Entry, labels: access.AccessFiles) -> None:
 
 
 def _printable(uri: str) -> str:
-    """What can be stored, and shown on a terminal and in a prompt without being more than a name."""
+    """The URI without characters that cannot be stored, or that are more than text on a terminal or in a prompt."""
     return _CONTROL.sub("\ufffd", uri.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))

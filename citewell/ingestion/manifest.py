@@ -1,7 +1,7 @@
-"""What is remembered between runs: the roots, and each file's digest by size and time.
+"""What is remembered between ingestions: the roots, and each file's digest by size and time.
 
-The index alone says what is ingested. Losing this file costs one run's hashing and the names of folders that
-shared one; nothing is embedded again.
+What is ingested is known by the index alone. If this file is lost, the next run hashes all files again, and folders of the same name may be
+named differently; nothing is embedded again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from citewell.ingestion.files import FoundFile
 
 _VERSION = 1
 _RACY_NS = 2_000_000_000
-"""A file changed this shortly before it was looked at may change again within the clock's tick; do not trust it."""
+"""Age below which a file's time is not trusted, in nanoseconds: the file may change again within the same tick of the clock."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -30,24 +30,24 @@ class Manifest:
 
     path: Path
     roots: dict[str, Path] = field(default_factory=dict)
-    """Name to absolute path, of every folder and file ever asked for."""
+    """Name to absolute path of every folder and file that was ever ingested."""
     digests: dict[str, tuple[int, int, str]] = field(default_factory=dict)
     """URI to (size in bytes, mtime in ns, sha256 in hexadecimal)."""
     access: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """URI to the labels that stood beside or above the file then; without an entry, none did."""
+    """URI to the access labels that were beside or above the file then; without an entry there were none."""
     refusals: dict[str, tuple[int, int, str, str]] = field(default_factory=dict)
-    """URI to (size in bytes, mtime in ns, reason, error code) of files that will never do as they are."""
+    """URI to (size in bytes, mtime in ns, reason, error code) of files that cannot be ingested unless they change."""
     reader: str = ""
-    """What refused them."""
+    """The version and limits that refused them."""
     on_disk: bytes = b""
-    """What the file holds."""
+    """The content of the file."""
 
     @classmethod
     def read(cls, data_dir: Path) -> Manifest:
-        """Blocking; some tenth of a second for 100,000 files.
+        """Read the manifest, empty if there is none yet. Blocking: about a tenth of a second for 100,000 files.
 
         Raises:
-            ConfigurationError: The file is there but was not written by this version.
+            ConfigurationError: It cannot be read, or is of another version.
         """
         path = _place(data_dir)
         try:
@@ -71,7 +71,7 @@ class Manifest:
         )
 
     def write(self) -> None:
-        """Replace the file in one step, unless it holds the same. Blocking."""
+        """Replace the file atomically, unless nothing has changed. Blocking."""
         body = orjson.dumps(
             {
                 "version": _VERSION,
@@ -98,19 +98,19 @@ class Manifest:
         self.on_disk = body
 
     def digest_of(self, file: FoundFile) -> str | None:
-        """The digest taken when the file had this size, time and labels; None where it must be looked at."""
+        """The file's digest, if it had the same size, time and labels when that was taken; else None."""
         size, mtime, digest = self.digests.get(file.uri, (-1, -1, ""))
         is_same = (size, mtime, self.access.get(file.uri)) == (file.size_bytes, file.mtime_ns, file.access)
         return digest if is_same else None
 
     def read_by(self, reader: str) -> None:
-        """Forget what another version, or other limits, refused."""
+        """Drop the refusals of another version or with other limits."""
         if reader != self.reader:
             self.refusals.clear()
             self.reader = reader
 
     def refusal_of(self, file: FoundFile) -> tuple[str, str] | None:
-        """Why exactly this file was refused for good, and the error's code; None where it must be tried."""
+        """Why the file, unchanged since, was refused, and the error's code; None where it must be tried."""
         size, mtime, reason, code = self.refusals.get(file.uri, (-1, -1, "", ""))
         return (reason, code) if (size, mtime) == (file.size_bytes, file.mtime_ns) else None
 
@@ -129,7 +129,7 @@ class Manifest:
             self.refusals[uri] = (size_bytes, mtime_ns, reason, code)
 
     def uris(self) -> set[str]:
-        """Every file something is remembered of."""
+        """The files of which something is remembered."""
         return self.digests.keys() | self.refusals.keys()
 
     def forget(self, uri: str) -> None:

@@ -1,9 +1,8 @@
-"""Make the index hold what the files hold: new and changed ones in, gone ones out, the rest untouched."""
+"""Brings an index up to date with files: new and changed ones are ingested, those that are gone are removed, the rest is left alone."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections import deque
 from collections.abc import Callable, Sequence, Set
@@ -16,7 +15,7 @@ from typing import Any, Protocol
 from citewell import __version__
 from citewell.documents import PUBLIC, Source
 from citewell.errors import ConfigurationError, IndexMismatch, IngestError, SourceNotFound, SourceUnsupported
-from citewell.ingestion.files import Found, FoundFile, Root, is_below, name_roots, uri_of, walk
+from citewell.ingestion.files import Found, FoundFile, Root, is_below, name_roots, sha256_of, uri_of, walk
 from citewell.ingestion.load import TYPES
 from citewell.ingestion.manifest import Manifest
 from citewell.ingestion.parser import Parsed, Parser, open_parser
@@ -26,24 +25,24 @@ from citewell.settings import Settings
 
 _PROCESSES = 2
 _READ_AHEAD = 8
-"""Files being parsed or waiting for the index. Few: each may be large."""
+"""Files that are being parsed or wait for the index; few, as each may be large."""
 _BATCH_CHUNKS = 256
-"""Small files go to the index together until they have this many chunks: one embedding pass, one commit."""
+"""Small files are handed to the index together until they have so many chunks: one embedding pass, one commit."""
 
 
 class WritableIndex(Protocol):
     """What ingestion needs of an index; `citewell.retrieval.Index` is the one that ships."""
 
     def writing(self) -> AbstractAsyncContextManager[Any]:
-        """Hold the index for one ingestion; IngestBusy where another one does."""
+        """Hold the index for one ingestion. Raises IngestBusy where another holds it."""
 
     def rebuilding(self) -> AbstractAsyncContextManager[WritableIndex]:
-        """Hold it, and fill an index beside the live one, that takes its place when the block ends well."""
+        """Hold the index, and fill a new one that replaces it if the block ends without an error."""
 
     async def sources(self) -> list[Source]: ...
 
     async def prepare(self) -> None:
-        """Load what `replace_sources` needs, which it would otherwise do itself."""
+        """Load what `replace_sources` needs, which would otherwise load it itself."""
 
     async def replace_sources(
         self, new: Sequence[NewSource], *, progress: Callable[[int, int], None] | None = None
@@ -51,7 +50,7 @@ class WritableIndex(Protocol):
         """Embed and store; all of it becomes visible at once, or nothing."""
 
     async def judge(self, sources: Sequence[str] | None = None) -> None:
-        """Have the guard judge the chunks it has not judged, of these sources or of all."""
+        """Let the guard judge the chunks that it has not judged, of these sources or of all."""
 
     async def remove_source(self, uri: str) -> None: ...
 
@@ -68,19 +67,19 @@ async def ingest(
 ) -> Report:
     """Bring the index up to date with files and folders.
 
-    A file counts as unchanged by size and SHA-256 (not read at all where size and time are those of the last run).
-    What is gone below `paths` is removed. A file that cannot be read is reported, and what the index holds of it
-    stays until it can be read or is gone; so is a folder of `paths` that held documents and is gone, or holds none.
-    Each file becomes visible at once or not at all, so a killed run loses only the files it was at.
+    A file is unchanged if its size and SHA-256 are (it is not read if size and time are those of the last run). What is gone below `paths`
+    is removed. A file that cannot be read is reported, and the index keeps what it has of it until the file can be read or is gone; the same
+    goes for a folder of `paths` that held documents and is now gone or empty. Each file becomes visible as a whole or not at all, so a
+    killed run loses only the files that it was working on.
 
     Args:
-        index: Open; written under `index.writing()`.
-        paths: Files and folders. Empty: every one that was ever asked for.
+        index: The index, open.
+        paths: Files and folders. Empty: all that were ever ingested.
         settings: Chunk size and overlap, limits, data directory.
         dry_run: Read and report, but write nothing.
-        rebuild: Build everything anew beside the live index and swap, for every folder that was ever asked for.
-        allow_empty: Take a folder that is gone, or holds no document any more, for emptied.
-        progress: Told of each file.
+        rebuild: Build everything anew beside the current index and then replace it, for every folder that was ever ingested.
+        allow_empty: Whether the documents of a folder that is now gone or empty are removed.
+        progress: Told about each file.
 
     Raises:
         ConfigurationError: A path does not exist, or there is none, or a rebuild would lose sources because their folder was
@@ -95,7 +94,7 @@ async def ingest(
     elif rebuild:
         async with index.rebuilding() as fresh:
             await run.locate(paths, everything=True)
-            # Not empty where an earlier rebuild was stopped half-way: that one is taken up again.
+            # `fresh` is not empty where an earlier rebuild was interrupted: that one is continued.
             await run.sync(fresh, known=await _known(fresh), replaced=index)
     else:
         async with index.writing():
@@ -106,15 +105,15 @@ async def ingest(
 
 
 async def forget(index: WritableIndex, names: Sequence[str] | None, settings: Settings) -> Report:
-    """Take sources out of the index whatever the files say.
+    """Remove sources from the index, whether or not their files exist.
 
     Args:
-        index: What to take them out of.
-        names: Of sources, and of folders with all below them; None: everything.
-        settings: Where it is remembered what was ingested.
+        index: The index, open.
+        names: Sources, and folders with all below them; None: everything.
+        settings: The data directory.
 
     Raises:
-        SourceNotFound: Nothing in the index and no folder has such a name; nothing was removed.
+        SourceNotFound: No source and no folder has such a name; nothing was removed.
         IngestBusy: Another ingestion holds the index.
     """
     report = Report()
@@ -125,7 +124,7 @@ async def forget(index: WritableIndex, names: Sequence[str] | None, settings: Se
             names = [*known, *manifest.roots]
         chosen: dict[str, None] = {}
         for name in (name.rstrip("/") for name in names):
-            below = [uri for uri in sorted(known) if uri == name or uri.startswith(f"{name}/")]
+            below = [uri for uri in sorted(known) if is_below(uri, name)]
             if not below and name not in manifest.roots:
                 raise SourceNotFound(f"the index holds nothing named {name}")
             chosen.update(dict.fromkeys(below))
@@ -153,7 +152,7 @@ class _Read:
 
 
 class _Run:
-    """One ingestion on its way."""
+    """One ingestion."""
 
     def __init__(self, *, settings: Settings, progress: Progress | None, dry_run: bool, allow_empty: bool) -> None:
         self.report = Report(dry_run=dry_run)
@@ -163,21 +162,21 @@ class _Run:
         self._allow_empty = allow_empty
         self._manifest = Manifest(path=settings.data_dir)
         self._places: dict[str, tuple[Root, Path]] = {}
-        """What this run is about, by the names that sources below have."""
+        """The places to ingest, by the beginning of the URIs below them."""
         self._batch: list[Parsed] = []
         self._handed: deque[asyncio.Task[None]] = deque()
-        """Batches that the index is at, at most two: one is embedded while the other is stored."""
+        """Batches that the index is working on, at most two: one is embedded while the other is stored."""
 
     async def locate(self, paths: Sequence[Path], *, everything: bool) -> None:
-        """Find out which places this run is about: `paths` with earlier ones inside them, or with none (or `everything`)
-        all earlier ones."""
+        """Determine the places to ingest: `paths` and earlier places within them; if there are no `paths`, or with `everything`, all earlier
+        places."""
         self._manifest = await asyncio.to_thread(Manifest.read, self._settings.data_dir)
         self._manifest.read_by(f"{__version__}, {self._settings.max_source_bytes} bytes")
-        if everything:  # a rebuild takes no file's fate for granted
+        if everything:  # a rebuild tries every file again
             self._manifest.refusals.clear()
         earlier = self._manifest.roots
         named = await asyncio.to_thread(name_roots, paths, earlier)
-        # They keep their names: under two, a file's old state would stay behind under one of them.
+        # They keep their names: if a file had two, its old state would remain under one of them.
         named += [
             (Root(name=name, path=path), path)
             for name, path in earlier.items()
@@ -192,7 +191,7 @@ class _Run:
     async def sync(
         self, index: WritableIndex, known: dict[str, Source], *, replaced: WritableIndex | None = None
     ) -> None:
-        """Make `index`, which holds `known`, hold what the files hold. `replaced` is the one whose place it takes in a rebuild."""
+        """Bring `index`, which holds `known`, up to date. `replaced` is the index that it will replace in a rebuild."""
         manifest = self._manifest
         if not self._dry_run:
             manifest.roots.update((root.name, root.path) for root, _ in self._places.values())
@@ -244,19 +243,19 @@ class _Run:
         self.report.files.sort(key=lambda file: file.uri)
 
     def _is_ours(self, uri: str) -> bool:
-        """Whether `uri` would lie below one of the paths asked for."""
+        """Whether `uri` is below one of the places to ingest."""
         return any(is_below(uri, place) for place in self._places)
 
     async def _held(self, index: WritableIndex) -> Set[str]:
-        """What an index holds that is to be replaced."""
+        """The URIs in an index that is to be replaced."""
         try:
             return (await _known(index)).keys()
-        except IndexMismatch:  # a common reason to rebuild; it cannot be asked then
+        except IndexMismatch:  # a common reason for a rebuild; then it cannot be read
             return self._manifest.uris()
 
     def _vanished(self, found: Found, held: Set[str]) -> dict[str, str]:
-        """Places that held documents and are gone, or hold none now, and links through which some were read and that lead
-        nowhere now: to the reason why they fail. Nobody empties one as often as a volume is not mounted, or a copy stops."""
+        """Places that held documents and are gone or empty now, and dangling links through which documents were read, each with the reason
+        why it fails: it is more likely that a volume is not mounted or a copy was interrupted than that somebody emptied the place."""
         vanished: dict[str, str] = {}
         left = [path for name, (_, path) in self._places.items() if _is_anything_left(found, name, path)]
         for name, (root, path) in self._places.items():
@@ -278,8 +277,7 @@ class _Run:
         return vanished
 
     def _refuse_to_lose(self, found: Found, held: Set[str]) -> None:
-        """Refuse a rebuild that would drop sources only because nobody said where their files are, or a whole folder cannot be
-        looked at."""
+        """Refuse a rebuild that would drop sources only because their folder was not named or cannot be read."""
         for uri in sorted(held):
             if not self._is_ours(uri):
                 raise ConfigurationError(
@@ -306,11 +304,11 @@ class _Run:
                 to_read.append(file)
         for file in doubtful:
             try:
-                digest = await asyncio.to_thread(_sha256, file.path)
+                digest = await asyncio.to_thread(sha256_of, file.path)
             except OSError:
-                to_read.append(file)  # the parser says what is wrong with it
+                to_read.append(file)  # the parser will report what is wrong with it
                 continue
-            # A document that names its own labels is read once more where nothing is remembered of it.
+            # A document that names its own labels is read again if the manifest does not have it.
             if digest == known[file.uri].sha256 and known[file.uri].access == (file.access or (PUBLIC,)):
                 self._manifest.remember_digest(file.uri, file.size_bytes, file.mtime_ns, digest, file.access)
                 self._note(FileReport(uri=file.uri, status="unchanged"))
@@ -319,7 +317,7 @@ class _Run:
         return sorted(to_read, key=lambda file: file.uri)
 
     async def _read_and_write(self, index: WritableIndex, files: list[FoundFile], known: dict[str, Source]) -> None:
-        """Parse in worker processes, a few files ahead of the index, so that both are always busy."""
+        """Parse in worker processes, a few files ahead of the index, so that both are busy."""
         if not files:
             return
         ahead: deque[asyncio.Task[_Read]] = deque()
@@ -333,7 +331,7 @@ class _Run:
                 while ahead:
                     await self._take(index, await ahead.popleft(), known)
                 await self._flush(index, known)
-                await self._flush(index, known)  # of nothing: wait for the last one
+                await self._flush(index, known)  # the batch is empty now: wait for the last one
                 await asyncio.gather(*preparing)
             finally:
                 for task in (*preparing, *ahead, *self._handed):
@@ -341,7 +339,7 @@ class _Run:
                 await asyncio.gather(*preparing, *ahead, *self._handed, return_exceptions=True)
 
     async def _take(self, index: WritableIndex, result: _Read, known: dict[str, Source]) -> None:
-        """Report a file that failed; put one that was read into the batch, and write that when it is full."""
+        """Report a file that failed; add one that was read to the batch, and write the batch if it is full."""
         file, error = result.file, result.error
         if error is not None:
             if error.same_for is not None:
@@ -353,7 +351,7 @@ class _Run:
             await self._flush(index, known)
 
     async def _flush(self, index: WritableIndex, known: dict[str, Source]) -> None:
-        """Hand the batch to the index, which stores the one before it meanwhile: wait until that is done."""
+        """Hand the batch to the index, and wait until the one before it is stored."""
         batch, self._batch = self._batch, []
         if batch:
             self._handed.append(asyncio.create_task(self._write(index, batch, known)))
@@ -364,7 +362,7 @@ class _Run:
         if not self._dry_run:
             watch = self._progress.embedded if self._progress is not None else None
             await index.replace_sources([parsed.for_index() for parsed in batch], progress=watch)
-            # Only now that they can be found: those that are found before they are judged are judged then.
+            # Only now: chunks that are found before they are judged here are judged when they are found.
             await index.judge([parsed.source.uri for parsed in batch])
         for parsed in batch:
             source = parsed.source
@@ -410,11 +408,6 @@ def open_parser_for(settings: Settings, processes: int = _PROCESSES) -> Abstract
 
 
 def _is_anything_left(found: Found, name: str, path: Path) -> bool:
-    """Whether a place holds a file, be it one that goes by the name of a place within, or one that cannot be read."""
+    """Whether a place holds any file, including those named after a place within it and those that cannot be read."""
     uris = chain((file.uri for file in found.files), found.unreadable)
     return any(is_below(uri, name) for uri in uris) or any(file.path.is_relative_to(path) for file in found.files)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Single documents that are sent, rather than found in a folder: what a server calls."""
+"""Ingests single documents that are uploaded."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ _UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"|?*]|[\ud800-\udfff]')
 
 
 class Upload:
-    """A document that somebody sends: under which name, whose it is, who may read it.
+    """An uploaded document: its name, its owner and who may read it.
 
     Args:
         name: File name with its extension; folders in it are dropped.
-        owner: Who sends it. Callers have folders of their own, so nobody replaces or removes another's.
-        access: Labels of who may read it. None: those it had before; for a new one its owner alone, or where nobody is
-            asked who they are, whoever may read the folder.
+        owner: Who uploads it. Callers have folders of their own, so nobody replaces or removes another's documents.
+        access: Labels of those who may read it. None: the labels that it had before; a new document can be read by its owner alone or, where
+            there are neither keys nor tokens, by those who may read the folder.
 
     Raises:
-        InvalidRequest: The name cannot be that of a file, or a label cannot be used.
-        NotAuthorized: A label is not the owner's to give.
+        InvalidRequest: The name cannot be a file's, or a label cannot be used.
+        NotAuthorized: The owner does not hold a label.
     """
 
     def __init__(self, name: str, *, owner: Identity | None = None, access: Sequence[str] | None = None) -> None:
@@ -55,18 +55,18 @@ class Upload:
             self.check(self.access)
 
     def check(self, labels: Sequence[str]) -> None:
-        """Raise NotAuthorized for labels that are not the owner's to give, InvalidRequest for others than those asked."""
+        """Raise NotAuthorized for labels that the owner does not hold, and InvalidRequest for labels other than `access`."""
         if not self.owner.holds(labels):
             raise NotAuthorized("A document can be given only access labels that its sender holds.")
         if self.access is not None and set(labels) != set(self.access):
             raise InvalidRequest("access: the document itself names other labels.")
 
     def folder(self, uploads: Path) -> Path:
-        """Where it is kept."""
+        """The folder in which it is kept."""
         return uploads if self.owner.caller == LOCAL else uploads / self.owner.folder
 
     def labels(self, path: Path) -> tuple[str, ...] | None:
-        """Labels for a document that names none itself. Blocking."""
+        """The labels for a document that names none itself. Blocking."""
         if self.access is not None:
             return self.access
         if self.owner.caller == LOCAL or beside(path).exists():
@@ -82,21 +82,20 @@ async def ingest_upload(
     *,
     embedded: Callable[[int, int], None] | None = None,
 ) -> FileReport:
-    """Ingest one document that is sent, under `uploads/`; the same name of the same owner replaces it.
+    """Ingest an uploaded document under `uploads/`, in the place of one with the same name and owner.
 
-    The bytes are kept in the data directory, so that a rebuild reads them again. They are kept only if they can
-    be read and stored.
+    Its bytes are kept in the data directory, for rebuilds, if the document can be read and stored.
 
     Args:
-        index: Open.
+        index: The index, open.
         settings: Limits, chunking, data directory.
-        upload: What it is called and whose it is.
-        data: The whole file, open at its beginning. It is read and not closed.
-        embedded: Told (chunks embedded, chunks in all) as it goes, as the index does.
+        upload: Its name, owner and labels.
+        data: The file's content, open at its beginning; not closed here.
+        embedded: Called with (chunks embedded, chunks in all).
 
     Raises:
-        SourceUnsupported, SourceUnreadable: No text can be had from it; nothing was changed.
-        NotAuthorized, InvalidRequest: It names access labels that its sender may not give, or did not ask for.
+        SourceUnsupported, SourceUnreadable: No text can be extracted; nothing was changed.
+        NotAuthorized, InvalidRequest: The document names access labels that its owner does not hold, or others than `upload` does.
         IngestBusy: Another ingestion holds the index.
     """
     with metrics.ingestion():
@@ -125,8 +124,8 @@ async def _ingest(
         async with index.writing():
             await asyncio.to_thread(_register, settings.data_dir, uploads)
             is_new = all(source.uri != uri for source in await index.sources())
-            # The file first: after a crash between the two, the next ingestion finds a changed file and catches up.
-            # And its labels before it, so that it is never there without them.
+            # The file comes before the index: after a crash in between, the next ingestion finds a changed file and catches up. Its
+            # labels come before the file, so that it never exists without them.
             async with _or_as_before(path, beside(path), unless=lambda: _holds(index, parsed.source)):
                 if labels is not None:
                     await asyncio.to_thread(write_labels, path, labels)
@@ -139,10 +138,10 @@ async def _ingest(
 
 
 async def remove_upload(index: WritableIndex, settings: Settings, upload: Upload) -> None:
-    """Forget an uploaded document, its file included.
+    """Remove an uploaded document from the index, and its file.
 
     Raises:
-        SourceNotFound: Its owner uploaded nothing under this name.
+        SourceNotFound: The owner has uploaded nothing under this name.
         IngestBusy: Another ingestion holds the index.
     """
     uploads = _folder(settings)
@@ -156,10 +155,10 @@ async def remove_upload(index: WritableIndex, settings: Settings, upload: Upload
 
 
 def safe_name(name: str) -> str:
-    """The file name in what a client sent.
+    """The file name in the name that a client sent.
 
     Raises:
-        InvalidRequest: Nothing usable is left of it, or its extension is not one that is read.
+        InvalidRequest: It cannot be used, or its extension is not one of those that are read.
     """
     base = re.split(r"[/\\]", unicodedata.normalize("NFC", name))[-1].strip()
     if not base or base.startswith(".") or _UNSAFE.search(base):
@@ -174,7 +173,7 @@ def safe_name(name: str) -> str:
 
 
 async def _saved(folder: Path, data: BinaryIO) -> Path:
-    """Write to a file of a fresh name. Whoever leaves meanwhile leaves none behind: a thread goes on writing."""
+    """Write to a new file. If the caller is cancelled, the thread goes on writing, and the file is removed afterwards."""
     saving = asyncio.ensure_future(asyncio.to_thread(_save, folder, data))
     try:
         return await asyncio.shield(saving)
@@ -206,8 +205,8 @@ async def _holds(index: WritableIndex, source: Source) -> bool:
 
 @contextlib.asynccontextmanager
 async def _or_as_before(*paths: Path, unless: Callable[[], Awaitable[bool]]) -> AsyncIterator[None]:
-    """Files of one folder that are what they were, or again not there, when the block fails; or is left, unless it has done its
-    work by then."""
+    """Restore files of one folder, or remove them again, if the block fails or is cancelled; if it is cancelled, not if `unless` says that it
+    had done its work by then."""
     kept = Path(await asyncio.to_thread(tempfile.mkdtemp, dir=paths[0].parent, prefix=".upload-"))
     try:
         await asyncio.to_thread(_keep, paths, kept)
@@ -245,7 +244,7 @@ def _uri(data_dir: Path, uploads: Path, path: Path) -> str:
 
 
 def _register(data_dir: Path, folder: Path) -> None:
-    """Make the uploads a folder like any other, for rebuilds."""
+    """Enter the folder of uploads in the manifest like any other, for rebuilds."""
     manifest = Manifest.read(data_dir)
     ((root, _),) = name_roots([folder], manifest.roots)
     if root.name not in manifest.roots:
