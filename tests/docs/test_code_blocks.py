@@ -47,7 +47,8 @@ class Place:
     python: subprocess.Popen[str]
 
     def fill(self, text: str) -> str:
-        return text.replace(SERVICE, self.url).replace("redis://localhost:6379", self.redis_url)
+        text = text.replace(SERVICE, self.url).replace(SERVICE.replace("http", "ws"), self.url.replace("http", "ws"))
+        return text.replace("redis://localhost:6379", self.redis_url)
 
 
 @pytest.fixture(scope="module")
