@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from citewell.documents import Chunk, ScoredChunk
 from citewell.sentences import Span, clauses, readable, sentence_spans
+from citewell.terms import read
 
 _SHORTEST = 8
 _LONGEST = 600
@@ -24,6 +25,8 @@ _NUMBERED_HEADING = re.compile(r"\d+(?:\.\d+)*[.)]?[ \t]+[^\W\d_a-z][^\r\n.!?:\d
 another item, or the rest of it."""
 _LEAD_IN = re.compile(r"(\*\*|__)(?=\S)[^\r\n]{1,100}?(?<=\S)\1(?=[ \t]*(?:\r?\n)?[ \t]*\S)")
 """A sentence in bold at the head of a paragraph: a heading within the line, which says what the next sentence is about."""
+LIST_MARK: Final = r"(?:[-*+\u2022\u2023\u25aa\u25cf\u25e6]|\d{1,3}[.)])"
+_ITEM_LINE = re.compile(rf"{LIST_MARK}[ \t]+(?P<said>[^\r\n]*[^\s])(?=[ \t]*[\r\n])")
 _ASKS = re.compile(r"[?\uff1f\u061f][\"'\u2019\u201d\u00bb)\]*_ ]*$")
 
 
@@ -39,8 +42,8 @@ class Candidate(NamedTuple):
     whole: bool
     """Whether it begins and ends like a sentence; the edge of a chunk or of a PDF's line may have cut it."""
     cells: tuple[str, ...] = ()
-    """The cells of a table's row, as a reader sees them. A row of a PDF, whose cells are unknown, is one cell, and so is an item of a list
-    that is quoted whole."""
+    """The cells of a table's row, as a reader sees them. A row of a PDF, whose cells are unknown, is one cell, and so is an item of a
+    list."""
     context: str = ""
     """What the document says elsewhere about its subject: the names of a row's columns, or the question or the words in bold before
     it. It is judged with its context and quoted without."""
@@ -94,7 +97,8 @@ def _of_chunk(number: int, chunk: Chunk) -> Iterator[Candidate]:
 
 
 def _pieces(chunk: Chunk) -> Iterator[tuple[Span, bool]]:
-    """The sentences (long ones as clauses) and table rows of a chunk; each with whether it is a whole row of a PDF's table."""
+    """The sentences (long ones as clauses) and table rows of a chunk; each with whether it is a whole line: a row of a
+    PDF's table, or a list's item."""
     text = chunk.text
     for sentence in sentence_spans(text):
         if heading := _NUMBERED_HEADING.match(text, sentence.start) or _heading(chunk, sentence):
@@ -111,7 +115,15 @@ def _pieces(chunk: Chunk) -> Iterator[tuple[Span, bool]]:
                 if _has_figure(text[slice(*line)]):
                     yield line, line.start > 0 and line.end < len(text)  # else the chunk's edge may have cut it
         else:
-            yield from ((clause, False) for clause in clauses(text, sentence))
+            pieces = clauses(text, sentence)
+            yield from ((clause, len(pieces) == 1 and _is_item(text, sentence)) for clause in pieces)
+
+
+def _is_item(text: str, sentence: Span) -> bool:
+    """Whether a sentence is a list's item, whole without a full stop, as the line ends after it; and more than one word, as markers
+    need between them."""
+    line = _ITEM_LINE.match(text, sentence.start)
+    return line is not None and line.end() == sentence.end and len(read(line["said"]).terms) > 1
 
 
 def _heading(chunk: Chunk, sentence: Span) -> re.Match[str] | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from chains.answer_type import answer_type, asks_yes_or_no
-from chains.candidates import Candidate
+from chains.candidates import LIST_MARK, Candidate
 from citewell.documents import Chunk, ScoredChunk
 from citewell.sentences import Span, readable, sentence_spans
 from citewell.terms import overlap, read
@@ -15,9 +15,8 @@ from citewell.terms import overlap, read
 ASKED_FROM: Final = 0.6
 """Overlap (0..1) of the question with the list's headings and its document's title, from which the list is what it asks for."""
 
-_MARK: Final = r"(?:[-*+\u2022\u2023\u25aa\u25cf\u25e6]|\d{1,3}[.)])"
 _ITEM: Final = re.compile(
-    rf"^[ \t]*(?P<mark>{_MARK})[ \t]+(?P<said>\S.*(?:\n(?![ \t]*{_MARK}[ \t])[ \t]*\S.*)*)", re.MULTILINE
+    rf"^[ \t]*(?P<mark>{LIST_MARK})[ \t]+(?P<said>\S.*(?:\n(?![ \t]*{LIST_MARK}[ \t])[ \t]*\S.*)*)", re.MULTILINE
 )
 _NAMES: Final = re.compile(r"\s*(?:(?P<bold>\*\*|__).+(?P=bold)|.+:)\s*")
 """A line in bold, or one that ends in a colon: it names the list below it."""

@@ -310,6 +310,19 @@ async def test_what_holds_the_keywords_and_says_more_is_quoted(embedder: MiniLM)
     assert "Puncture, rear wheel \u00b7 19 [1]" in answer.text
 
 
+async def test_an_item_of_a_list_is_whole_where_its_line_ends(embedder: MiniLM) -> None:
+    loans = (
+        "How long:\n\n- Books: four weeks, renewable twice\n- Films and music: one week\n- Telescopes\n- Games: two wee"
+    )
+    given = asked("How long can I keep films, books and games?", loans)
+    answer = await extractive_answerer(embedder).ainvoke(given)
+    assert "Films and music: one week [1]" in answer.text
+    assert "Books: four weeks, renewable twice [1]" in answer.text
+    cut = await extractive_answerer(embedder).ainvoke(asked("How long can I keep games?", loans))
+    assert "Games: two wee \u2026 [1]" in cut.text
+    assert {citation["status"] for citation in verify(answer.text, given["chunks"])} == {"verified"}
+
+
 async def test_a_statement_in_bold_may_be_quoted(embedder: MiniLM) -> None:
     rules = "**Smoking is forbidden in the whole house.** Who does so pays a fine of 50 euros."
     answer = (await extractive_answerer(embedder).ainvoke(asked("Where is smoking forbidden?", rules, BREAD))).text
