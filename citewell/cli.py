@@ -1,6 +1,6 @@
 """The command line: `citewell ask "question"`.
 
-What answers is imported by the command that needs it: `--help` and a question to a running service do not wait for it.
+A command imports the service only when it needs it: `--help` and a question to a running service do not wait for it.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def _filter(given: str) -> dict[str, Any] | None:
 async def _here(
     settings: Settings, question: str, thread: str, options: dict[str, Any]
 ) -> AsyncGenerator[str | dict[str, Any], None]:
-    """Ask in this process, as whoever may read the data directory: nothing is hidden from them.
+    """Ask in this process. No document is hidden: whoever runs this can read the data directory.
 
     Yields the answer's pieces, then the fields of `citewell.service.Result`.
     """
@@ -121,7 +121,7 @@ async def _here(
     from citewell.wiring import open_service
     from graph.state import RunContext
 
-    configure_logging(settings.model_copy(update={"log_level": "WARNING"}))  # the answer is what was asked for
+    configure_logging(settings.model_copy(update={"log_level": "WARNING"}))  # the terminal is for the answer
     async with open_service(settings) as service:
         if not (await service.index.stats())["sources"]:
             raise NotFound(
@@ -137,7 +137,7 @@ async def _here(
 async def _elsewhere(
     settings: Settings, url: str, question: str, thread: str, options: dict[str, Any]
 ) -> AsyncGenerator[str | dict[str, Any], None]:
-    """Ask the service there. Yields the same as `_here`."""
+    """Ask a running service. Yields the same as `_here`."""
     key = settings.api_key.get_secret_value() if settings.api_key else None
     async with (
         AsyncClient(url, key=key) as client,

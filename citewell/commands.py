@@ -1,4 +1,4 @@
-"""How every command line is made."""
+"""What all command lines have in common."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import typer
 
 
 def command_line(**options: Any) -> typer.Typer:
-    """One that explains itself to `-h` too, and leaves a fault's traceback to Python.
+    """A Typer app that takes `-h` as well as `--help` and leaves tracebacks to Python.
 
     Args:
-        options: More of `typer.Typer`'s.
+        options: Further options of `typer.Typer`.
     """
     return typer.Typer(
         add_completion=False, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},

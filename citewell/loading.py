@@ -1,4 +1,4 @@
-"""What a program that loads much asks of the interpreter."""
+"""Settings of the interpreter for a program that imports much."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _AFTER = 100_000
-"""Objects made before the interpreter looks for garbage."""
+"""Objects made before the interpreter collects garbage."""
 
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """Around a whole program, what it imports included.
+    """Wraps a whole program, its imports included.
 
-    Packages are half a million objects that stay: to look through them again and again, and once more on the way out, is
-    nearly a quarter of the processor time of `citewell ask`. Ctrl-C meanwhile ends the program and prints no half of an import;
-    what is under way by then says itself what becomes of it.
+    The packages are half a million objects that stay: searching them for garbage again and again, and once more at exit, takes
+    nearly a quarter of the processor time of `citewell ask`. Ctrl-C during an import ends the program without a traceback;
+    later, the running command handles it itself.
     """
     gc.set_threshold(_AFTER)
     try:
@@ -24,4 +24,4 @@ def loading() -> Iterator[None]:
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     finally:
-        gc.freeze()  # or the interpreter looks through all of it once more on its way out
+        gc.freeze()  # or the interpreter searches all of it once more at exit

@@ -15,7 +15,7 @@ class Span(NamedTuple):
     end: int
 
 
-# A full stop after one of these does not end a sentence. Titles, units and Latin shorthand as English writes them.
+# A full stop after one of these does not by itself end a sentence.
 _ABBREVIATIONS = frozenset(
     "mr mrs ms dr prof rev gen sen rep gov capt lt col sgt st mt jr sr vs etc e.g i.e cf al ca approx est fig figs "
     "eq sec ch vol pp p ed eds inc ltd co corp bros dept univ assn jan feb mar apr jun jul aug sep sept oct "
@@ -29,21 +29,21 @@ _BLOCK = re.compile(
     r"|(?:\r?\n|\r)(?=[ \t]*(?:[-*+\u2022\u2023\u25aa\u25cf\u25e6]\s|\d{1,3}[.)]\s|\#{1,6}\s|>|\||```))"  # list, heading, table
 )
 _FENCE = re.compile(r"[ \t]*(?:```|~~~)[^\n\r]*")
-"""Above and below code in Markdown, with the language's name."""
+"""A line that opens or closes a code block in Markdown, with the language's name."""
 _HEADING = re.compile(r"[ \t]*#{1,6}[ \t][^\n\r]*")
 _TERMINATOR = re.compile(
     r"[.!?\u2026\u061f\u06d4\u0964\u0965]+[\"'\u2019\u201d\u00bb)\]*_]*(?=\s)|[\u3002\uff01\uff1f]+[\u300d\u300f\u201d\uff09]*"
 )
 _UNIT = re.compile(r"\d[ \u00a0]?[a-z]$")
-"""One letter after a figure, before the full stop: "50 g", "18 h"."""
+"""A unit of one letter after a figure: "50 g", "18 h"."""
 _WORD_BEFORE = re.compile(r"(?:[^\W\d_]\.)*[^\W\d_]+$")
 
 
 def sentence_spans(text: str) -> list[Span]:
     """Split any text into sentences.
 
-    A line break alone ends nothing (PDF lines are broken anywhere); an empty line, a list item and a heading do, one between
-    two rows that begin alike (E11, E17), and in Markdown's code each.
+    A line break alone does not end a sentence, since the lines of a PDF are broken anywhere. It does before a list item or a
+    heading, after an empty line, before a table row that begins like its neighbour (E11, E17), and in a Markdown code block.
 
     Returns:
         Spans in order, not overlapping, without surrounding white space, none empty. Only white space lies
@@ -82,12 +82,12 @@ def _blocks(text: str) -> list[Span]:
 
 _LABEL = re.compile(r"\s*([^\W\d_]{1,8}[-.]?)(\d+)(?=[\s:])")
 _ROW_LINES = 3
-"""Lines from one row's label to the next one's, at most."""
+"""Most lines from one row's label to the next."""
 
 
 def begin_rows(lines: Sequence[str]) -> list[bool]:
-    """For each line, whether its label is of the same make as another's near it (E11, E17): each begins a row of a table, which
-    has nothing to do with the row above it."""
+    """For each line, whether it begins a row of a table: a line near it begins with a label of the same form but another
+    number (E11, E17)."""
     found = [_LABEL.match(line) for line in lines]
     return [
         label is not None
@@ -115,7 +115,8 @@ _TITLE_LINE = re.compile(r"\s*(?P<line>[^\W_a-z][^\n\r]{1,58}[^\W_])[ \t]*(?=\r?
 
 
 def _title_line(text: str, start: int, end: int) -> re.Match[str] | None:
-    """A short first line without a full stop above a longer one that begins anew: the title of a plain text's section."""
+    """The title of a section in plain text: a short first line without a full stop, above a longer line that begins with a
+    capital."""
     match = _TITLE_LINE.match(text, start, end)
     if match is None or len(match["line"]) * 4 > len(match["next"]) * 3:
         return None
@@ -133,10 +134,10 @@ _CLAUSE = re.compile(r"(?<=[;:\u2014])\s+|\s+(?=[\u2013\u2014]\s)|(?:\r?\n)+")
 
 
 def clauses(text: str, span: Span) -> list[Span]:
-    """Split a sentence of more than 320 characters into its clauses, and a table into its rows, so that a quotation stays short.
+    """Split a sentence of more than 320 characters into its clauses, or a table into its rows, so that a quotation stays short.
 
     Returns:
-        Spans in order; only white space lies between them. A shorter sentence comes back whole.
+        Spans in order; only white space lies between them. A shorter sentence is returned whole.
     """
     if span.end - span.start <= _LONG_SENTENCE:
         return [span]
@@ -160,16 +161,16 @@ def _ends_sentence(text: str, match: re.Match[str], limit: int, sentence_start: 
     if _UNIT.search(text, max(sentence_start, match.start() - 4), match.start()) and head.isupper():
         return True
     if before in _NEVER_LAST or (len(before) == 1 and before.isascii() and before != "i" and (head + " ")[0].isalnum()):
-        return False  # a title, an initial, a short form: "J. Smith", "c. 1600"
+        return False  # a title, an initial, an abbreviation: "J. Smith", "c. 1600"
     if head.islower() or (before in ("no", "nos") and head.isdigit()):
         return False
     if before in _ABBREVIATIONS or "." in before:
         return head.isupper() and following.split(None, 1)[0].lower().strip(",") in _OPENERS
-    # "1." at the head of a list item stands before what it numbers
+    # "1." at the start of a list item ends no sentence
     return not text[sentence_start : match.start()].strip().isdigit()
 
 
-# After an abbreviation only a word that opens sentences tells that one ended: "in the U.S. The".
+# After an abbreviation a sentence ends only where one of these words opens the next: "in the U.S. The".
 _OPENERS = frozenset(
     "the a an this that these those it he she they we i you in on at as for from by with after before during since "
     "when while although but and however its his her their there most many some all no if".split()
@@ -196,22 +197,22 @@ _TAG = re.compile(
     r"tfoot|th|thead|tr|tt|u|ul|var|video|wbr)(?:\s[^<>]*)?/?>",
     re.DOTALL | re.IGNORECASE,
 )
-"""HTML among a document's Markdown, which its reader does not see. Other words in angle brackets may be the document's own."""
+"""HTML tags in Markdown, which a reader does not see. Other words in angle brackets may belong to the text."""
 _HYPHENATED = re.compile(r"(?<=[^\W\d_])-[ \t]*(?:\r?\n|\r)[ \t]*(?=[a-z])")
 
 
 def readable(text: str) -> str:
-    """One line of prose from a sentence as it stands in a document.
+    """A sentence of a document as one line of plain prose.
 
-    Takes away list bullets, heading signs, emphasis, links' addresses, HTML tags, a source's own reference marks such as
-    `[12]` (a reader would take them for this answer's citations), soft hyphens and line breaks; joins words hyphenated over
-    a line end. Words, numbers and punctuation stay, and so do the signs around code with a `<` in it: without them a page
-    could take it for markup.
+    Removes list bullets, heading signs, emphasis, the addresses of links, HTML tags, soft hyphens, line breaks and the
+    source's own reference marks such as `[12]`, which a reader would take for citations of this answer; joins words
+    hyphenated at a line end. Words, numbers and punctuation stay, and so do the backticks around code that contains a `<`,
+    which a page could otherwise take for markup.
     """
     text = _HYPHENATED.sub("", text.replace("\u00ad", ""))
     text = _REFERENCE.sub("", _LINK.sub(r"\1", _MARKUP.sub("", text)))
     text = _EMPHASIS.sub(_plain, _without_tags(text)).replace("|", " ")
-    text = re.sub(r"\[(\d)", r"(\1", text)  # whatever still looks like a marker
+    text = re.sub(r"\[(\d)", r"(\1", text)  # whatever still looks like a citation
     return " ".join(text.split())
 
 
@@ -220,7 +221,7 @@ def _plain(emphasis: re.Match[str]) -> str:
 
 
 def _without_tags(text: str) -> str:
-    """Without tags, but with those that code shows."""
+    """The text without tags outside of code."""
     at, kept = 0, ""
     for code in _CODE.finditer(text):
         kept += _TAG.sub(_space, text[at : code.start()]) + code[0]

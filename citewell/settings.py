@@ -1,6 +1,6 @@
-"""Settings: the only reader of the environment.
+"""The settings, which are all that is read from the environment.
 
-Constructed once in `main()` and handed down. `.env.example` and `docs/settings.md` are written from this
+They are read once in `main()` and passed down. `.env.example` and `docs/settings.md` are generated from this
 class, so a description here is what users read.
 """
 
@@ -20,20 +20,19 @@ from citewell.errors import ConfigurationError
 
 PREFIX = "CITEWELL_"
 EXTRACTIVE = "extractive"
-"""In the place of a chat model: quotes the documents' own sentences. Needs no key and costs nothing."""
+"""Stands for a chat model: quotes sentences of the documents. Needs no key and costs nothing."""
 _SIGNATURES = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
-"""With a public key. HS256 and its kind would take the public key for the secret; `none` takes anything."""
-
+"""Algorithms with a public key. HS256 and its kind would take the public key for the secret; `none` accepts anything."""
 
 Language = Literal[
     "arabic", "danish", "dutch", "english", "finnish", "french", "german", "greek", "hungarian", "italian", "norwegian",
     "portuguese", "romanian", "russian", "spanish", "swedish", "tamil", "turkish", "none",
 ]  # fmt: skip
-"""Whose inflection the keyword index knows: those of tantivy's stemmers, or none."""
+"""Languages that the keyword index can stem, which are those of tantivy's stemmers, or none."""
 
 
 class Settings(BaseSettings):
-    """Everything that can be set. Each field is `CITEWELL_<NAME>` in the environment or in `.env`."""
+    """All settings. Each field is `CITEWELL_<NAME>` in the environment or in `.env`."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, env_file=".env", env_file_encoding="utf-8", env_ignore_empty=True,
@@ -380,18 +379,18 @@ class Settings(BaseSettings):
 
     @property
     def offered_models(self) -> frozenset[str]:
-        """What a caller may choose from, `extractive` among them."""
+        """The models that a caller may choose, `extractive` among them."""
         return frozenset({self.chat_model, *self.chat_models, EXTRACTIVE})
 
     @property
     def called_models(self) -> frozenset[str]:
-        """Every chat model that may be called, by a caller's choice or by the settings'."""
+        """All chat models that may be called, whether a caller chooses them or the settings do."""
         others = {name for name in (self.budget_model, self.simple_model) if name}
         return (self.offered_models | others | set(self.fallback_models)) - {EXTRACTIVE}
 
     @property
     def is_keyless(self) -> bool:
-        """Whether nobody is asked who they are."""
+        """Whether callers need neither a key nor a token."""
         return self.api_keys_file is None and self.jwt_jwks is None
 
     def _check_store(self) -> None:
@@ -448,7 +447,7 @@ class Settings(BaseSettings):
             raise ConfigurationError(faults) from None  # pydantic's own text would repeat the values, secrets included
 
     def make_data_dir(self) -> None:
-        """Make the data directory where there is none yet. Blocking.
+        """Make the data directory if there is none yet. Blocking.
 
         Raises:
             ConfigurationError: It cannot be made or written.
@@ -463,13 +462,11 @@ class Settings(BaseSettings):
 
 
 def _is_address(url: str) -> bool:
-    """Whether something can be asked there, as far as can be said without asking."""
+    """Whether this is an http or https URL with a host and a port that a service can have."""
     try:
         parts = urlsplit(url)
-        return (
-            parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        )  # a port that is none raises
-    except ValueError:
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # the port is not a number from 0 to 65535
         return False
 
 

@@ -1,4 +1,4 @@
-"""The graph for `langgraph dev`: the same nodes over the same parts, without a checkpointer, which it brings itself."""
+"""The graph for `langgraph dev`: the same nodes and parts, but no checkpointer, since the development server has its own."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -13,7 +13,7 @@ from graph.build import build_graph
 
 
 class _Parts:
-    """Opened at the first use and kept: the development server asks for the graph at every request."""
+    """Opened at the first use and kept, since the development server asks for the graph at every request."""
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
@@ -35,5 +35,5 @@ _parts = _Parts()
 
 @asynccontextmanager
 async def graph() -> AsyncIterator[CompiledStateGraph[Any, Any, Any, Any]]:
-    """What langgraph.json names."""
+    """The entry in langgraph.json."""
     yield await _parts.graph()

@@ -1,6 +1,6 @@
-"""What a sentence states, as terms that can be compared: numbers, names, words, and which of them it denies.
+"""The content of a sentence as terms that can be compared: its numbers, names and words, and which of them it negates.
 
-Numbers are compared as values ("1,204" is "1204", "1.5 million" is "1,500,000", "twelve percent" is "12%"), with
+Numbers are compared by value ("1,204" is "1204", "1.5 million" is "1,500,000", "twelve percent" is "12%"), with
 their unit. Words are compared without inflection, never by meaning: a synonym is another word.
 """
 
@@ -14,23 +14,23 @@ from typing import Final, Literal, NamedTuple
 
 Kind = Literal["number", "name", "word"]
 WEIGHTS: Final[dict[Kind, float]] = {"number": 2.0, "name": 1.5, "word": 1.0}
-"""What a term counts for where two texts are compared: numbers and names are what a reader would check."""
+"""The weight of a term where two texts are compared: numbers and names are what a reader would check."""
 
 
 class Term(NamedTuple):
-    """One thing a sentence says."""
+    """A number, a name or a word of a text."""
 
     key: str
-    """What is compared."""
+    """The normal form by which terms are compared."""
     kind: Kind
     unit: str
-    """Of a number: `%`, a currency's sign, a unit's symbol, or empty."""
+    """The unit of a number: `%`, a currency sign, the symbol of a unit, or empty."""
     start: int
     end: int
 
 
 class Statement(NamedTuple):
-    """The terms of a text, in order, and its denials."""
+    """The terms of a text, in order, and its negations."""
 
     terms: tuple[Term, ...]
     denials: tuple[tuple[int, ...], ...]
@@ -45,7 +45,7 @@ def overlap(asked: Statement, said: Statement, *, names_only: bool = False) -> f
     return sum(WEIGHTS[term.kind] for term in terms if term.key in keys) / total if total else 0.0
 
 
-# Said in every sentence and so telling nothing. Comparatives, quantities and before/after are left out on purpose:
+# Words that every sentence may contain. Comparatives, quantities, "before" and "after" are deliberately not among them:
 # exchanging one for another changes what a sentence says.
 STOPWORDS = frozenset(
     "a an the this that these those it its it's itself he him his she her hers they them their theirs we us our ours "
@@ -100,15 +100,15 @@ _UNITS = {
     for word in words.split()
 }  # fmt: skip
 _CASED_UNITS = {"mW": "milliwatt", "Mb": "mbit", "Gb": "gbit"}
-"""Symbols that mean another unit in another case."""
-_LETTER_UNITS = frozenset("m g l s h d w in".split())  # as words of their own these mean other things
+"""Symbols that stand for another unit in lower case."""
+_LETTER_UNITS = frozenset("m g l s h d w in".split())  # as separate words these mean other things
 
-# Combining marks are not \w: without them words of Indic, Thai, Arabic and Hebrew script would fall apart.
+# Combining marks are not \w: without them words in Indic, Thai, Arabic and Hebrew script would be split.
 _MARKS = "\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u05bf-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u0900-\u0963\u0966-\u0dff\u0e31-\u0e3a\u0e47-\u0e4e\u1ab0-\u1aff\u200c\u200d"
 _LETTERS = rf"(?:[^\W\d_]|[{_MARKS}])"
 _UNSPACED = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 _GLUED = rf"[{_UNSPACED.pattern[1:-1]}\uac00-\ud7a3]"
-# Emphasis beside such a letter parts no words: these scripts have no space there, before or after a particle.
+# Emphasis beside such a letter separates no words: these scripts have no space there, before or after a particle.
 _EMPHASIS = rf"(?:(?<={_GLUED})[*`]+(?=\w)|[*`]+(?={_GLUED}))"
 _SIGNS = "$\u00a2-\u00a5\u0e3f\u20a0-\u20cf\uff04\uffe0\uffe1\uffe5\uffe6"
 _TOKEN = re.compile(
@@ -125,9 +125,9 @@ _TOKEN = re.compile(
 )
 _RELATIONS = {"<=": "\u2264", ">=": "\u2265", "!=": "\u2260"}
 _NO_RELATION = re.compile(r"(?:^|[.!?:\u3002])[\s|\u00b7*_`>\"'\u2019\u201d)]*\Z|<[/A-Za-z][^<>]*\Z", re.M)
-"""Before a `>` that begins a quotation in Markdown or ends a tag."""
+"""What stands before a `>` that begins a quotation in Markdown or ends a tag."""
 
-# The forms of common verbs that no suffix rule joins.
+# Irregular forms of common words, which no suffix rule covers.
 _IRREGULAR = {
     form: base
     for base, forms in {
@@ -145,7 +145,7 @@ _IRREGULAR = {
 
 
 def stem(word: str) -> str:
-    """Take away English inflection (plural, -ed, -ing), nothing that changes a word's class. Lower case in and out."""
+    """Remove English inflection (plural, -ed, -ing), but no suffix that changes a word's class. Lower case in and out."""
     word = _IRREGULAR.get(word, word)
     if len(word) <= 3 or not word.isascii():
         return word
@@ -166,7 +166,7 @@ def stem(word: str) -> str:
     return word[:-1] if len(word) > 4 and word.endswith("e") else word
 
 
-@lru_cache(512)  # a chunk is read for its confidence and again for its citations; about 10 KB each
+@lru_cache(512)  # a chunk is read for the confidence and again for the citations; about 10 KB each
 def read(text: str) -> Statement:
     """The terms of a text. Never raises; the same text gives the same terms."""
     terms: list[Term] = []
@@ -207,7 +207,7 @@ def read(text: str) -> Statement:
     return Statement(*_joined(terms, denials, text))
 
 
-@lru_cache(20_000)  # most words of a language come again and again
+@lru_cache(20_000)  # most words of a language occur again and again
 def _base(raw: str) -> str:
     low = unicodedata.normalize("NFKC", raw).casefold().replace("\u2019", "'")
     return low[:-2] if low.endswith("'s") else low.rstrip("'")
@@ -282,12 +282,12 @@ def _words(raw: str, start: int, at_start: bool) -> list[Term]:
 
 @lru_cache(20_000)
 def _word(raw: str, at_start: bool) -> tuple[Term, ...]:
-    """A word's terms, placed from its own first character."""
+    """A word's terms, with positions relative to the word."""
     folded = unicodedata.normalize("NFKC", raw).casefold().replace("\u2019", "'")
     folded = re.sub(r"-?\s+|[*`]", "", folded)
     folded = folded[:-2] if folded.endswith("'s") else folded.rstrip("'")
     end = len(raw)
-    if _UNSPACED.search(raw):  # no spaces to split at: overlapping pairs keep the order of characters
+    if _UNSPACED.search(raw):  # a script without spaces: overlapping pairs keep the order of characters
         at = [i for i, char in enumerate(raw) if char not in "*`"]
         pairs = [at[n : n + 2] for n in range(max(1, len(at) - 1))]
         return tuple(Term("".join(raw[i] for i in pair), "word", "", pair[0], pair[-1] + 1) for pair in pairs)
@@ -306,7 +306,7 @@ def _word(raw: str, at_start: bool) -> tuple[Term, ...]:
 def _joined(
     terms: list[Term], denials: list[list[int]], text: str
 ) -> tuple[tuple[Term, ...], tuple[tuple[int, ...], ...]]:
-    """Spelled-out numbers become values; a scale or a unit joins the number before it."""
+    """Turn numbers in words into values, and join a scale or a unit to the number before it."""
     joined: list[Term] = []
     place: list[int] = []  # where each term went
     for term in terms:
@@ -334,7 +334,7 @@ def _surface(term: Term, text: str) -> str:
 def _spelled(term: Term, text: str) -> int | None:
     word = _surface(term, text)
     if word == "one" and re.match(r"\s+(?:of|another)\b", text[term.end : term.end + 10]):
-        return None  # "one of the", "one another" count nothing
+        return None  # "one of the" and "one another" state no number
     return _SMALL.get(word)
 
 

@@ -1,4 +1,4 @@
-"""The turns of this process: counted, followed, resumed, and ended in good order when it shuts down."""
+"""The turns of this process: started, followed, resumed, and ended in an orderly way when the process shuts down."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ __all__ = ["Result", "Run", "Runs"]
 
 POLL_S = 0.02
 FAREWELL_S = 1.0
-"""Time for listeners to pass on that their run was cut, in seconds."""
+"""Time that listeners get to pass on that their run was cut off, in seconds."""
 READ_S = 0.1
-"""How often the words of a run in another process are looked for, in seconds."""
+"""How often the journal of a run in another process is read, in seconds."""
 SILENCE_S = 1.0
-"""A run in another process that says nothing for so long is looked for, in seconds."""
+"""How long a run in another process may write nothing before it is checked whether that process is alive, in seconds."""
 
 
 class Runs:
@@ -44,7 +44,7 @@ class Runs:
         self._writing: set[asyncio.Task[None]] = set()
         self._followed = 0
         self.is_leaving = False
-        """Whether the process is about to go: it still works, but should get no new clients."""
+        """Whether the process is about to stop: it still works, but should get no new clients."""
         self.is_closed = False
         """Whether new turns are refused."""
 
@@ -54,7 +54,7 @@ class Runs:
             raise Draining("This process is shutting down and takes no new turns; another one will.")
 
     def start(self, run: Run, work: Coroutine[Any, Any, Result]) -> None:
-        """Let a turn begin."""
+        """Start a turn."""
         self._running.add(run)
         run.start(work)
         run.task.add_done_callback(lambda _: self._running.discard(run))
@@ -68,7 +68,7 @@ class Runs:
             writing = asyncio.create_task(write(self._journal, run, ttl_s=self._keep_s + self._longest_s))
             self._writing.add(writing)
             writing.add_done_callback(self._writing.discard)
-            # what could not be written down can be read here as long as the run goes on
+            # a run whose journal failed can still be followed here until it ends
             writing.add_done_callback(lambda _: run.task.add_done_callback(lambda _: self._kept.pop(run.run_id, None)))
 
     @asynccontextmanager
@@ -85,10 +85,10 @@ class Runs:
                 await run.end()
 
     async def resume(self, caller: str, run_id: str, after: int) -> AsyncGenerator[str | Result, None]:
-        """The events of a kept run after number `after`: those that have been, then the rest as they come.
+        """The events of a kept run after number `after`: the past ones, then the rest as they come.
 
         Raises:
-            RunNotFound: Never known, over for too long, or another caller's, which is not told apart.
+            RunNotFound: The run is unknown, over for too long, or another caller's; the three look the same.
         """
         unknown = RunNotFound("The answer is not known, or has been over for too long; the conversation may hold it.")
         if (run := self._kept.get(run_id)) is not None:
@@ -104,15 +104,15 @@ class Runs:
         return self._elsewhere(run_id, head["thread"], after, last, payloads[1:])
 
     async def forget(self, thread_id: str) -> None:
-        """Drop what the thread's runs said."""
+        """Drop the thread's runs and their journal."""
         for run in [run for run in self._kept.values() if run.thread_id == thread_id]:
             del self._kept[run.run_id]
         if self._journal is not None:
             await self._journal.drop(thread_id)
 
     async def drain(self, within_s: float) -> None:
-        """Refuse new turns and wait until those under way have ended and been passed on; cut the ones that last longer
-        than `within_s` seconds."""
+        """Refuse new turns, and wait until those under way have ended and their listeners have got everything; cut off those
+        that last longer than `within_s` seconds."""
         self.is_leaving = self.is_closed = True
         if await self._quiet(within_s):
             return
@@ -136,7 +136,7 @@ class Runs:
     async def _elsewhere(
         self, run_id: str, thread_id: str, after: int, last: bytes, payloads: Sequence[bytes]
     ) -> AsyncGenerator[str | Result, None]:
-        """Read along in the journal. Raises RunLost when the process that writes it is gone."""
+        """Follow a run of another process in its journal. Raises RunLost when that process is gone."""
         assert self._journal is not None
         heard, is_gone = time.monotonic(), False
         while True:
@@ -147,7 +147,7 @@ class Runs:
                 number = entry["n"]
                 for piece in entry["said"]:
                     number += 1
-                    if number > after:  # an entry stands twice where Redis's reply to it was lost
+                    if number > after:  # an entry is there twice where Redis's reply to it was lost
                         after = number
                         yield piece
                 if "fault" in entry:
@@ -165,5 +165,5 @@ class Runs:
                 heard, is_gone = time.monotonic(), not await self._threads.lives(thread_id, run_id)
             if self.is_closed:
                 raise Draining("This process is shutting down; resume the answer at another one.")
-            await asyncio.sleep(SILENCE_S if is_gone else READ_S)  # its last words may be under way
+            await asyncio.sleep(SILENCE_S if is_gone else READ_S)  # its last entry may be on its way
             last, payloads = await self._journal.read(run_id, last)

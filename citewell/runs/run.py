@@ -1,4 +1,4 @@
-"""One turn under way: a task of its own, and what it has said so far, for whoever listens."""
+"""A turn under way: a task of its own and the answer so far, which any number of listeners can follow."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ class Result:
 
 
 class Run:
-    """A turn that is answered whether somebody listens or not.
+    """A turn that is answered whether or not anybody listens.
 
-    Its events are numbered from 1: the answer's pieces, then the result.
+    Its events are numbered from 1: the pieces of the answer, then the result.
 
     Args:
-        run_id: Names it, in all workers.
+        run_id: Unique over all workers.
         thread_id: The conversation it belongs to.
-        caller: Whose it is.
-        is_kept: Whether it goes on when whoever listens leaves.
+        caller: The caller it belongs to.
+        is_kept: Whether it goes on when its listener leaves.
     """
 
     def __init__(self, run_id: str, thread_id: str, caller: str, *, is_kept: bool) -> None:
@@ -58,7 +58,7 @@ class Run:
         self._tell()
 
     async def follow(self, after: int = 0) -> AsyncGenerator[str | Result, None]:
-        """The events after number `after`: those that have been, then the rest as they come.
+        """The events after number `after`: the past ones, then the rest as they come.
 
         Raises:
             CitewellError: What stopped the turn.
@@ -84,20 +84,20 @@ class Run:
 
     @property
     def fault(self) -> BaseException | None:
-        """Why it ended without a result, once it has ended."""
+        """Why it ended without a result; only after its end."""
         if self.task.cancelled():
             return self._cause or RunLost()
         return self.task.exception()
 
     async def end(self, cause: CitewellError | None = None) -> None:
-        """Cancel it and wait until it has let go of everything; listeners get the cause."""
+        """Cancel it and wait until it has released everything; listeners get the cause."""
         if not self.task.done():
             self._cause = cause
             self.task.cancel()
             await asyncio.wait([self.task])
 
     def _over(self) -> None:
-        """Ask for the fault, about whose loss asyncio would complain where nobody listens."""
+        """Retrieve the exception, since asyncio complains about one that nobody retrieves, and log it if nobody listens."""
         fault = self.fault
         if not (self._listeners or fault is None or isinstance(fault, CitewellError)):
             log.error("turn.failed", exc_info=fault)

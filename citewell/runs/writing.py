@@ -1,7 +1,7 @@
-"""What a run says, as entries of the journal and back.
+"""A run's events as entries of the journal, and back.
 
-A run's first entry is its head: `thread`, `caller`. The others hold pieces: `n` how many came before, `said` these; the
-last one also `result`, or `fault`.
+The first entry of a run is its head: `thread` and `caller`. Each of the others has pieces of the answer in `said` and in `n`
+how many came before; the last one also has the `result` or the `fault`.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from citewell.runs.run import Result, Run
 from citewell.threads.journal import Journal
 
 TICK_S = 0.25
-"""Time between two entries of a run, in seconds: what is written down for clients that may come back costs one round
-trip each time, and those that listen do not wait for it."""
+"""Time between two entries of a run, in seconds. Each costs a round trip, and listeners do not wait for it: the journal is for
+clients that come back."""
 log = structlog.get_logger()
 
 
 async def write(journal: Journal, run: Run, *, ttl_s: float) -> None:
-    """Write a run down while it talks, to its end. When Redis cannot be reached, the run goes on unwritten."""
+    """Write a run to the journal until it ends. When Redis cannot be reached, the run goes on without a journal."""
     try:
         first = await journal.add(run.run_id, b"", _head(run), ttl_s=ttl_s)
         n = 0
@@ -55,18 +55,18 @@ def _entry(run: Run, n: int, said: Sequence[str], is_over: bool) -> bytes:
 
 
 def _fault(exc: BaseException) -> dict[str, Any]:
-    if not isinstance(exc, CitewellError):  # logged where it happened; its text is not for callers
+    if not isinstance(exc, CitewellError):  # logged by the run; its text is not for callers
         return {"code": CitewellError.code, "detail": CitewellError.title}
     return {"code": exc.code, "detail": exc.detail, "retry_after_s": getattr(exc, "retry_after_s", None)}
 
 
 def revive(fault: dict[str, Any]) -> CitewellError:
-    """The fault as it was raised in another process."""
+    """The exception that was raised in another process."""
     kind = _KINDS.get(fault["code"], CitewellError)
-    exc = kind.__new__(kind)  # some kinds take other arguments than the text they make of them
+    exc = kind.__new__(kind)  # some classes take other arguments than the text
     CitewellError.__init__(exc, fault["detail"])
     if fault.get("retry_after_s") is not None:
-        exc.retry_after_s = fault["retry_after_s"]  # type: ignore[attr-defined]  # only those that had it
+        exc.retry_after_s = fault["retry_after_s"]  # type: ignore[attr-defined]  # only a class that has it
     return exc
 
 
