@@ -10,6 +10,7 @@ Pure and deterministic; no model, no I/O.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import NamedTuple, NotRequired
 
@@ -45,6 +46,11 @@ class Citation(TypedDict):
 
 MARKER = re.compile(r"[\[\u3010][ \t]*[0-9]{1,4}(?:[ \t]*[,;][ \t]*[0-9]{1,4})*[ \t]*[\]\u3011]")
 _INTEGER = re.compile("[0-9]+")
+MOST_CHARACTERS = 4_000_000
+"""Of an answer's citations together, about. Each holds its sentence, so those of one endless sentence with a marker at every word
+would grow by squares: to gigabytes."""
+_OVERHEAD = 500
+"""Characters of a citation besides its sentence and its quote, about."""
 
 
 def verify(answer: str, chunks: Sequence[ScoredChunk]) -> list[Citation]:
@@ -55,9 +61,11 @@ def verify(answer: str, chunks: Sequence[ScoredChunk]) -> list[Citation]:
         chunks: What the answer was written from, in the order of their numbers.
 
     Returns:
-        One citation per marker, in the order of the markers in the answer.
+        One citation per marker, in the order of the markers in the answer. The last markers have none where all of them would
+        hold more than `MOST_CHARACTERS`.
     """
     citations: list[Citation] = []
+    room = MOST_CHARACTERS
     for claim in claims(answer):
         statement = state(claim.text)
         supports: dict[int, Support] = {}
@@ -65,7 +73,10 @@ def verify(answer: str, chunks: Sequence[ScoredChunk]) -> list[Citation]:
         for marker in claim.markers:
             number, support = _best_marker(marker, taken, statement, chunks, supports)
             taken.add(number)
-            citations.append(_citation(number, claim.text, support, chunks))
+            citations.append(citation := _citation(number, claim.text, support, chunks))
+            room -= len(citation["sentence"]) + len(citation["quote"]) + _OVERHEAD
+            if room < 0:
+                return citations
     return citations
 
 
@@ -194,12 +205,12 @@ def _sentences(answer: str) -> tuple[str, list[tuple[Span, list[tuple[int, list[
 
 
 def _owner(place: int, spans: Sequence[Span], plain: str) -> int | None:
-    before = [i for i, span in enumerate(spans) if span.start < place]
+    before = bisect_left(spans, place, key=lambda span: span.start)
     if before:
-        last = spans[before[-1]]
-        if place <= last.end or not re.search(r"[\r\n]", plain[last.end : place]) or len(before) == len(spans):
-            return before[-1]
-        return before[-1] + 1
+        last = spans[before - 1]
+        if place <= last.end or not re.search(r"[\r\n]", plain[last.end : place]) or before == len(spans):
+            return before - 1
+        return before
     return 0 if spans else None
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from citewell.citations import Citation, claims, repair, strip, unmarked, verify
+from citewell.citations import MARKER, MOST_CHARACTERS, Citation, claims, repair, strip, unmarked, verify
 from citewell.documents import Chunk, ScoredChunk
 
 OIL = (
@@ -253,3 +253,14 @@ def test_a_number_that_the_chunk_does_not_hold_is_never_verified(text: str, data
     number = data.draw(st.integers(3_000, 999_999).map(lambda n: f"{n:,}"))
     citations = verify(f"{strip(text)} {number} ships [1]", [chunk(strip(text))])
     assert "verified" not in [citation["status"] for citation in citations]
+
+
+@pytest.mark.parametrize("answer", ["embargo [1] " * 10_000, f"The embargo {'began ' * 10_000}[{'1, ' * 20_000}1]."])
+def test_an_endless_answer_has_no_endless_citations(answer: str) -> None:
+    """Each holds its sentence: those of 10,000 markers in one would be as long as 600 million characters."""
+    begun = time.process_time()
+    citations = verify(answer, CHUNKS)
+    assert time.process_time() - begun < 5
+    assert len(citations) > 10
+    assert sum(len(one["sentence"]) + len(one["quote"]) for one in citations) < 1.1 * MOST_CHARACTERS
+    assert MARKER.sub("", repair(answer, citations)) == MARKER.sub("", answer)
