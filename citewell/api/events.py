@@ -10,6 +10,7 @@ from contextlib import aclosing
 from typing import Any
 
 from sse_starlette import EventSourceResponse
+from starlette.responses import Response
 
 from citewell.api.problems import to_problem
 from citewell.errors import InvalidRequest
@@ -72,15 +73,14 @@ def _frame(event: str | Result) -> dict[str, Any]:
     }  # fmt: skip
 
 
-async def server_sent(frames: Frames, headers: dict[str, str] | None = None) -> EventSourceResponse:
+async def server_sent(frames: Frames, headers: dict[str, str] | None = None) -> Response:
     """Frames as events `token` and `done`, or `error`. A fault before the first frame is raised, so that it gets a status."""
-    first = await anext(frames, None)
+    if (first := await anext(frames, None)) is None:
+        return Response(status_code=204)  # at which a browser's EventSource stops asking for more
 
     async def events() -> AsyncGenerator[dict[str, str], None]:
         async with aclosing(frames):
             try:
-                if first is None:
-                    return
                 yield _event(first)
                 async for frame in frames:
                     yield _event(frame)

@@ -68,7 +68,10 @@ class ConversationPage(BaseModel):
 
 @router.post(
     "/chat", response_model=ChatResponse, response_model_exclude_unset=True,
-    responses={200: {"content": {MEDIA_TYPE: {"schema": {"type": "string"}}}}},
+    responses={
+        200: {"content": {MEDIA_TYPE: {"schema": {"type": "string"}}}},
+        204: {"description": "A stream that was to go on: all of it has arrived."},
+    },
 )  # fmt: skip
 async def chat(body: ChatRequest, request: Request) -> ChatResponse | Response:
     """Ask one question and get the whole answer; with `Accept: text/event-stream`, as it comes.

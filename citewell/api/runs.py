@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Request
+from fastapi import APIRouter, Header, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, StrictStr
 from sse_starlette import EventSourceResponse
 
@@ -12,6 +12,8 @@ from citewell.service import Service
 
 router = APIRouter(tags=["chat"])
 STREAM = {"content": {MEDIA_TYPE: {"schema": {"type": "string"}}}, "description": "Events `token`, `done`, `error`."}
+
+OVER = {"description": "All of it has arrived."}
 
 
 class Stopping(BaseModel):
@@ -26,14 +28,14 @@ class Stopped(BaseModel):
     stopped: bool = Field(description="Whether a run was under way and has been ended.")
 
 
-@router.get("/runs/{run_id}/events", response_class=EventSourceResponse, responses={200: STREAM})
+@router.get("/runs/{run_id}/events", response_class=EventSourceResponse, responses={200: STREAM, 204: OVER})
 async def events(
     request: Request,
     run_id: str,
     last_event_id: Annotated[
         str | None, Header(description="The last event that arrived; none: from the start.")
     ] = None,
-) -> EventSourceResponse:
+) -> Response:
     """Go on with an answer after the last event that arrived, as a browser's EventSource asks for it."""
     service: Service = request.app.state.service
     last = last_event_id or event_id(run_id, 0)

@@ -381,10 +381,12 @@ async def test_without_redis_a_stream_is_resumed_and_stopped_in_its_process(
     settings = paced.model(15) | {"CITEWELL_ON_DISCONNECT": "continue", "CITEWELL_RESUME_S": "3"}
     with over_a_copy(indexed, tmp_path_factory, **settings) as live:
         text, ids = await hear(Chat(), live, "t", most=6)
-        rest, _ = await hear(Chat(), live, "t", ids[-1])
+        rest, more = await hear(Chat(), live, "t", ids[-1])
         assert text + rest == (await history(live, "t"))[-1]["content"]
         await hear(Chat(), live, "stopped", most=6)
         async with httpx.AsyncClient(base_url=live.url, timeout=30) as client:
+            last = {"last-event-id": more[-1]}  # as EventSource gives it back, until it is told that this was all
+            assert (await client.get(f"/runs/{more[-1].partition('.')[0]}/events", headers=last)).status_code == 204
             assert (await client.post("/conversation/stopped/stop")).raise_for_status().json()["stopped"]
             assert (await history(live, "stopped"))[-1]["metadata"]["stopped"]
             await asyncio.sleep(3)
