@@ -1,8 +1,8 @@
 """How likely it is that the retrieved chunks hold the answer: the line between "in the documents" and "not there".
 
 Logistic regression over retrieval's scores and over the words that the chunks share with the question. Fitted and measured by
-`python -m evals.calibrate` (figures and curves in `docs/citations.md`): half of its questions have their answer in the documents, a
-quarter are about something else, and a quarter are about the same things but ask what the documents do not say. Nothing is
+`python -m evals.calibrate` (figures and curves in `docs/answer-quality.md`): half of its questions have their answer in the documents,
+a quarter are about something else, and a quarter are about the same things but ask what the documents do not say. Nothing is
 embedded.
 """
 

@@ -5,7 +5,7 @@
 Logistic regression over the sentences of the three best chunks for SQuAD 1.1 training questions (`ce_train`, whole
 articles of `squad2/corpus_extra.jsonl`, so that each paragraph has its real rivals; no article of the development
 set). A sentence is right when it holds an answer and stands in the question's own paragraph. The validation articles
-of `ce_train` say how well it does; the figures of `docs/citations.md` come from other questions altogether.
+of `ce_train` say how well it does; the figures of `docs/answer-quality.md` come from other questions altogether.
 """
 
 from __future__ import annotations
