@@ -233,6 +233,24 @@ def test_the_front_page_keeps_the_end_of_an_answer_above_the_question_field(live
     assert end["y"] + end["height"] <= field["y"]
 
 
+def test_the_front_page_hides_no_source_that_the_keyboard_has_reached_behind_the_question_field(
+    live: Live, page: Page
+) -> None:
+    page.set_viewport_size({"width": 800, "height": 420})
+    page.goto(live.url)
+    for number, question in enumerate((HEIGHT, "When is the museum open?", "When was the fog horn added?"), 1):
+        asked(page, question)
+        expect(page.locator(".about")).to_have_count(number)
+    page.evaluate("scrollTo(0, 0)")
+    page.locator("summary").first.focus()
+    for _ in range(page.locator("summary").count()):
+        focused, form = page.locator("summary:focus").bounding_box(), page.locator("#ask").bounding_box()
+        assert focused
+        assert form
+        assert focused["y"] + focused["height"] <= form["y"]
+        page.keyboard.press("Tab")
+
+
 def test_the_front_page_writes_right_to_left_what_is_written_so(live: Live, page: Page) -> None:
     page.goto(live.url)
     asked(page, "كم يستغرق الفرن الكبير؟")
