@@ -171,7 +171,7 @@ def test_of_forms_tables_and_lists_nothing_is_lost_and_rows_stay_rows(body: str,
 def test_what_programs_add_to_headings_is_left_out() -> None:
     page = (
         '<h2>Ebb<span class="mw-editsection">[<a href=/e>edit</a>]</span></h2><p>Low.</p>'
-        '<h2><a href="#x">#</a>Flood<a class=headerlink href="#flood">\xb6</a></h2><p>High.<a href="#n">*</a></p><h2><a href="#c">C#</a></h2><p>x'
+        '<h2><a href="#x">#</a>Flood<a class=headerlink href="#flood">\xb6</a></h2><p>High.<a href="#n">*</a></p><h2><a href="#c">C#</a></h2><dl><dt>x<a href="#x">\xb6</a></dl>'
     )
     document = load(page.encode(), "a.html")
     assert [heading.text for heading in document.headings] == ["Ebb", "Flood", "C#"]

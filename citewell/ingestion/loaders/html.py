@@ -26,7 +26,8 @@ _PARAGRAPHS = frozenset({
     "p", "div", "section", "article", "main", "aside", "header", "footer", "blockquote", "ul", "ol", "dl", "table",
     "pre", "figure", "figcaption", "details", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "address", "fieldset",
 })  # fmt: skip
-_HEADINGS = frozenset({"h1", "h2", "h3", "h4", "h5", "h6"})
+_SIGNS = frozenset("¶#§🔗")
+"""Of links beside a heading, or a term, that lead to itself."""
 _LINES = frozenset({"li", "dt", "dd", "tr", "caption", "summary"})
 _CELLS = frozenset({"td", "th"})
 _HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*(?:hidden|collapse)", re.I)
@@ -342,15 +343,9 @@ def _is_left_out(element: lxml.html.HtmlElement) -> bool:
         element.tag in _DROPPED
         or element.get("role") == "navigation"
         or "mw-editsection" in (element.get("class") or "")  # of every heading of a wiki
-        or (element.tag == "a" and (element.get("href") or "").startswith("#") and _is_sign(element))
+        or (element.tag == "a" and element.get("href", "").startswith("#") and element.text_content().strip() in _SIGNS)
         or _is_hidden(element)
     )
-
-
-def _is_sign(link: lxml.html.HtmlElement) -> bool:
-    """Whether a link is the sign beside a heading that leads to the heading itself."""
-    parent = link.getparent()
-    return parent is not None and parent.tag in _HEADINGS and not re.search(r"\w", link.text_content())
 
 
 def _is_hidden(element: lxml.html.HtmlElement) -> bool:
