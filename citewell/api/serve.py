@@ -80,6 +80,8 @@ class Bounded(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._unread += len(data)
+        if self._overdue is None and (self.cycle is None or self.cycle.response_complete):
+            self._wait()  # uvicorn's own wait for the next request ends with whatever comes, if it is but a blank line
         super().data_received(data)
         if self._unread > MOST_HEAD_BYTES and not self.transport.is_closing():
             self.send_400_response("The request's head is too long.")

@@ -85,6 +85,17 @@ async def test_who_brings_no_whole_request_is_not_waited_for(begun: bytes, monke
     assert said.count(b"HTTP/1.1 200") == begun.startswith(POST + b"abcd")
 
 
+async def test_who_sends_a_blank_line_after_a_request_is_not_waited_for_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("citewell.api.serve.BRINGS_WITHIN_S", 0.2)
+    async with served() as port, asyncio.timeout(4):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(POST + b"abcd")
+        assert (await reader.readuntil(b"abcd")).startswith(b"HTTP/1.1 200")
+        writer.write(b"\r\n")
+        assert not await reader.read()
+        writer.close()
+
+
 async def test_who_brings_it_slowly_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("citewell.api.serve.BRINGS_WITHIN_S", 0.4)
     async with served() as port, asyncio.timeout(10):
