@@ -9,7 +9,7 @@ from langchain_core.messages import HumanMessage
 from chains.compound import singles
 from chains.condense import condense_rule
 from citewell.guards.features import windows_of
-from citewell.guards.personal import find
+from citewell.guards.personal import find, redact
 from citewell.sentences import sentence_spans
 from citewell.terms import read
 
@@ -22,12 +22,15 @@ READERS: dict[str, Callable[[str], object]] = {
     "follow-up": lambda text: condense_rule("And where is it?", [HumanMessage(text)]),
     "terms": read,
     "personal data": find,
+    "redaction": redact,
     "sentences": sentence_spans,
 }
+HIDING = "+49 30 901820-?key=abcdef1"
+"""A number that is seen as one only when what stands before it has been redacted."""
 
 
 @pytest.mark.parametrize("name", READERS)
-@pytest.mark.parametrize("repeated", [" ", " \n", "a ", "and how ", "a@a.", "1-", "[1 "])
+@pytest.mark.parametrize("repeated", [" ", " \n", "a ", "and how ", "a@a.", "1-", "[1 ", "1.2.3.4 ", HIDING])
 def test_nothing_is_read_by_squares(name: str, repeated: str) -> None:
     text = f"{repeated * (CHARACTERS // len(repeated))}x"
     before = time.process_time()
