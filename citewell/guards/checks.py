@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import structlog
 
@@ -31,6 +31,7 @@ EARLIER_MESSAGES: Final = 200
 EARLIER_CHARS: Final = 100_000
 """Most characters of those messages together. To judge so many takes two seconds of processor time the first time."""
 
+T = TypeVar("T")
 log = structlog.get_logger()
 
 
@@ -70,11 +71,9 @@ class Guards:
 
     async def _judge(self, question: str) -> Verdict:
         if self._scanner is not None:
-            try:
-                async with asyncio.timeout(GUARD_TIMEOUT_S):
-                    score = await asyncio.to_thread(self._scanner.score_question, question)
-            except Exception as exc:  # noqa: BLE001  # a check that failed, for whatever reason, has not allowed anything
-                return self._undecided(exc)
+            score = await _decided(asyncio.to_thread(self._scanner.score_question, question))
+            if isinstance(score, Verdict):
+                return score
             if not score < self._scanner.threshold("question"):  # written so that NaN blocks
                 return block(INJECTION, score)
         else:
@@ -106,11 +105,10 @@ class Guards:
     async def _said_lately(self, said: Sequence[tuple[Form, str]]) -> list[Verdict]:
         scores = [0.0] * len(said)
         if self._scanner is not None and said:
-            try:
-                async with asyncio.timeout(GUARD_TIMEOUT_S):
-                    scores = await asyncio.to_thread(self._scanner.scores, said)
-            except Exception as exc:  # noqa: BLE001  # as above
-                return [self._undecided(exc)] * len(said)
+            found = await _decided(asyncio.to_thread(self._scanner.scores, said))
+            if isinstance(found, Verdict):
+                return [found] * len(said)
+            scores = found
         verdicts = []
         for (form, text), score in zip(said, scores, strict=True):
             is_attack = self._scanner is not None and not score < self._scanner.threshold(form)
@@ -144,12 +142,11 @@ class Guards:
         scores = {one.chunk.id: one.suspicion for one in chunks if one.suspicion is not None}
         undecided: Verdict | None = None
         if new := [one.chunk for one in chunks if one.suspicion is None]:
-            try:
-                async with asyncio.timeout(GUARD_TIMEOUT_S):
-                    found = await asyncio.to_thread(self._scanner.score_documents, [chunk.text for chunk in new])
+            found = await _decided(asyncio.to_thread(self._scanner.score_documents, [chunk.text for chunk in new]))
+            if isinstance(found, Verdict):
+                undecided = found
+            else:
                 scores |= {chunk.id: score for chunk, score in zip(new, found, strict=True)}
-            except Exception as exc:  # noqa: BLE001  # as above
-                undecided = self._undecided(exc)
         kept: list[ScoredChunk] = []
         quarantined: list[tuple[ScoredChunk, Verdict]] = []
         for one in chunks:
@@ -164,21 +161,17 @@ class Guards:
         return kept, quarantined
 
     async def screen_names(self, chunks: Sequence[ScoredChunk]) -> list[ScoredChunk]:
-        """The chunks, without source, title and headings where one of these addresses the assistant, as authors choose them like the text.
+        """The chunks, each without its source, title and headings if one of these addresses the assistant or cannot be judged.
 
-        Titles are short and plain, so they are judged both as documents and as questions. Those that cannot be judged are left out.
+        Authors choose titles just like the text. As these are short and plain, they are judged both as documents and as questions.
         """
         if self._scanner is None or not chunks:
             return list(chunks)
         names = [(one.chunk.source, one.chunk.title, *one.chunk.headings) for one in chunks]
         forms: tuple[Form, ...] = ("document", "question")
         asked = list(dict.fromkeys((form, name) for each in names for name in each if name for form in forms))
-        try:
-            async with asyncio.timeout(GUARD_TIMEOUT_S):
-                scores = dict(zip(asked, await asyncio.to_thread(self._scanner.scores, asked), strict=True))
-        except Exception as exc:  # noqa: BLE001  # as above
-            self._undecided(exc)
-            scores = {}
+        found = await _decided(asyncio.to_thread(self._scanner.scores, asked))
+        scores = {} if isinstance(found, Verdict) else dict(zip(asked, found, strict=True))
         fit = {name for _, name in scores if all(scores[form, name] < self._scanner.threshold(form) for form in forms)}
         return [
             one if fit.issuperset(filter(None, each))
@@ -187,8 +180,8 @@ class Guards:
         ]  # fmt: skip
 
     def reads_apart(self, text: str, place: int) -> bool:
-        """Whether the verdicts on the two parts of a text that meet at a place hold for the whole text, because no sentence that is judged
-        as one crosses that place."""
+        """Whether verdicts on the two parts of a text, before and after a place, hold for the whole text: no sentence crosses the
+        place."""
         return self._scanner is None or ends_at(text, place)
 
     def answer_screen(self, instructions: str = "", *, is_moderated: bool = False) -> AnswerScreen:
@@ -214,13 +207,15 @@ class Guards:
 
     async def _moderate(self, text: str) -> Verdict:
         assert self._moderator is not None
-        try:
-            async with asyncio.timeout(GUARD_TIMEOUT_S):
-                return await self._moderator.judge(text)
-        except Exception as exc:  # noqa: BLE001  # as above; a caller who leaves raises CancelledError, which passes
-            return self._undecided(exc)
+        return await _decided(self._moderator.judge(text))
 
-    def _undecided(self, exc: Exception) -> Verdict:
+
+async def _decided(check: Awaitable[T]) -> T | Verdict:
+    """The result of a check; a verdict that blocks where it fails, for whatever reason, or takes too long."""
+    try:
+        async with asyncio.timeout(GUARD_TIMEOUT_S):
+            return await check
+    except Exception as exc:  # noqa: BLE001  # a caller who leaves raises CancelledError, which passes
         log.error("guard.failed", error=type(exc).__name__)
         return block(UNDECIDED)
 
