@@ -43,6 +43,8 @@ _LATIN_RUN = 2.5
 _WITHIN_WORDS = frozenset("’‘ʼ–—·…\xa0\xad")
 """What stands between two letters of a word, or of two, other than letters."""
 _UNWANTED = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f\x80-\x84\x86-\x9f\u00ad\ufeff\ufffe\uffff\ufff9-\ufffb]")
+_TURNING = re.compile("[\u202a-\u202e\u2066-\u2069]")
+"""Marks that change the direction of writing up to the end of the line, or another mark."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _CONTROL = re.compile("[\x01-\x08\x0b\x0e-\x1a\x1c-\x1f\x7f]")
 _RAISED = str.maketrans("0123456789+-−", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻")
@@ -80,8 +82,9 @@ def clean(text: str) -> str:
 
 
 def clean_line(text: str, *, most: int = 300) -> str:
-    """The same for a title or a tag: on one line, of at most `most` characters."""
-    return " ".join(clean(text).split())[:most]
+    """The same for a title or a tag: on one line, of at most `most` characters, and nothing in it turns around what is shown
+    beside it, as the name of the file."""
+    return " ".join(_TURNING.sub("", clean(text)).split())[:most]
 
 
 def raised(text: str) -> str:

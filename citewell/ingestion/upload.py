@@ -26,7 +26,8 @@ from citewell.settings import Settings
 from citewell.telemetry import metrics
 
 _MOST_NAME_BYTES = 200
-_UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"|?*]|[\ud800-\udfff]')
+_UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"|?*]|[\u202a-\u202e\u2066-\u2069]|[\ud800-\udfff]')
+"""Control characters, those that turn the direction of what is shown beside the name included, and what some systems refuse."""
 
 
 class Upload:

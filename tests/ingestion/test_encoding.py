@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from citewell.errors import SourceUnsupported
-from citewell.ingestion.encoding import clean, decode
+from citewell.ingestion.encoding import clean, clean_line, decode
 
 FRENCH = "Après un séjour à la mer, l'été fut appelé « le plus long » par les élèves ; ça a plu à Noël.\n" * 3
 HUNGARIAN = "Az árvíztűrő tükörfúrógép működőképes; a győri központ őszi terve szerint ez így helyes.\n" * 6
@@ -86,3 +86,9 @@ def test_cleaning_twice_changes_nothing_more_and_leaves_only_what_can_be_stored(
     assert "\0" not in once
     assert "\r" not in once
     once.encode("utf-8")
+
+
+def test_a_title_turns_nothing_around_that_is_shown_beside_it() -> None:
+    assert clean_line("\u202eA report\u2066, 2026\u2069") == "A report, 2026"
+    assert clean_line("\u200fדו״ח\u200e 2026") == "\u200fדו״ח\u200e 2026", "marks that are about a letter stay"
+    assert clean("A \u202breport\u202c") == "A \u202breport\u202c", "and a text is what it is"

@@ -103,6 +103,7 @@ async def test_a_removed_upload_is_gone_with_its_file(index: MemoryIndex, settin
         "a\n.txt",
         "con|.txt",
         "\ud800.txt",
+        "\u202etxt.fdp.md",
         "x" * 300 + ".txt",
         "a.exe",
         "a",
