@@ -360,7 +360,9 @@ def test_of_word_headers_and_footers_are_read_once_where_they_are_shown() -> Non
         docx(
             body,
             **{name: f'<w:hdr xmlns:w="{W}">{part}</w:hdr>' for name, part in parts.items()},
-            **{"_rels/document.xml.rels": f"<Relationships>{relations}</Relationships>"},
+            **{
+                "_rels/document.xml.rels": f"<Relationships><!-- of a program -->{relations}<Relationship/></Relationships>"
+            },
             styles=f'<w:styles xmlns:w="{W}"><w:style w:styleId="H"><w:name w:val="heading 1"/></w:style></w:styles>',
         ),
         "a.docx",

@@ -120,7 +120,7 @@ def _edges(archive: zipfile.ZipFile, body: lxml.etree._Element | None, max_bytes
     settings = _part(archive, r"word/settings\d*\.xml", max_bytes)
     if body is None or links is None:
         return []
-    targets = {link.get("Id"): posixpath.join("word", link.get("Target", "")) for link in links}
+    targets = {link.get("Id"): posixpath.join("word", link.get("Target", "")) for link in links.iter("{*}Relationship")}
     is_two_sided = settings is not None and _is_on(settings.find(f"{_W}evenAndOddHeaders"))
     names: dict[str, None] = {}
     for tag in (f"{_W}headerReference", f"{_W}footerReference"):
