@@ -26,6 +26,13 @@ def test_every_page_is_there(site: Path) -> None:
     assert not [page for page in pages if not (site / page).is_file()]
 
 
+def test_every_link_leads_somewhere(site: Path) -> None:
+    for page in site.rglob("*.html"):
+        if page.name != "404.html":  # shown at any address
+            linked = re.findall(r'(?:href|src)="([^"#?:]+)[#?"]', page.read_text(encoding="utf-8"))
+            assert not [link for link in linked if not (page.parent / link).exists()], page.name
+
+
 def test_nothing_comes_from_elsewhere(site: Path) -> None:
     loaded = re.compile(r'<(?:script|img|iframe|source)[^>]+src="?(?:https?:)?//|<link[^>]+href="?(?:https?:)?//')
     for page in site.rglob("*.html"):
