@@ -176,6 +176,23 @@ def test_a_quote_in_the_midst_of_a_document_is_in_sight_where_its_source_opens(c
         )
 
 
+def test_no_mark_that_the_keyboard_has_reached_is_hidden_behind_the_question_field(chat: Chat, page: Page) -> None:
+    page.set_viewport_size({"width": 1100, "height": 420})
+    page.goto(chat.url)
+    for question in (TOWER, HORN):
+        ask(page, question)
+    page.locator(".cw-cite summary").first.focus()
+    places = []
+    while (focused := page.locator("summary:focus, [role=radio]:focus, button:focus")).count():
+        box, field = focused.bounding_box(), page.locator("[data-testid=stBottom]").bounding_box()
+        assert box
+        assert field
+        places.append(box["y"] + box["height"] - field["y"])
+        page.keyboard.press("Tab")
+    assert len(places) >= 6
+    assert max(places) <= 0
+
+
 def drawn(page: Page, answer: str) -> None:
     """An answer as the page draws it, with a verified source behind every marker."""
     citations = [
