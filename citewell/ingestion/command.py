@@ -108,6 +108,8 @@ def print_report(report: Report) -> None:
     )
     would = " (dry run: no document was stored)" if report.dry_run else ""
     typer.echo(f"{counts}; {count(report.chunks, 'chunk')} in {report.elapsed_s:.1f} s{would}")
+    if report.is_worn:
+        typer.echo("The index has changed so much that `--rebuild` would make it smaller and faster.")
 
 
 def _print_table(rows: list[FileReport]) -> None:

@@ -33,6 +33,8 @@ class Report:
     files: list[FileReport] = field(default_factory=list)
     dry_run: bool = False
     elapsed_s: float = 0.0
+    is_worn: bool = False
+    """Whether so much of the index has changed that a rebuild is advised."""
 
     def count(self, status: Status) -> int:
         return self.counts()[status]
@@ -58,6 +60,7 @@ class Report:
             "dry_run": self.dry_run,
             "elapsed_s": round(self.elapsed_s, 3),
             "exit_code": self.exit_code,
+            "rebuild_advised": self.is_worn,
             "files": self.files,
         }
 

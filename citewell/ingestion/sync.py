@@ -54,6 +54,9 @@ class WritableIndex(Protocol):
 
     async def remove_source(self, uri: str) -> None: ...
 
+    async def is_worn(self) -> bool:
+        """Whether a rebuild is advised."""
+
 
 async def ingest(
     index: WritableIndex,
@@ -100,6 +103,7 @@ async def ingest(
         async with index.writing():
             await run.locate(paths, everything=False)
             await run.sync(index, known=await _known(index))
+            run.report.is_worn = await index.is_worn()
     run.report.elapsed_s = time.monotonic() - began
     return run.report
 

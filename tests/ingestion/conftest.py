@@ -23,6 +23,7 @@ class MemoryIndex:
         self.writes: list[list[str]] = []
         self.fail_at: str | None = None
         self.is_prepared = False
+        self.worn = False
         self._busy = False
         self._fresh: MemoryIndex | None = None
 
@@ -65,6 +66,9 @@ class MemoryIndex:
 
     async def remove_source(self, uri: str) -> None:
         self.held.pop(uri, None)
+
+    async def is_worn(self) -> bool:
+        return self.worn
 
 
 @pytest.fixture

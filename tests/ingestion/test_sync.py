@@ -10,6 +10,7 @@ from blockbuster import blockbuster_ctx
 
 from citewell.documents import Source
 from citewell.errors import ConfigurationError, IndexMismatch, IngestBusy, SourceNotFound
+from citewell.ingestion.command import print_report
 from citewell.ingestion.manifest import Manifest
 from citewell.ingestion.report import FileReport, Report
 from citewell.ingestion.sync import forget, ingest
@@ -418,6 +419,19 @@ async def test_an_unreadable_ignore_file_fails_and_keeps_what_lies_in_its_folder
     report = await ingest(index, [library], settings)
     assert by_status(report)["failed"] == ["library/.citewellignore"]
     assert set(index.held) == held
+
+
+async def test_where_a_rebuild_is_advised_the_report_says_so(
+    index: MemoryIndex, settings: Settings, library: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_report(await ingest(index, [library], settings))
+    assert "--rebuild" not in capsys.readouterr().out
+    index.worn = True
+    report = await ingest(index, [library], settings)
+    print_report(report)
+    assert "`--rebuild` would make it smaller and faster" in capsys.readouterr().out
+    assert report.as_dict()["rebuild_advised"] is True
+    assert not (await ingest(index, [library], settings, rebuild=True)).is_worn
 
 
 async def test_two_at_once_are_refused(index: MemoryIndex, settings: Settings, library: Path) -> None:

@@ -189,6 +189,18 @@ async def test_the_text_of_what_is_removed_leaves_the_disk_while_a_service_has_t
     assert holders() == []
 
 
+async def test_an_index_that_was_given_far_more_than_it_holds_is_worn_until_it_is_rebuilt(index: Index) -> None:
+    await put(index, 0)
+    assert not await index.is_worn()
+    generation = index._current.seen
+    assert generation is not None
+    await asyncio.to_thread(generation.catalog.reserve, 6_000)  # as many keys as a year of changes takes
+    assert await index.is_worn()
+    async with index.rebuilding() as fresh:
+        await fresh.replace_sources([long(0)])
+    assert not await index.is_worn()
+
+
 async def test_an_index_that_is_gone_is_not_taken_for_an_empty_one_and_is_found_again(
     index: Index, tmp_path: Path
 ) -> None:
