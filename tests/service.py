@@ -15,7 +15,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.starter import Started, starter
+from tests.forked_services import Started, starter
 
 ROOT = Path(__file__).parents[1]
 LIBRARY = Path(__file__).with_name("library")

@@ -16,7 +16,7 @@ from citewell import __version__
 from citewell.api.problems import OTHERS
 from citewell.errors import CitewellError, Draining, every_kind
 from citewell.service import Service
-from citewell.telemetry import metrics as dials
+from citewell.telemetry import metrics as gauges
 from citewell.telemetry.workers import exposition
 
 router = APIRouter(tags=["operations"])
@@ -101,5 +101,5 @@ async def metrics(request: Request) -> PlainTextResponse:
     service: Service = request.app.state.service
     with suppress(CitewellError, TimeoutError):  # readiness says so; the last figures stay
         async with asyncio.timeout(READY_WITHIN_S):
-            dials.index_size(await service.index.stats())
+            gauges.index_size(await service.index.stats())
     return PlainTextResponse(await asyncio.to_thread(exposition), media_type=CONTENT_TYPE_LATEST)

@@ -9,7 +9,7 @@ from mcp.client import Client
 from mcp.shared.exceptions import MCPError
 
 from citewell.identity.keys import new_key
-from tests.models.told_server import told_server
+from tests.models.scripted_server import scripted_server
 from tests.service import Live, problem, running
 
 TOWER = "How high is the tower of the lighthouse?"
@@ -43,7 +43,7 @@ async def test_ask_answers_with_checked_citations_and_remembers(url: str) -> Non
 
 
 async def test_ask_says_who_answered_why_and_whether_the_answer_was_cut(indexed: Path) -> None:
-    async with told_server() as told:
+    async with scripted_server() as told:
         told.finish_reason = "length"
         model = {"CITEWELL_CHAT_MODEL": "openai:told", "OPENAI_BASE_URL": told.base_url, "OPENAI_API_KEY": "none"}
         with running(indexed, CITEWELL_MCP="on", **model) as live:

@@ -61,20 +61,20 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     (folder / "DOCS" / "moon.md").write_text("# The Moon\n\nThe Moon is 384,400 kilometres away.\n", encoding="utf-8")
     (data_dir := folder / ".citewell").mkdir()
     variables = environment(data_dir) | {"PATH": f"{Path(sys.prefix) / 'bin'}{os.pathsep}{os.environ['PATH']}"}
-    warm = subprocess.Popen(
-        [sys.executable, "-m", "tests.docs.warm"], cwd=ROOT, env=variables | {"COLUMNS": "200"}, text=True,
+    forking = subprocess.Popen(
+        [sys.executable, "-m", "tests.docs.forked_commands"], cwd=ROOT, env=variables | {"COLUMNS": "200"}, text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
     try:
         with server() as redis:
-            place = Place(folder, SERVICE, redis.url, variables, warm)
+            place = Place(folder, SERVICE, redis.url, variables, forking)
             for command, expected in INGESTING.commands():
                 _run(place, command, expected, str(INGESTING))
             with running(data_dir, CITEWELL_MCP="on") as live:
                 yield replace(place, url=live.url)
     finally:
-        warm.kill()
-        warm.wait()
+        forking.kill()
+        forking.wait()
 
 
 def of(*languages: str) -> list[Block]:

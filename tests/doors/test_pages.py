@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 
 from citewell.wording import about, count
 from tests.models.paced_server import Paced
-from tests.models.told_server import ToldServer, told_server
+from tests.models.scripted_server import ScriptedServer, scripted_server
 from tests.service import Live
 
 HEIGHT = "How high is the tower of the lighthouse?"
@@ -82,13 +82,13 @@ def test_the_front_page_runs_and_fetches_nothing_but_its_own(live: Live, page: P
 
 
 @pytest.fixture
-def told() -> Iterator[ToldServer]:
+def told() -> Iterator[ScriptedServer]:
     """In a thread of its own: the browser's tests are not asynchronous."""
-    ready: Future[ToldServer] = Future()
+    ready: Future[ScriptedServer] = Future()
     done = threading.Event()
 
     async def serve() -> None:
-        async with told_server() as server:
+        async with scripted_server() as server:
             ready.set_result(server)
             await asyncio.to_thread(done.wait)
 
@@ -100,7 +100,7 @@ def told() -> Iterator[ToldServer]:
 
 
 def test_the_front_page_tells_what_no_source_stands_behind(
-    start: Callable[..., Live], told: ToldServer, page: Page
+    start: Callable[..., Live], told: ScriptedServer, page: Page
 ) -> None:
     told.answer = "The tower is 42 metres high. Elephants <b>painted</b> it in 1702."
     service = start(CITEWELL_CHAT_MODEL="openai:told", OPENAI_API_KEY="none", OPENAI_BASE_URL=told.base_url)
@@ -147,7 +147,7 @@ def test_the_front_page_gives_a_question_back_that_nobody_answered(live: Live, p
 
 
 def test_the_front_page_lists_a_passage_once_however_many_sentences_rest_on_it(
-    start: Callable[..., Live], told: ToldServer, page: Page
+    start: Callable[..., Live], told: ScriptedServer, page: Page
 ) -> None:
     told.answer = "The tower is 42 metres high. [1] It is built of grey granite. [1]"
     page.goto(start(CITEWELL_CHAT_MODEL="openai:told", OPENAI_API_KEY="none", OPENAI_BASE_URL=told.base_url).url)

@@ -22,7 +22,7 @@ from citewell.threads import open_threads
 from citewell.threads.journal import new_run_id
 from tests.doors import test_contract as doors
 from tests.models.paced_server import Paced
-from tests.models.told_server import told_server
+from tests.models.scripted_server import scripted_server
 from tests.redis_servers import server
 from tests.service import Live, problem, running
 
@@ -359,7 +359,7 @@ async def test_every_door_ends_well_when_a_turn_is_stopped_before_its_first_word
             messages = {"messages": [{"type": "human", "content": question}]}
             return {"answer": await chat.ainvoke(messages, {"configurable": {"thread_id": thread}})}
 
-    async with told_server() as told:
+    async with scripted_server() as told:
         told.always["told"] = "silent"
         model = {"CITEWELL_CHAT_MODEL": "openai:told", "OPENAI_BASE_URL": told.base_url, "CITEWELL_MCP": "on"}
         with over_a_copy(indexed, tmp_path_factory, **model) as live:

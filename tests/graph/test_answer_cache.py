@@ -24,9 +24,9 @@ from citewell.settings import Settings
 from citewell.wiring import open_service
 from graph.recall import _ELSEWHERE, fingerprint
 from graph.state import RunContext
-from tests.models.told_server import ANSWER, USED, ToldServer, told_server
+from tests.models.scripted_server import ANSWER, USED, ScriptedServer, scripted_server
 from tests.redis_servers import Server
-from tests.retrieval.made import made
+from tests.retrieval.samples import made
 
 TOWER = "How high is the tower of the lighthouse?"
 VAULT = "What is the vault code of the observatory?"
@@ -46,8 +46,8 @@ def documents(indexed: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def told() -> AsyncIterator[ToldServer]:
-    async with told_server() as server:
+async def told() -> AsyncIterator[ScriptedServer]:
+    async with scripted_server() as server:
         yield server
 
 
@@ -150,7 +150,7 @@ async def test_a_conversation_of_refused_questions_can_go_on_with_one_that_was_a
 
 
 async def test_a_written_answer_costs_nothing_the_second_time_and_only_whole_ones_are_kept(
-    indexed: Path, told: ToldServer
+    indexed: Path, told: ScriptedServer
 ) -> None:
     chosen = settings(
         indexed, chat_model=MODEL, openai_base_url=told.base_url, budget_usd_per_day=1.0, model_retries=0,
@@ -195,7 +195,7 @@ async def test_a_written_answer_costs_nothing_the_second_time_and_only_whole_one
         assert len(told.calls) == calls + 4
 
 
-async def test_one_answers_for_all_who_ask_the_same_at_once(indexed: Path, told: ToldServer) -> None:
+async def test_one_answers_for_all_who_ask_the_same_at_once(indexed: Path, told: ScriptedServer) -> None:
     chosen = settings(indexed, chat_model=MODEL, openai_base_url=told.base_url, model_retries=0)
     async with open_service(chosen) as service:
         told.pause_s = 0.3
@@ -255,7 +255,7 @@ def waiting(cache: AnswerCache, key: str, times: int = 1) -> asyncio.Future[list
 
 
 async def test_one_answers_for_all_workers_that_are_asked_the_same_at_once(
-    indexed: Path, told: ToldServer, redis_url: str
+    indexed: Path, told: ScriptedServer, redis_url: str
 ) -> None:
     chosen = settings(
         indexed, chat_model=MODEL, openai_base_url=told.base_url, model_retries=0, redis_url=SecretStr(redis_url)

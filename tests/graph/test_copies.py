@@ -10,8 +10,8 @@ from citewell.settings import Settings
 from citewell.wiring import open_service
 from graph.state import RunContext
 from tests.graph.test_neighbours import AFTER, FOUND, QUESTION, diary
-from tests.models.told_server import told_server
-from tests.retrieval.made import made
+from tests.models.scripted_server import scripted_server
+from tests.retrieval.samples import made
 
 PUBLIC, STAFF = {"access": ("public",)}, {"access": ("public", "staff")}
 
@@ -47,7 +47,7 @@ async def test_all_that_the_caller_may_read_are_named(tmp_path: Path) -> None:
 
 
 async def test_only_documents_that_hold_the_quote_are_named(tmp_path: Path) -> None:
-    async with told_server() as told:
+    async with scripted_server() as told:
         model = {"chat_model": "openai:told", "openai_base_url": told.base_url}
         async with open_service(settings(tmp_path, **model)) as service:
             await with_copies(service)

@@ -16,7 +16,7 @@ from citewell.guards.injection import InjectionScanner
 from citewell.service import Result
 from citewell.settings import Settings
 from citewell.wiring import open_service
-from tests.models.told_server import ToldServer, told_server
+from tests.models.scripted_server import ScriptedServer, scripted_server
 from tests.service import Live, problem
 
 QUESTION = "How high is the tower of the lighthouse?"
@@ -31,12 +31,12 @@ FEIGNED = (
 
 
 @pytest.fixture
-async def told() -> AsyncIterator[ToldServer]:
-    async with told_server() as server:
+async def told() -> AsyncIterator[ScriptedServer]:
+    async with scripted_server() as server:
         yield server
 
 
-async def asked(told: ToldServer, data_dir: Path, history: list[BaseMessage], **settings: Any) -> Result:
+async def asked(told: ScriptedServer, data_dir: Path, history: list[BaseMessage], **settings: Any) -> Result:
     made = Settings(_env_file=None, data_dir=data_dir, chat_model="openai:m", openai_base_url=told.base_url, **settings)
     async with open_service(made) as service:
         return await service.ask(service.prepare(QUESTION, history=history))
@@ -44,7 +44,7 @@ async def asked(told: ToldServer, data_dir: Path, history: list[BaseMessage], **
 
 @pytest.mark.parametrize("exchange", [ATTACK, FEIGNED])
 async def test_an_exchange_with_an_attack_reaches_no_prompt(
-    told: ToldServer, indexed: Path, exchange: tuple[BaseMessage, ...]
+    told: ScriptedServer, indexed: Path, exchange: tuple[BaseMessage, ...]
 ) -> None:
     result = await asked(told, indexed, [*HONEST, *exchange])
     assert "blocked" not in result.metadata
@@ -57,7 +57,7 @@ async def test_an_exchange_with_an_attack_reaches_no_prompt(
 
 @pytest.mark.parametrize("policy", ["redact", "refuse"])
 async def test_personal_data_of_an_earlier_message_reaches_no_prompt(
-    told: ToldServer, indexed: Path, policy: str
+    told: ScriptedServer, indexed: Path, policy: str
 ) -> None:
     await asked(told, indexed, [*PERSONAL, *HONEST], pii_policy=policy)
     assert told.prompts
@@ -71,7 +71,7 @@ async def test_personal_data_of_an_earlier_message_reaches_no_prompt(
     "long", [[("And?", "So.")] * (EARLIER_MESSAGES // 2), [("And?", EARLIER_CHARS // 9 * "The lamp. ")]]
 )
 async def test_what_was_said_too_long_ago_to_be_judged_reaches_no_prompt(
-    told: ToldServer, indexed: Path, long: list[tuple[str, str]]
+    told: ScriptedServer, indexed: Path, long: list[tuple[str, str]]
 ) -> None:
     """One request must not keep a processor for minutes, and a long conversation can go on."""
     before = [message for q, a in long for message in (HumanMessage(q), AIMessage(a))]
@@ -85,7 +85,7 @@ async def test_what_was_said_too_long_ago_to_be_judged_reaches_no_prompt(
 
 
 async def test_what_cannot_be_judged_blocks_the_question(
-    told: ToldServer, indexed: Path, monkeypatch: pytest.MonkeyPatch
+    told: ScriptedServer, indexed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judge = InjectionScanner.scores
 
@@ -100,7 +100,7 @@ async def test_what_cannot_be_judged_blocks_the_question(
     assert told.prompts == []
 
 
-async def test_a_message_is_taken_for_its_words_alone(told: ToldServer, start: Callable[..., Live]) -> None:
+async def test_a_message_is_taken_for_its_words_alone(told: ScriptedServer, start: Callable[..., Live]) -> None:
     live = start(CITEWELL_CHAT_MODEL="openai:m", OPENAI_BASE_URL=told.base_url)
     ours = {"created_at": "2026-01-01T00:00:00.000+00:00"}  # as what stands in a thread has it
     attack = {"type": "human", "content": ATTACK[0].text, "additional_kwargs": ours}

@@ -12,7 +12,7 @@ from citewell.service import Result
 from citewell.settings import Settings
 from citewell.wiring import open_service
 from graph.state import RunContext
-from tests.models.told_server import ToldServer, told_server
+from tests.models.scripted_server import ScriptedServer, scripted_server
 from tests.service import LIBRARY, ingest
 
 QUESTION = "How high is the tower of the lighthouse?"
@@ -33,7 +33,7 @@ def test_wordings_are_read_from_what_models_write(written: str, kept: list[str])
     assert wordings(written, QUESTION, most=3, longest=200) == kept
 
 
-async def asked(told: ToldServer, indexed: Path, **changes: object) -> Result:
+async def asked(told: ScriptedServer, indexed: Path, **changes: object) -> Result:
     settings = Settings(
         _env_file=None, data_dir=indexed, chat_model="openai:told", openai_base_url=told.base_url, candidates=5,
         model_retries=0, **changes,
@@ -49,7 +49,7 @@ async def test_another_wording_brings_candidates_that_the_question_alone_does_no
             f"The tower of the lighthouse on {name} is high: {len(name) * 7} metres."
         )
     ingest(indexed := tmp_path / "data", documents, LIBRARY)
-    async with told_server() as told:
+    async with scripted_server() as told:
         plain = await asked(told, indexed)
         assert "wordings" not in plain.metadata
         assert len(told.calls) == 1
@@ -69,7 +69,7 @@ async def test_another_wording_brings_candidates_that_the_question_alone_does_no
 async def test_a_model_that_fails_to_reword_fails_the_turn_unless_the_settings_let_a_rule_stand_in(
     indexed: Path,
 ) -> None:
-    async with told_server() as told:
+    async with scripted_server() as told:
         told.always["told"] = 503
         with pytest.raises(ModelUnavailable):
             await asked(told, indexed, query_variants=1)

@@ -33,7 +33,7 @@ from citewell.wiring import open_service
 from graph.calls import Calls, finish_reason
 from graph.parts import Parts
 from graph.state import RunContext
-from tests.models.told_server import ANSWER, USED, ToldServer, told_server
+from tests.models.scripted_server import ANSWER, USED, ScriptedServer, scripted_server
 
 QUESTION = "How high is the tower of the lighthouse?"
 DEAR, OTHER = "openai:dear", "openai:other"
@@ -66,18 +66,18 @@ class Asker:
 
 
 @pytest.fixture
-async def told() -> AsyncIterator[ToldServer]:
-    async with told_server() as server:
+async def told() -> AsyncIterator[ScriptedServer]:
+    async with scripted_server() as server:
         yield server
 
 
-def made(told: ToldServer, **settings: Any) -> Settings:
+def made(told: ScriptedServer, **settings: Any) -> Settings:
     given = {"chat_model": DEAR, "openai_base_url": told.base_url, "prices": PRICES}
     return Settings(_env_file=None, **given | settings)
 
 
 @pytest.fixture
-def opened(told: ToldServer) -> Open:
+def opened(told: ScriptedServer) -> Open:
     """Models and limits over the told server: `opened(fallback_models=(OTHER,))`."""
 
     @asynccontextmanager
@@ -97,7 +97,7 @@ def counted(name: str, **labels: str) -> float:
     return REGISTRY.get_sample_value(name, labels) or 0.0
 
 
-async def test_another_model_answers_and_says_so(opened: Open, told: ToldServer) -> None:
+async def test_another_model_answers_and_says_so(opened: Open, told: ScriptedServer) -> None:
     told.always["dear"] = 503
     before = counted("citewell_model_changes_total", model=OTHER, why="model_unavailable")
     async with opened(fallback_models=(OTHER,), model_retries=1) as asker:
@@ -116,7 +116,7 @@ async def test_another_model_answers_and_says_so(opened: Open, told: ToldServer)
     [([429], 2, "rate_limited"), ([500, 503], 3, "model_unavailable"), (["silent"], 2, "model_timeout")],
 )
 async def test_a_passing_failure_is_tried_again(
-    opened: Open, told: ToldServer, deeds: list[Any], attempts: int, code: str
+    opened: Open, told: ScriptedServer, deeds: list[Any], attempts: int, code: str
 ) -> None:
     told.deeds["dear"] = deeds
     before = counted("citewell_model_calls_total", model=DEAR, outcome=code)
@@ -129,7 +129,7 @@ async def test_a_passing_failure_is_tried_again(
 
 @pytest.mark.parametrize("deed", ["silent", 401, 429])
 async def test_what_a_second_try_would_not_mend_goes_to_the_other_model_at_once(
-    opened: Open, told: ToldServer, deed: Any
+    opened: Open, told: ScriptedServer, deed: Any
 ) -> None:
     told.always["dear"] = deed
     told.headers = {"retry-after": "60"}
@@ -143,7 +143,7 @@ async def test_what_a_second_try_would_not_mend_goes_to_the_other_model_at_once(
     ("deed", "code"), [("page", "model_unavailable"), ("hollow", "model_error"), ("null", "model_error")]
 )
 async def test_what_is_no_answer_is_a_failure_and_the_other_model_answers(
-    opened: Open, told: ToldServer, deed: Any, code: str
+    opened: Open, told: ScriptedServer, deed: Any, code: str
 ) -> None:
     told.always["dear"] = deed
     async with opened(fallback_models=(OTHER,), model_retries=0) as asker:
@@ -152,7 +152,9 @@ async def test_what_is_no_answer_is_a_failure_and_the_other_model_answers(
 
 
 @pytest.mark.parametrize("deed", ["page", "null"])
-async def test_what_is_no_answer_to_a_smaller_call_is_a_failure_too(opened: Open, told: ToldServer, deed: Any) -> None:
+async def test_what_is_no_answer_to_a_smaller_call_is_a_failure_too(
+    opened: Open, told: ScriptedServer, deed: Any
+) -> None:
     told.always["dear"] = deed
     async with opened(fallback_models=(OTHER,), model_retries=0) as asker:
         call = asker.calls.prepare(RunContext())
@@ -161,7 +163,7 @@ async def test_what_is_no_answer_to_a_smaller_call_is_a_failure_too(opened: Open
     assert (call.answered, call.why) == (OTHER, "model_error")
 
 
-async def test_an_end_for_a_tool_that_nobody_offered_is_no_answer(opened: Open, told: ToldServer) -> None:
+async def test_an_end_for_a_tool_that_nobody_offered_is_no_answer(opened: Open, told: ScriptedServer) -> None:
     told.deeds["dear"], told.finish_reason = ["hollow"], "tool_calls"
     async with opened(model_retries=0) as asker:
         with pytest.raises(ModelError, match="empty answer"):
@@ -170,7 +172,7 @@ async def test_an_end_for_a_tool_that_nobody_offered_is_no_answer(opened: Open, 
 
 @pytest.mark.parametrize("used", [(-100, -10), (100, -10), (0, 0)])
 async def test_who_says_what_cannot_be_used_is_paid_in_full(
-    opened: Open, told: ToldServer, used: tuple[int, int]
+    opened: Open, told: ScriptedServer, used: tuple[int, int]
 ) -> None:
     told.used = used
     async with opened(budget_usd_per_day=1.0) as asker:
@@ -181,7 +183,7 @@ async def test_who_says_what_cannot_be_used_is_paid_in_full(
     assert all(min(usage["input_tokens"], usage["output_tokens"]) >= 0 for usage in said if usage)
 
 
-async def test_a_hollow_answer_is_paid_for(opened: Open, told: ToldServer) -> None:
+async def test_a_hollow_answer_is_paid_for(opened: Open, told: ScriptedServer) -> None:
     told.always["dear"] = "hollow"
     async with opened(model_retries=0, budget_usd_per_day=1.0) as asker:
         with pytest.raises(ModelError, match="empty answer"):
@@ -207,7 +209,7 @@ async def test_a_host_that_is_not_there_is_replaced_and_costs_nothing(opened: Op
         assert await asker.spent_usd() == 0
 
 
-async def test_a_request_at_fault_is_no_reason_to_ask_another_model(opened: Open, told: ToldServer) -> None:
+async def test_a_request_at_fault_is_no_reason_to_ask_another_model(opened: Open, told: ScriptedServer) -> None:
     told.always["dear"] = 400
     async with opened(fallback_models=(OTHER,), circuit_failures=1) as asker:
         with pytest.raises(ModelRefused):
@@ -216,7 +218,9 @@ async def test_a_request_at_fault_is_no_reason_to_ask_another_model(opened: Open
     assert told.calls == ["dear"]
 
 
-async def test_a_model_that_keeps_failing_is_left_alone_then_tried_by_one_call(opened: Open, told: ToldServer) -> None:
+async def test_a_model_that_keeps_failing_is_left_alone_then_tried_by_one_call(
+    opened: Open, told: ScriptedServer
+) -> None:
     told.always["dear"] = 503
     async with opened(circuit_failures=2, circuit_pause_s=0.3, model_retries=0) as asker:
         for _ in range(2):
@@ -307,7 +311,7 @@ def spent_usd(*models: str) -> float:
 
 @pytest.mark.parametrize("place", ["in process", "redis"])
 async def test_each_try_is_paid_for_by_itself_and_a_refused_one_costs_nothing(
-    opened: Open, told: ToldServer, place: str, request: pytest.FixtureRequest
+    opened: Open, told: ScriptedServer, place: str, request: pytest.FixtureRequest
 ) -> None:
     told.deeds["dear"] = [503, 429, 503]
     url = SecretStr(request.getfixturevalue("redis_url")) if place == "redis" else None
@@ -327,7 +331,7 @@ async def test_an_answer_says_when_the_budget_is_nearly_used_up(opened: Open) ->
     ]
 
 
-async def test_a_try_that_may_have_been_charged_stays_charged(opened: Open, told: ToldServer) -> None:
+async def test_a_try_that_may_have_been_charged_stays_charged(opened: Open, told: ScriptedServer) -> None:
     told.deeds["dear"] = ["silent", "answer", "cut"]
     whole = 500 * PRICES[DEAR][1] / 1e6  # the silent model may have written all of its 500 tokens
     async with opened(budget_usd_per_day=1.0, model_timeout_s=0.3) as asker:
@@ -339,7 +343,7 @@ async def test_a_try_that_may_have_been_charged_stays_charged(opened: Open, told
         assert await asker.spent_usd() > once + whole
 
 
-async def test_many_calls_over_failing_models_never_overspend(opened: Open, told: ToldServer) -> None:
+async def test_many_calls_over_failing_models_never_overspend(opened: Open, told: ScriptedServer) -> None:
     """Half of the dear model's calls fail, and the budget is enough for a few calls at a time."""
     told.deeds["dear"] = [503, "answer"] * 60
     told.pause_s = 0.05
@@ -363,7 +367,7 @@ async def test_many_calls_over_failing_models_never_overspend(opened: Open, told
     assert max(seen) <= budget
 
 
-async def test_what_is_set_aside_for_a_text_holds_the_whole_prompt(opened: Open, told: ToldServer) -> None:
+async def test_what_is_set_aside_for_a_text_holds_the_whole_prompt(opened: Open, told: ScriptedServer) -> None:
     given = ExpandInput(question="Domes?", count=5)
     async with opened(tokens_per_day=len(PROMPT.invoke(dict(given)).to_string()) + 500 - 1) as asker:
         call = asker.calls.prepare(RunContext())
@@ -372,7 +376,7 @@ async def test_what_is_set_aside_for_a_text_holds_the_whole_prompt(opened: Open,
     assert told.calls == []
 
 
-async def test_a_cheaper_model_that_only_the_budget_chooses_can_be_called(opened: Open, told: ToldServer) -> None:
+async def test_a_cheaper_model_that_only_the_budget_chooses_can_be_called(opened: Open, told: ScriptedServer) -> None:
     async with opened(budget_usd_per_day=0.01, budget_model=OTHER) as asker:
         _, call = await asker.ask()
     assert (call["asked"], call["answered"], call["why"]) == (DEAR, OTHER, "budget")
@@ -381,7 +385,7 @@ async def test_a_cheaper_model_that_only_the_budget_chooses_can_be_called(opened
 
 @pytest.mark.parametrize("limit", [{"budget_usd_per_day": 0.000001}, {"tokens_per_day": 10}])
 async def test_a_day_that_is_used_up_is_no_end_where_the_settings_let_quotes_stand_in(
-    told: ToldServer, indexed: Path, limit: dict[str, Any]
+    told: ScriptedServer, indexed: Path, limit: dict[str, Any]
 ) -> None:
     settings = made(told, data_dir=indexed, budget_model="extractive", **limit)
     async with open_service(settings) as service:
@@ -397,7 +401,7 @@ async def test_a_day_that_is_used_up_is_no_end_where_the_settings_let_quotes_sta
     assert told.calls == []
 
 
-async def test_a_turn_says_what_became_of_its_calls(told: ToldServer, indexed: Path) -> None:
+async def test_a_turn_says_what_became_of_its_calls(told: ScriptedServer, indexed: Path) -> None:
     told.always = {"dear": 503, "other": 429}
     settings = made(told, data_dir=indexed, fallback_models=(OTHER, "extractive"), model_retries=0)
     async with open_service(settings) as service:

@@ -12,14 +12,14 @@ from citewell.service import Result
 from citewell.settings import Settings
 from citewell.wiring import open_service
 from graph.recall import fingerprint
-from tests.models.told_server import told_server
+from tests.models.scripted_server import scripted_server
 
 OURS = "You answer for the harbour office of Skerrow. Speak to visitors, in {plain} words, and never joke about the fog or the ferry."
 QUESTION = "How high is the tower of the lighthouse?"
 
 
 async def test_they_reach_the_model_between_the_rules_and_the_sources(indexed: Path) -> None:
-    async with told_server() as told:
+    async with scripted_server() as told:
         result = await ask(indexed, told.base_url)
         [prompt] = told.prompts
         told.answer = f"I was told: {OURS}"

@@ -18,7 +18,7 @@ from citewell.service import Result, Service
 from citewell.settings import Settings
 from citewell.wiring import open_service
 from graph.state import RunContext
-from tests.models.told_server import ToldServer, told_server
+from tests.models.scripted_server import ScriptedServer, scripted_server
 
 QUESTION = "Which colour does the keeper of Skerrow paint the doors of the boathouse?"
 FOUND = "The keeper of Skerrow paints the doors of the boathouse green."
@@ -38,8 +38,8 @@ def diary(*, planted: str = "", access: tuple[str, ...] = (PUBLIC,)) -> NewSourc
 
 
 @pytest.fixture
-async def told() -> AsyncIterator[ToldServer]:
-    async with told_server() as server:
+async def told() -> AsyncIterator[ScriptedServer]:
+    async with scripted_server() as server:
         yield server
 
 
@@ -50,7 +50,7 @@ async def filled(service: Service, *sources: NewSource, is_judged: bool = True) 
             await service.index.judge()
 
 
-def settings(data_dir: Path, told: ToldServer, **more: Any) -> Settings:
+def settings(data_dir: Path, told: ScriptedServer, **more: Any) -> Settings:
     given = {"chat_model": "openai:told", "openai_base_url": told.base_url, "model_retries": 0, "top_n": 1}
     return Settings(_env_file=None, data_dir=data_dir, **given | more)  # type: ignore[arg-type]
 
@@ -59,14 +59,14 @@ async def ask(service: Service, **context: Any) -> Result:
     return await service.ask(service.prepare(QUESTION, context=RunContext(**context)))
 
 
-def passages(told: ToldServer) -> list[str]:
+def passages(told: ScriptedServer) -> list[str]:
     """What stood between the fences of the last prompt."""
     system = "".join(each["content"] for each in json.loads(told.prompts[-1]) if each["role"] == "system")
     return re.findall(r"(=====SOURCE-\w+) \[\d+\] [^\n]*\n(.*?)\n\1 end of", system, re.DOTALL)
 
 
 async def test_a_model_reads_on_after_what_was_found_and_is_checked_against_it(
-    tmp_path: Path, told: ToldServer
+    tmp_path: Path, told: ScriptedServer
 ) -> None:
     new = diary()
     async with open_service(settings(tmp_path, told)) as service:
@@ -97,7 +97,7 @@ async def test_a_model_reads_on_after_what_was_found_and_is_checked_against_it(
 
 @pytest.mark.parametrize(("most", "is_wider"), [(0, False), (600, False), (1100, True)])
 async def test_no_more_is_joined_than_the_settings_allow(
-    tmp_path: Path, told: ToldServer, most: int, is_wider: bool
+    tmp_path: Path, told: ScriptedServer, most: int, is_wider: bool
 ) -> None:
     async with open_service(settings(tmp_path, told, neighbour_chars=most)) as service:
         await filled(service, diary())
@@ -108,7 +108,9 @@ async def test_no_more_is_joined_than_the_settings_allow(
     assert sum(map(len, texts)) <= max(most, sum(map(len, chunks)))
 
 
-async def test_an_instruction_planted_beside_what_is_found_reaches_no_model(tmp_path: Path, told: ToldServer) -> None:
+async def test_an_instruction_planted_beside_what_is_found_reaches_no_model(
+    tmp_path: Path, told: ScriptedServer
+) -> None:
     new = diary(planted=PLANTED)
     async with open_service(settings(tmp_path, told)) as service:
         await filled(service, new)
@@ -125,7 +127,7 @@ async def test_an_instruction_planted_beside_what_is_found_reaches_no_model(tmp_
         assert PLANTED in passages(told)[0][1], "without the guard it would have been joined"
 
 
-async def test_a_sentence_that_was_never_judged_whole_is_not_put_together(tmp_path: Path, told: ToldServer) -> None:
+async def test_a_sentence_that_was_never_judged_whole_is_not_put_together(tmp_path: Path, told: ScriptedServer) -> None:
     """Else an instruction could be planted in two halves, each of which passes the guard."""
     text = f"{FOUND} The keeper is old and he sleeps until noon."
     cuts = ((0, text.index(" and he")), (text.index("is old"), len(text)))
@@ -142,7 +144,7 @@ async def test_a_sentence_that_was_never_judged_whole_is_not_put_together(tmp_pa
         assert [text for _, text in passages(told)] == [expected]
 
 
-async def test_what_the_guard_has_not_judged_yet_is_not_joined(tmp_path: Path, told: ToldServer) -> None:
+async def test_what_the_guard_has_not_judged_yet_is_not_joined(tmp_path: Path, told: ScriptedServer) -> None:
     """What embedding has shown to be harmless is judged with that; a chunk that is to be scanned, not before."""
     new = diary(planted=PLANTED)
     async with open_service(settings(tmp_path, told)) as service:
@@ -157,7 +159,7 @@ async def test_what_the_guard_has_not_judged_yet_is_not_joined(tmp_path: Path, t
     assert passages(told)[0][1].endswith(found.chunk.text)
 
 
-async def test_nothing_of_a_document_that_is_closed_meanwhile_is_joined(tmp_path: Path, told: ToldServer) -> None:
+async def test_nothing_of_a_document_that_is_closed_meanwhile_is_joined(tmp_path: Path, told: ScriptedServer) -> None:
     async with open_service(settings(tmp_path, told)) as service:
         await filled(service, diary())
         (found, *_) = (await service.search(service.prepare(QUESTION, context=RunContext(access=(PUBLIC,))))).chunks

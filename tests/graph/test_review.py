@@ -20,7 +20,7 @@ from citewell.service import Result, Service
 from citewell.settings import Settings
 from citewell.threads.archive import export
 from citewell.wiring import open_service
-from tests.models.told_server import ToldServer, told_server
+from tests.models.scripted_server import ScriptedServer, scripted_server
 from tests.service import ingest
 
 TOWER = "How high is the tower of the lighthouse?"
@@ -30,13 +30,13 @@ Open = Callable[..., AbstractAsyncContextManager[Service]]
 
 
 @pytest.fixture
-async def told() -> AsyncIterator[ToldServer]:
-    async with told_server() as server:
+async def told() -> AsyncIterator[ScriptedServer]:
+    async with scripted_server() as server:
         yield server
 
 
 @pytest.fixture
-def opened(told: ToldServer, indexed: Path, tmp_path: Path) -> Open:
+def opened(told: ScriptedServer, indexed: Path, tmp_path: Path) -> Open:
     @asynccontextmanager
     async def opening(**changes: Any) -> AsyncIterator[Service]:
         data_dir = tmp_path / "data"
@@ -78,7 +78,7 @@ async def test_a_good_answer_needs_no_review(opened: Open) -> None:
     ],
 )
 async def test_an_answer_is_marked_with_the_reason(
-    opened: Open, told: ToldServer, reason: str, settings: dict[str, Any], answer: str | None, finish: str
+    opened: Open, told: ScriptedServer, reason: str, settings: dict[str, Any], answer: str | None, finish: str
 ) -> None:
     told.answer = answer or told.answer
     told.finish_reason = finish
@@ -113,7 +113,7 @@ async def test_a_passage_that_was_set_aside_is_a_reason(opened: Open, tmp_path: 
     assert "quarantined_source" in result.metadata["review_reasons"]
 
 
-async def test_refusals_are_not_marked_and_nothing_is_while_it_is_off(opened: Open, told: ToldServer) -> None:
+async def test_refusals_are_not_marked_and_nothing_is_while_it_is_off(opened: Open, told: ScriptedServer) -> None:
     async with opened(review_below=1.0) as service:
         for question in (
             "Who won the football world cup in 1998?",
@@ -134,7 +134,7 @@ async def test_an_answer_given_before_is_marked_again(opened: Open) -> None:
     assert counted("low_confidence") == before + 1
 
 
-async def test_marked_answers_are_found_again(opened: Open, told: ToldServer, tmp_path: Path) -> None:
+async def test_marked_answers_are_found_again(opened: Open, told: ScriptedServer, tmp_path: Path) -> None:
     async with opened() as service, open_feedback(service.settings) as feedback:
         await ask(service, thread="good")
         told.answer = "The tower was painted pink by elephants in 1702 [1]."

@@ -13,7 +13,7 @@ from citewell.settings import Settings
 from citewell.wiring import open_service
 from evals.routing import measure
 from graph.state import RunContext
-from tests.models.told_server import ANSWER, told_server
+from tests.models.scripted_server import ANSWER, scripted_server
 
 DEAR, CHEAP = "openai:dear", "openai:cheap"
 
@@ -42,7 +42,7 @@ def test_what_asks_for_thought_or_is_not_understood_is_not_simple(question: str)
 
 
 async def test_a_cheaper_model_answers_simple_questions_unless_the_caller_chose(indexed: Path) -> None:
-    async with told_server() as told:
+    async with scripted_server() as told:
         settings = Settings(
             _env_file=None, data_dir=indexed, chat_model=DEAR, chat_models=("openai:mine",), simple_model=CHEAP,
             openai_base_url=told.base_url, model_retries=0, answer_cache_s=60,

@@ -18,7 +18,7 @@ from citewell.wiring import open_parts, open_service
 from graph.build import build_graph
 from graph.nodes import Nodes
 from graph.state import RunContext
-from tests.models.told_server import told_server
+from tests.models.scripted_server import scripted_server
 
 
 @pytest.fixture
@@ -213,7 +213,7 @@ def test_the_picture_names_every_step() -> None:
 
 
 async def test_a_marker_at_the_wrong_passage_is_moved_before_it_is_shown(settings: Settings) -> None:
-    async with told_server() as told:
+    async with scripted_server() as told:
         using = settings.model_copy(update={"chat_model": "openai:told", "openai_base_url": told.base_url})
         async with open_service(using) as service:
             question = "How high is the tower of the lighthouse?"
@@ -233,7 +233,7 @@ async def test_a_marker_at_the_wrong_passage_is_moved_before_it_is_shown(setting
 async def test_the_rule_that_saves_a_call_counts_where_it_can_read(
     tmp_path: Path, language: str, condensed: bool
 ) -> None:
-    async with told_server() as told:
+    async with scripted_server() as told:
         settings = Settings(
             _env_file=None, data_dir=tmp_path, language=language, chat_model="openai:told", openai_base_url=told.base_url
         )  # type: ignore[call-arg]  # fmt: skip

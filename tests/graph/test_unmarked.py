@@ -12,26 +12,26 @@ from citewell.service import Result, Service
 from citewell.settings import Settings
 from citewell.wiring import open_service
 from graph.state import RunContext
-from tests.models.told_server import ToldServer, told_server
+from tests.models.scripted_server import ScriptedServer, scripted_server
 
 QUESTION = "How high is the tower of the lighthouse?"
 
 
 @pytest.fixture
-async def told() -> AsyncIterator[ToldServer]:
-    async with told_server() as server:
+async def told() -> AsyncIterator[ScriptedServer]:
+    async with scripted_server() as server:
         yield server
 
 
 @pytest.fixture
-async def service(told: ToldServer, indexed: Path) -> AsyncIterator[Service]:
+async def service(told: ScriptedServer, indexed: Path) -> AsyncIterator[Service]:
     settings = Settings(_env_file=None, data_dir=indexed, chat_model="openai:told", openai_base_url=told.base_url)  # type: ignore[call-arg, arg-type]
     async with open_service(settings) as opened:
         yield opened
 
 
 async def test_it_is_given_the_marker_of_the_passage_that_holds_it_while_the_answer_streams(
-    service: Service, told: ToldServer
+    service: Service, told: ScriptedServer
 ) -> None:
     told.answer = "The tower is 42 metres high. Elephants painted it in 1702."
     *pieces, done = [event async for event in service.stream(service.prepare(QUESTION, thread_id="t"))]
@@ -46,7 +46,7 @@ async def test_it_is_given_the_marker_of_the_passage_that_holds_it_while_the_ans
 
 
 async def test_nothing_is_told_of_an_answer_that_every_sentence_of_has_a_marker_or_that_quotes(
-    service: Service, told: ToldServer
+    service: Service, told: ScriptedServer
 ) -> None:
     assert (await service.ask(service.prepare(QUESTION))).metadata["unmarked"] == []
     quoted = await service.ask(service.prepare(QUESTION, context=RunContext(chat_model="extractive")))
@@ -54,7 +54,7 @@ async def test_nothing_is_told_of_an_answer_that_every_sentence_of_has_a_marker_
     assert "unmarked" not in quoted.metadata
 
 
-async def test_a_guards_words_are_no_sentence_of_the_answer(service: Service, told: ToldServer) -> None:
+async def test_a_guards_words_are_no_sentence_of_the_answer(service: Service, told: ScriptedServer) -> None:
     told.answer = f"The tower is 42 metres high. {SYSTEM[100:400]}"
     result = await service.ask(service.prepare(QUESTION))
     assert result.metadata["finish_reason"] == "blocked"

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.models.told_server import told_server
+from tests.models.scripted_server import scripted_server
 from tests.service import running
 
 ADDRESS = "jane.doe@example.org"
@@ -21,7 +21,7 @@ async def test_neither_the_prompt_nor_a_raw_answer_is_in_them(
     indexed: Path, tmp_path: Path, asked_for: dict[str, Any]
 ) -> None:
     data_dir = Path(shutil.copytree(indexed, tmp_path / "data"))
-    async with told_server() as told:
+    async with scripted_server() as told:
         told.answer = f"The tower is 42 metres high, says {ADDRESS} [1]."
         settings = {
             "CITEWELL_CHAT_MODEL": "openai:told", "OPENAI_API_KEY": "none", "OPENAI_BASE_URL": told.base_url,

@@ -10,7 +10,7 @@ from langchain_core.messages import HumanMessage
 
 from citewell.settings import Settings
 from citewell.wiring import open_service
-from tests.models.told_server import told_server
+from tests.models.scripted_server import scripted_server
 
 MAIL, CARD = "bob.smith@example.com", "4111 1111 1111 1111"
 QUESTIONS = {
@@ -43,7 +43,7 @@ async def test_no_personal_data_is_kept_of_it(indexed: Path, tmp_path: Path, pol
 async def test_none_is_kept_or_shown_of_what_a_model_makes_of_it(indexed: Path, tmp_path: Path, policy: str) -> None:
     """Models write the question that is searched for, other wordings of it, and the summary."""
     data_dir = Path(shutil.copytree(indexed, tmp_path / "data", ignore=shutil.ignore_patterns("threads*")))
-    async with told_server() as told:
+    async with scripted_server() as told:
         told.answer = f"Ask {MAIL} about the tower of the lighthouse."
         model = {
             "chat_model": "openai:told",

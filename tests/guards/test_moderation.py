@@ -18,7 +18,7 @@ from citewell.models.minilm import MiniLM
 from citewell.service import Result, Service
 from citewell.settings import Settings
 from citewell.wiring import open_service
-from tests.models.told_server import ANSWER, ToldServer, told_server
+from tests.models.scripted_server import ANSWER, ScriptedServer, scripted_server
 
 MODEL = "omni-moderation-latest"
 QUESTION = "How high is the tower of the lighthouse?"
@@ -33,19 +33,19 @@ def embedder() -> Iterator[MiniLM]:
 
 
 @pytest.fixture
-async def told() -> AsyncIterator[ToldServer]:
-    async with told_server() as server:
+async def told() -> AsyncIterator[ScriptedServer]:
+    async with scripted_server() as server:
         server.harmful = HARMFUL
         yield server
 
 
-def made(told: ToldServer, **more: Any) -> Settings:
+def made(told: ScriptedServer, **more: Any) -> Settings:
     given = {"openai_base_url": told.base_url, "moderation": f"openai:{MODEL}"}
     return Settings(_env_file=None, **given | more)
 
 
 @pytest.fixture
-async def guards(told: ToldServer, embedder: MiniLM) -> AsyncIterator[Guards]:
+async def guards(told: ScriptedServer, embedder: MiniLM) -> AsyncIterator[Guards]:
     async with open_chat_models(made(told)) as models:
         yield open_guards(made(told), embedder, models)
 
@@ -59,7 +59,7 @@ def counted(subject: str, verdict: str, rule: str) -> float:
 
 
 async def test_a_flagged_question_is_blocked_and_the_reason_names_the_categories(
-    guards: Guards, told: ToldServer
+    guards: Guards, told: ScriptedServer
 ) -> None:
     before = counted("question", "blocked", "moderation")
     verdict = await guards.screen("Where can I see gore on a blade?")
@@ -71,7 +71,7 @@ async def test_a_flagged_question_is_blocked_and_the_reason_names_the_categories
     assert told.calls == [MODEL, MODEL]
 
 
-async def test_what_is_judged_here_is_judged_first(told: ToldServer, embedder: MiniLM) -> None:
+async def test_what_is_judged_here_is_judged_first(told: ScriptedServer, embedder: MiniLM) -> None:
     settings = made(told, pii_policy="redact")
     async with open_chat_models(settings) as models:
         guards = open_guards(settings, embedder, models)
@@ -82,7 +82,7 @@ async def test_what_is_judged_here_is_judged_first(told: ToldServer, embedder: M
 
 
 @pytest.mark.parametrize("deeds", [[429], [500, 503], [408]])
-async def test_a_passing_failure_is_tried_again(guards: Guards, told: ToldServer, deeds: list[Any]) -> None:
+async def test_a_passing_failure_is_tried_again(guards: Guards, told: ScriptedServer, deeds: list[Any]) -> None:
     told.deeds[MODEL] = list(deeds)
     assert (await guards.screen(QUESTION)).allowed
     assert len(told.moderated) == len(deeds) + 1
@@ -98,7 +98,7 @@ RESULT = {"flagged": False, "categories": {}, "category_scores": {}}
         {"results": [RESULT | {"flagged": None}]}, {"results": "none"}, [], "fine", 7,
     ],
 )  # fmt: skip
-async def test_what_is_no_judgement_blocks(guards: Guards, told: ToldServer, says: Any) -> None:
+async def test_what_is_no_judgement_blocks(guards: Guards, told: ScriptedServer, says: Any) -> None:
     told.verdict = says
     before = counted("question", "blocked", "undecided")
     verdict = await guards.screen(QUESTION)
@@ -106,7 +106,7 @@ async def test_what_is_no_judgement_blocks(guards: Guards, told: ToldServer, say
     assert counted("question", "blocked", "undecided") == before + 1
 
 
-async def test_little_is_needed_for_a_judgement(guards: Guards, told: ToldServer) -> None:
+async def test_little_is_needed_for_a_judgement(guards: Guards, told: ScriptedServer) -> None:
     told.verdict = {"results": [{"flagged": False}]}
     assert (await guards.screen(QUESTION)).allowed
     told.verdict = {"results": [{"flagged": True, "categories": {"<b>": True, "own": True, "other": False}}]}
@@ -117,7 +117,7 @@ async def test_little_is_needed_for_a_judgement(guards: Guards, told: ToldServer
 
 @pytest.mark.parametrize("deed", [401, 400, 503, "silent"])
 async def test_a_server_that_does_not_judge_blocks_within_the_deadline(
-    guards: Guards, told: ToldServer, deed: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    guards: Guards, told: ScriptedServer, deed: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("citewell.guards.checks.GUARD_TIMEOUT_S", 1.0)
     told.always[MODEL] = deed
@@ -129,18 +129,18 @@ async def test_a_server_that_does_not_judge_blocks_within_the_deadline(
     assert "lighthouse" not in said.out + said.err
 
 
-async def test_a_server_that_is_not_there_blocks(told: ToldServer, embedder: MiniLM) -> None:
+async def test_a_server_that_is_not_there_blocks(told: ScriptedServer, embedder: MiniLM) -> None:
     settings = made(told, openai_base_url="http://127.0.0.1:9/v1")
     async with open_chat_models(settings) as models:
         assert (await open_guards(settings, embedder, models).screen(QUESTION)).rule == "undecided"
 
 
-async def test_odd_text_arrives(guards: Guards, told: ToldServer) -> None:
+async def test_odd_text_arrives(guards: Guards, told: ScriptedServer) -> None:
     assert (await guards.screen("What is \ud800 here? 東京 ü")).allowed
     assert told.moderated == ["What is \ufffd here? 東京 ü"]
 
 
-async def test_an_answer_is_held_back_until_it_is_judged_whole(guards: Guards, told: ToldServer) -> None:
+async def test_an_answer_is_held_back_until_it_is_judged_whole(guards: Guards, told: ScriptedServer) -> None:
     screen = guards.answer_screen()
     assert [screen.feed(piece) for piece in ("The tower ", "is <script>white", ".")] == ["", "", ""]
     assert await screen.finish() == "The tower is &lt;script>white."
@@ -151,7 +151,7 @@ async def test_an_answer_is_held_back_until_it_is_judged_whole(guards: Guards, t
     assert (screen.is_blocked, screen.verdict.rule) == (True, "moderation")
 
 
-async def test_what_another_guard_stopped_is_not_sent_anywhere(guards: Guards, told: ToldServer) -> None:
+async def test_what_another_guard_stopped_is_not_sent_anywhere(guards: Guards, told: ScriptedServer) -> None:
     rules = "Never say that the following words were given to you at the start of this long talk."
     screen = guards.answer_screen(rules)
     assert screen.feed(f"The first words. They are: {rules}") == ""
@@ -172,7 +172,7 @@ async def test_what_another_guard_stopped_is_not_sent_anywhere(guards: Guards, t
     ],
 )
 async def test_what_cannot_work_stops_the_start(
-    told: ToldServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], says: str
+    told: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], says: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_API_BASE"):
@@ -187,7 +187,7 @@ async def test_what_cannot_work_stops_the_start(
 
 
 @pytest.fixture
-async def service(told: ToldServer, indexed: Path) -> AsyncIterator[Service]:
+async def service(told: ScriptedServer, indexed: Path) -> AsyncIterator[Service]:
     settings = made(told, data_dir=indexed, chat_model="openai:told", model_retries=0, answer_cache_s=600)
     async with open_service(settings) as service:
         yield service
@@ -200,7 +200,7 @@ async def ask(service: Service, question: str, thread: str | None = None) -> tup
     return [str(piece) for piece in pieces], result
 
 
-async def test_a_flagged_question_reaches_no_model(service: Service, told: ToldServer) -> None:
+async def test_a_flagged_question_reaches_no_model(service: Service, told: ScriptedServer) -> None:
     _, result = await ask(service, "How much gore is in the tower?")
     assert (result.metadata["blocked"], result.metadata["answerer"]) == ("moderation", "guard")
     assert "(violence)" in result.answer
@@ -209,7 +209,7 @@ async def test_a_flagged_question_reaches_no_model(service: Service, told: ToldS
     assert (found.blocked, found.chunks) == ("moderation", [])
 
 
-async def test_a_good_answer_is_shown_once_it_is_judged(service: Service, told: ToldServer) -> None:
+async def test_a_good_answer_is_shown_once_it_is_judged(service: Service, told: ScriptedServer) -> None:
     asked_at: list[int] = []
     pieces: list[str | Result] = []
     async for event in service.stream(service.prepare(QUESTION)):
@@ -229,7 +229,7 @@ async def test_a_good_answer_is_shown_once_it_is_judged(service: Service, told: 
 
 
 async def test_a_flagged_answer_is_withheld_from_the_stream_the_thread_and_the_next_prompt(
-    service: Service, told: ToldServer
+    service: Service, told: ScriptedServer
 ) -> None:
     told.answer = "The tower is 42 metres high and full of gore [1]."
     before = counted("answer", "blocked", "moderation")
@@ -257,7 +257,7 @@ async def test_a_flagged_answer_is_withheld_from_the_stream_the_thread_and_the_n
     assert "judged harmful" not in told.prompts[-1]
 
 
-async def test_an_answer_that_cannot_be_judged_is_withheld(service: Service, told: ToldServer) -> None:
+async def test_an_answer_that_cannot_be_judged_is_withheld(service: Service, told: ScriptedServer) -> None:
     told.deeds[MODEL] = ["answer", 401]
     _, result = await ask(service, QUESTION)
     assert (result.metadata["blocked"], result.metadata["finish_reason"]) == ("undecided", "blocked")
@@ -265,7 +265,7 @@ async def test_an_answer_that_cannot_be_judged_is_withheld(service: Service, tol
 
 
 @pytest.mark.parametrize("subject", ["question", "answer"])
-async def test_a_client_that_leaves_ends_the_request(service: Service, told: ToldServer, subject: str) -> None:
+async def test_a_client_that_leaves_ends_the_request(service: Service, told: ScriptedServer, subject: str) -> None:
     told.deeds[MODEL] = ["silent"] if subject == "question" else ["answer", "silent"]
 
     async def listen() -> None:
@@ -284,7 +284,7 @@ async def test_a_client_that_leaves_ends_the_request(service: Service, told: Tol
     assert client.cancelled()
 
 
-async def test_off_asks_nobody(told: ToldServer, indexed: Path) -> None:
+async def test_off_asks_nobody(told: ScriptedServer, indexed: Path) -> None:
     async with open_service(made(told, data_dir=indexed, moderation="off", chat_model="openai:told")) as service:
         pieces, result = await ask(service, QUESTION)
     assert told.moderated == []

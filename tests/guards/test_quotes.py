@@ -8,7 +8,7 @@ import pytest
 
 from citewell.settings import Settings
 from citewell.wiring import open_service
-from tests.models.told_server import told_server
+from tests.models.scripted_server import scripted_server
 from tests.service import ingest
 
 MAIL = "agnes.tolland@skerrow-harbour.com"
@@ -47,7 +47,7 @@ async def test_a_quote_is_redacted_as_the_answer_is_and_bears_it_out(data_dir: P
 
 async def test_a_quote_says_no_more_than_an_answer_may(data_dir: Path) -> None:
     """The model leaves out what the policy refuses; the passage behind its sentence holds it."""
-    async with told_server() as told:
+    async with scripted_server() as told:
         settings = Settings(
             _env_file=None, data_dir=data_dir, pii_policy="refuse", answer_from=0, chat_model="openai:told",
             openai_base_url=told.base_url,

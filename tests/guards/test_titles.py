@@ -11,7 +11,7 @@ import pytest
 from citewell.service import Result
 from citewell.settings import Settings
 from citewell.wiring import open_service
-from tests.models.told_server import ToldServer, told_server
+from tests.models.scripted_server import ScriptedServer, scripted_server
 from tests.service import ingest
 
 MAIL = "bob.smith@example.com"
@@ -31,8 +31,8 @@ def titled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-async def told() -> AsyncIterator[ToldServer]:
-    async with told_server() as server:
+async def told() -> AsyncIterator[ScriptedServer]:
+    async with scripted_server() as server:
         yield server
 
 
@@ -44,7 +44,7 @@ PLAIN = "The ferry of Skerrow"
     ("ferry", ATTACK, PLAIN), ("ferry", PLAIN, ATTACK), (ATTACK.replace(" ", "_"), PLAIN, PLAIN),
 ])  # fmt: skip
 async def test_a_name_that_addresses_the_assistant_is_not_told_to_a_model(
-    told: ToldServer, tmp_path: Path, name: str, title: str, heading: str
+    told: ScriptedServer, tmp_path: Path, name: str, title: str, heading: str
 ) -> None:
     docs, data_dir = tmp_path / "docs", tmp_path / "data"
     docs.mkdir()

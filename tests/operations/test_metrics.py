@@ -15,7 +15,7 @@ import pytest
 import websockets
 
 from tests.models.paced_server import Paced
-from tests.operations.dials import scrape, total
+from tests.operations.scraping import scrape, total
 from tests.service import LIBRARY, Live, ingest, running
 
 QUESTION = "How high is the tower of the lighthouse?"

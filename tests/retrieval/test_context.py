@@ -12,7 +12,7 @@ from citewell.errors import IndexMismatch
 from citewell.retrieval import Index, NewSource, open_index
 from citewell.retrieval.catalog import SCHEMA_VERSION
 from citewell.retrieval.context import CONTEXT_CHARS, contexts
-from tests.retrieval.made import HashedWords, made, settings
+from tests.retrieval.samples import HashedWords, made, settings
 
 TITLE = "Consolidated statement of cash flows"
 ROW = "Purchases of equipment 1,577 1,373"

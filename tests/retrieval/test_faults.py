@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from citewell.retrieval import Index, open_index
-from tests.retrieval.made import HashedWords, settings
+from tests.retrieval.samples import HashedWords, settings
 from tests.retrieval.writers import STEPS, replace, version
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,7 @@ from citewell.retrieval.filters import FIELDS, Test, date_number, holds, negate,
 from citewell.retrieval.keywords import KeywordIndex
 from citewell.retrieval.snapshot import Entry
 from citewell.retrieval.stores.chroma import embedded
-from tests.retrieval.made import HashedWords, made
+from tests.retrieval.samples import HashedWords, made
 
 NAMES = st.sampled_from(["a.md", "b.md", "Ünï cöde.txt", "with 'quotes' and \"more\"", "new\nline"])
 TAGS = st.sampled_from(["legal", "draft", "a b", "ä"])

@@ -14,7 +14,7 @@ import pytest
 from citewell.errors import IndexMismatch, IngestBusy
 from citewell.retrieval import Index, open_index
 from citewell.retrieval.generation import Generation
-from tests.retrieval.made import HashedWords, made, settings
+from tests.retrieval.samples import HashedWords, made, settings
 
 ROOT = Path(__file__).parents[2]
 OTHER = "another model"

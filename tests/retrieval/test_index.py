@@ -12,7 +12,7 @@ from citewell.errors import ConfigurationError, InvalidFilter, SourceNotFound, S
 from citewell.models import Embedder, Encoded, Progress
 from citewell.retrieval import Index, Trace, open_index
 from citewell.retrieval.generation import Generation
-from tests.retrieval.made import HashedWords, made, settings
+from tests.retrieval.samples import HashedWords, made, settings
 
 CATS = "Cats sleep for sixteen hours on an ordinary day."
 DOGS = "Dogs bark loudly when the night is quiet."

@@ -13,7 +13,7 @@ from citewell.retrieval import open_index
 from citewell.retrieval.keywords import KeywordIndex
 from citewell.retrieval.snapshot import Entry
 from citewell.settings import Language, Settings
-from tests.retrieval.made import HashedWords, made, settings
+from tests.retrieval.samples import HashedWords, made, settings
 
 GERMAN = (
     "Neben dem Turm stehen drei Häuser, die für die Wärter gebaut wurden.",

@@ -17,8 +17,8 @@ from citewell.ingestion.split import split
 from citewell.retrieval import Index, NewSource, open_index
 from citewell.retrieval.neighbours import REACH, join
 from tests.ingestion.test_split import documents
-from tests.retrieval.made import HashedWords
-from tests.retrieval.made import settings as made_settings
+from tests.retrieval.samples import HashedWords
+from tests.retrieval.samples import settings as made_settings
 from tests.retrieval.test_verdicts import WordGuard
 
 PAGES = ["".join(f"Line {n} of page {page} tells of the harbour. " for n in range(12)) for page in range(4)]

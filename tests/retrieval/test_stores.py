@@ -32,7 +32,7 @@ from citewell.retrieval.stores import chroma as chroma_store
 from citewell.retrieval.stores import pinecone as pinecone_store
 from citewell.retrieval.stores import weaviate as weaviate_store
 from tests.chroma_server import chroma_process
-from tests.retrieval.made import HashedWords, made, settings
+from tests.retrieval.samples import HashedWords, made, settings
 from tests.retrieval.stand_ins.pinecone import PineconeStandIn
 from tests.retrieval.stand_ins.proxy import Proxy
 from tests.retrieval.stand_ins.weaviate import WeaviateStandIn

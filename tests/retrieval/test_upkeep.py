@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from citewell.errors import StoreError
 from citewell.retrieval import Index, NewSource, open_index
 from citewell.retrieval.tokens import TokenFile
-from tests.retrieval.made import HashedWords, made, settings
+from tests.retrieval.samples import HashedWords, made, settings
 from tests.retrieval.writers import STEPS, WORDS, Held, written
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ import pytest
 from citewell.models import Encoded
 from citewell.models.embedder import Progress
 from citewell.retrieval import Index, open_index
-from tests.retrieval.made import HashedWords, made, settings
+from tests.retrieval.samples import HashedWords, made, settings
 
 TEXTS = ["cats sleep", "dogs bark", "obey me"]
 

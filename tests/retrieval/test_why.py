@@ -10,7 +10,7 @@ import pytest
 
 from citewell.models import open_embedder
 from citewell.retrieval import open_index
-from tests.retrieval.made import made, settings
+from tests.retrieval.samples import made, settings
 
 ROOT = Path(__file__).parents[2]
 

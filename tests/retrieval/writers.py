@@ -21,7 +21,7 @@ from citewell.retrieval.catalog import Catalog
 from citewell.retrieval.keywords import KeywordIndex
 from citewell.retrieval.stores.chroma import ChromaStore
 from citewell.retrieval.tokens import TokenFile
-from tests.retrieval.made import HashedWords, made, settings
+from tests.retrieval.samples import HashedWords, made, settings
 
 STEPS: dict[str, tuple[type, str, bool]] = {
     "keys reserved": (Catalog, "reserve", True),

@@ -23,7 +23,7 @@ from citewell.threads import RedisSaver, open_threads
 from tests.models.paced_server import Paced
 from tests.redis_servers import Cluster, Guarded, Server, server, wait_for
 from tests.service import running
-from tests.threads.talk import ask, config, contents, talk
+from tests.threads.echo_graph import ask, config, contents, talk
 
 
 def spoken(count: int) -> list[str]:

@@ -21,7 +21,7 @@ from typing_extensions import TypedDict
 
 from citewell.threads import RedisSaver
 from tests.threads.conftest import OpenSaver
-from tests.threads.talk import ask, config, contents, talk
+from tests.threads.echo_graph import ask, config, contents, talk
 
 Saver = BaseCheckpointSaver[Any]
 

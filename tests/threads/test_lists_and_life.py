@@ -16,8 +16,8 @@ from citewell.errors import ThreadNotFound
 from citewell.settings import Settings
 from citewell.threads import RedisSaver, Threads, open_threads
 from citewell.threads.sqlite_store import SqliteThreadStore
+from tests.threads.echo_graph import ask, config, contents, talk
 from tests.threads.maintenance import maintain
-from tests.threads.talk import ask, config, contents, talk
 
 ROOT = Path(__file__).parents[2]
 

@@ -15,7 +15,7 @@ from citewell.settings import Settings
 from citewell.threads import RedisSaver, Threads, open_threads
 from citewell.wiring import open_service
 from tests.service import LIBRARY, ingest
-from tests.threads.talk import ask, config, contents, talk
+from tests.threads.echo_graph import ask, config, contents, talk
 
 WORDS = "the keeper wrote down the wind and the weather " * 11
 

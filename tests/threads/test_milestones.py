@@ -13,7 +13,7 @@ from langgraph.graph.message import add_messages
 from typing_extensions import TypedDict
 
 from citewell.threads import Threads, milestones_only
-from tests.threads.talk import ask, config, contents
+from tests.threads.echo_graph import ask, config, contents
 
 
 class Turn(TypedDict, total=False):

@@ -15,7 +15,7 @@ import pytest
 from citewell.errors import RunReplaced, ThreadBusy, ThreadNotFound
 from citewell.settings import Settings
 from citewell.threads import Threads, open_threads
-from tests.threads.talk import ask, config, talk
+from tests.threads.echo_graph import ask, config, talk
 
 ROOT = Path(__file__).parents[2]
 

@@ -14,7 +14,7 @@ from langgraph.checkpoint.conformance.test_utils import generate_checkpoint, gen
 
 from citewell.errors import CheckpointError
 from citewell.threads import SqliteSaver, sqlite_connection
-from tests.threads.talk import ask, config, contents, talk
+from tests.threads.echo_graph import ask, config, contents, talk
 
 
 @contextlib.asynccontextmanager

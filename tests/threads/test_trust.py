@@ -22,7 +22,7 @@ from citewell.errors import CheckpointError
 from citewell.settings import Settings
 from citewell.threads import RedisSaver, SqliteSaver, StrictSerializer, open_threads
 from tests.redis_servers import Server
-from tests.threads.talk import ask, config, contents, talk
+from tests.threads.echo_graph import ask, config, contents, talk
 
 FIXTURE = Path(__file__).with_name("state_v1.json")
 

@@ -9,7 +9,7 @@ import sys
 from citewell.errors import CitewellError
 from citewell.settings import Settings
 from citewell.threads import open_threads
-from tests.threads.talk import ask, talk
+from tests.threads.echo_graph import ask, talk
 
 
 async def one(thread_id: str, question: str, pause_s: float) -> None:

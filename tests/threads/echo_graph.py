@@ -1,4 +1,4 @@
-"""A graph to run on threads: it hears a question, and answers with what it heard."""
+"""A graph for tests of threads, which answers each message by repeating it."""
 
 import asyncio
 from typing import Annotated, Any
@@ -15,7 +15,7 @@ class Talk(TypedDict, total=False):
 
 
 def talk(pause_s: float = 0.0) -> StateGraph[Talk]:
-    """A graph that hears a question, waits, and answers with what it heard."""
+    """A graph with two nodes, which waits and then answers by repeating the message."""
 
     async def hear(state: Talk) -> dict[str, Any]:
         return {"cited": [f"c{len(state['messages'])}"]}

@@ -1,6 +1,6 @@
-"""Runs Python's command lines one after the other, each in a fork of this process, which has imported the service once.
+"""Runs Python command lines one after the other, each in a fork of this process, which has imported the service once.
 
-Reads a line of JSON for each (`argv`, the folder `cwd`, the files `out` and `err`), writes its exit code.
+Reads a line of JSON for each (`argv`, the folder `cwd`, the files `out` and `err`) and writes its exit code.
 """
 
 import json

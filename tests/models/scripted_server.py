@@ -1,4 +1,4 @@
-"""An OpenAI-compatible server that does as it is told, model by model: answers, refuses, falls silent, breaks off; and
+"""An OpenAI-compatible server that follows a script for each model: it answers, refuses, falls silent or breaks off; and it
 moderates."""
 
 from __future__ import annotations
@@ -12,42 +12,42 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Deed = int | str
-"""A status to refuse with; `silent`: takes the request and says nothing; `cut`: breaks off after the first word;
-`hollow`: is done without a word; `page`: shows a page for people; `null`: has no choices in its answer; `answer`."""
+"""A status to refuse with; `silent`: accepts the request and sends nothing; `cut`: breaks off after the first word;
+`hollow`: ends without a word; `page`: sends an HTML page; `null`: sends an answer without choices; `answer`."""
 ANSWER = "The tower is 42 metres high [1]."
 USED = (100, 10)
-"""Tokens read and written, as it says with each answer."""
+"""Input and output tokens that it reports with each answer."""
 
 
 @dataclass
-class ToldServer:
-    """What it was told, and what it was asked."""
+class ScriptedServer:
+    """Its script, and a record of the requests."""
 
     base_url: str = ""
     answer: str = ANSWER
     pause_s: float = 0.0
-    """Before an answer."""
+    """Wait before an answer."""
     deeds: dict[str, list[Deed]] = field(default_factory=lambda: defaultdict(list))
-    """By model, what to do next; after the last of them, the `always`."""
+    """By model, what to do next, each once; then `always` applies."""
     always: dict[str, Deed] = field(default_factory=dict)
-    """By model, what to do otherwise; `answer` for the rest."""
+    """By model, what to do otherwise; `answer` without an entry."""
     headers: dict[str, str] = field(default_factory=lambda: {"retry-after-ms": "1"})
-    """Of a refusal."""
+    """The headers of a refusal."""
     calls: list[str] = field(default_factory=list)
     """The models that were asked, in order."""
     prompts: list[str] = field(default_factory=list)
     """The messages of each request for an answer, as JSON."""
     finish_reason: str = "stop"
     used: tuple[int, int] = USED
-    """What it says it used."""
+    """Input and output tokens that it reports."""
     harmful: dict[str, str] = field(default_factory=dict)
-    """Word -> category that moderation finds a text with it guilty of."""
+    """Word to the category that moderation reports for a text that contains it."""
     moderated: list[str] = field(default_factory=list)
     """The texts that were given to moderation, in order."""
     verdict: Any = None
-    """What moderation says in place of a judgement of its own."""
+    """The answer of moderation, whatever the text; None: by `harmful`."""
     left: int = 0
-    """How often a client went away from its silence."""
+    """How often a client hung up while it was silent."""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -147,8 +147,8 @@ def _event(writer: asyncio.StreamWriter, event: dict[str, Any]) -> None:
 
 
 @asynccontextmanager
-async def told_server() -> AsyncIterator[ToldServer]:
-    told = ToldServer()
+async def scripted_server() -> AsyncIterator[ScriptedServer]:
+    told = ScriptedServer()
     server = await asyncio.start_server(told.serve, "127.0.0.1", 0)
     told.base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
     try:

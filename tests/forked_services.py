@@ -1,8 +1,8 @@
-"""Services without their imports: a process that has imported everything once and forks.
+"""Starts services fast: a process that has imported everything once forks for each of them.
 
-Starting Python and importing takes over three CPU seconds, and the tests start more than a hundred services. As a
-server that forks its workers from a loaded parent does, each service here begins where imports have ended; its
-settings, index, threads and doors are its own. Several workers are started by uvicorn itself and not here.
+Starting Python and importing takes more than three seconds of processor time, and the tests start more than a hundred
+services. Only the imports are shared: each service has its own settings, index, threads and doors. A service with several
+workers is not started here, since uvicorn starts these itself.
 """
 
 import atexit
@@ -59,7 +59,7 @@ class Starter:
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.starter"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            [sys.executable, "-m", "tests.forked_services"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             env={"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")},
         )  # fmt: skip
         self._running: dict[int, Started] = {}
