@@ -192,7 +192,8 @@ class ChatModels:
 
 def not_offered(settings: Settings) -> UnknownModel:
     """The error for a model that a caller may not choose."""
-    return UnknownModel(f"The model is not offered here. Offered are: {', '.join(sorted(settings.offered_models))}.")
+    offered = ", ".join(sorted(settings.offered_models))
+    return UnknownModel(f"The model is not offered here. Offered are: {offered}. CITEWELL_CHAT_MODELS offers more.")
 
 
 @asynccontextmanager
