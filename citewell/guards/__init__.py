@@ -1,5 +1,5 @@
-"""Guards: what may go in, what may be used, what may come out. A guard that cannot decide blocks.
+"""Guards judge questions, retrieved chunks and answers. A guard that cannot decide blocks.
 
-`checks.Guards` are those of a turn; ingestion needs only `injection.open_scanner`, and nothing is imported here, so that it
-does not wait for the others.
+`checks.Guards` has those of a turn. Ingestion needs only `injection.open_scanner`; nothing is imported here, so that it does
+not wait for the others.
 """

@@ -1,4 +1,4 @@
-"""What the injection head looks at: windows of a text, and the hashed character n-grams of a window."""
+"""The features of the injection classifier: the windows of a text, and the hashed character n-grams of a window."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 Form = Literal["question", "document"]
 
 BUCKETS: Final = 2**15
-"""Places the character n-grams are hashed to (Weinberger et al. 2009, arXiv:0902.2206)."""
+"""Buckets that the character n-grams are hashed to (Weinberger et al. 2009, arXiv:0902.2206)."""
 NGRAMS: Final = (2, 3, 4, 5)
 WINDOW_CHARS: Final = 700
-"""Longest window, in characters: about what the embedding model reads with attention to spare."""
+"""Longest window, in characters: well within what the embedding model can read."""
 MAX_WINDOWS: Final = 400
-"""Windows looked at in one text; a longer one is judged in larger windows, never in part."""
+"""Most windows of a text; a longer text is judged in larger windows, never in part."""
 
 _SENTENCE = re.compile(r"(?<=[.!?。！？;])[\"'”’)\]]*\s+|\n|(?<=[。！？])")
 _STOP = re.compile(r"[.!?。！？;][\"'”’)\]]*\Z")
@@ -48,9 +48,9 @@ def sentences(text: str) -> list[str]:
 
 
 def ends_at(text: str, place: int) -> bool:
-    """Whether a sentence or line ends at a place of a text, so that nothing before it is read as one with what follows.
+    """Whether a sentence or line ends at a place of a text, so that no window crosses it.
 
-    Unhiding takes no such end away; one that only it brings about is not seen here.
+    `unhide` removes no such end; one that only `unhide` makes is not seen here.
     """
     if text[place - 1 : place] == "。" or _NEXT_LINE.match(text, place):
         return True
@@ -66,7 +66,7 @@ def merged(windows: list[str]) -> list[str]:
 
 
 def windows_of(text: str, form: Form) -> list[str]:
-    """What is judged of a text: its sentences, and for a question also its whole."""
+    """The parts of a text that are judged: its sentences, and before those of a question the whole."""
     shown = unhide(text)
     parts = merged(sentences(shown))
     if form == "question" and len(parts) > 1:
@@ -101,19 +101,19 @@ def ngram_buckets(windows: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np
 
 
 def asks(windows: Sequence[str]) -> NDArray[np.float32]:
-    """1 for each window that ends as a question does, else 0."""
+    """1 for each window that ends like a question, else 0."""
     return np.array([any(mark in window[-3:] for mark in "?？؟") for window in windows], dtype=np.float32)
 
 
 def in_context(windows: Sequence[str], vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What a window of a document is beside the rest of it: an instruction to the assistant is off its topic.
+    """Features of a window in relation to the rest of its document: an instruction to the assistant is off topic there.
 
     Args:
         windows: All windows of one document.
         vectors: float32[n, d], their embeddings.
 
     Returns:
-        float32[n, 3 d + 5]: the embedding, the rest's mean, their product by dimension, and five plain features.
+        float32[n, 3 d + 5]: the embedding, the mean of the rest, their elementwise product, and five plain features.
     """
     n = len(windows)
     rest = (vectors.sum(axis=0) - vectors) / max(n - 1, 1)

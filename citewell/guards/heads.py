@@ -1,4 +1,4 @@
-"""The trained weights of the injection guard, and how a score is made with them."""
+"""The trained weights of the injection guard, and how a score is computed from them."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ class Head:
     ngrams: NDArray[np.float32]
     bias: float
     threshold: float
-    """0..1; a text that scores this or more is taken for an attack."""
+    """0..1; a text with this score or more is taken for an attack."""
     whole: Head | None = None
-    """For questions: judges the first window, which is the whole of it, once more; the logits are added."""
+    """For questions: judges the first window, which is the whole question, once more; the logits are added."""
     direct: Head | None = None
-    """For documents: a head that learnt from questions, for plain attacks that happen to stand in a document. Its threshold
-    is taken from benign documents."""
+    """For documents: a head trained on questions, for direct attacks that occur in a document. Its threshold is set on benign
+    documents."""
 
     def probability(self, windows: Sequence[str], vectors: NDArray[np.float32]) -> float:
-        """Probability by the most suspicious window; 0 for a text without windows."""
+        """The probability of the most suspicious window; 0 for a text without windows."""
         if not windows:
             return 0.0
         logit = self._logits(windows, vectors).max()
@@ -46,7 +46,7 @@ class Head:
             logit += self.whole._logits(windows[:1], vectors[:1])[0]
         long = [i for i, window in enumerate(windows) if len(window) >= DIRECT_CHARS]
         if self.direct is not None and long:
-            # moved so that its own threshold falls on this head's
+            # shifted so that its own threshold coincides with this head's
             found = self.direct._logits([windows[i] for i in long], vectors[long]).max()
             logit = max(logit, found - _logit(self.direct.threshold) + _logit(self.threshold))
         return float(1 / (1 + np.exp(-logit)))
@@ -58,19 +58,19 @@ class Head:
         return logits
 
     def numbers(self) -> list[NDArray[np.generic]]:
-        """All that a probability is made of."""
+        """All arrays that a probability depends on."""
         own = [self.dense, self.ngrams, np.array([self.bias, self.threshold])]
         return [*own, *(number for one in (self.whole, self.direct) if one for number in one.numbers())]
 
 
 def dense_features(windows: Sequence[str], vectors: NDArray[np.float32], form: Form) -> NDArray[np.float32]:
-    """One row per window: for a question its embedding, for a document also how it stands to the rest."""
+    """One row per window: for a question its embedding, for a document also its relation to the other windows."""
     return vectors if form == "question" else in_context(windows, vectors)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weights:
-    """All that scores are made of."""
+    """All weights that scores depend on."""
 
     heads: dict[Form, Head]
     skim: Skim
@@ -79,7 +79,7 @@ class Weights:
 
     @property
     def digest(self) -> str:
-        """Of all numbers that a document's score is made of."""
+        """A digest of all weights that the score of a document depends on."""
         whole = hashlib.blake2b(digest_size=6)
         for part in (self.heads["document"], self.skim):
             for array in part.numbers():
@@ -89,7 +89,7 @@ class Weights:
     def skimmed(
         self, texts: Sequence[str], states: Sequence[NDArray[np.float32]], ids: Sequence[Sequence[int]]
     ) -> list[float | None]:
-        """A score for each document that is plainly harmless; None for the others.
+        """An estimated score for each document that is plainly harmless; None for the others.
 
         Args:
             texts: Documents.
@@ -104,10 +104,10 @@ class Weights:
 
 @cache
 def load_weights() -> Weights:
-    """Those that ship.
+    """The weights that ship.
 
     Raises:
-        ConfigurationError: They are missing or not what this version reads.
+        ConfigurationError: They are missing or are not in the format of this version.
     """
     heads, model = load_heads()
     return Weights(heads=heads, skim=load_skim(), model=model)
@@ -117,7 +117,7 @@ def load_heads() -> tuple[dict[Form, Head], str]:
     """The trained weights, and the name of the embedding model they were trained on.
 
     Raises:
-        ConfigurationError: The weights are missing or not what this version reads.
+        ConfigurationError: The weights are missing or are not in the format of this version.
     """
     blas.one_thread()
     with open_weights(WEIGHTS) as data:

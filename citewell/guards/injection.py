@@ -1,7 +1,7 @@
-"""Prompt injection: a small trained head over the built-in embeddings and hashed character n-grams.
+"""Detects prompt injection with a small trained classifier over the built-in embeddings and hashed character n-grams.
 
-A question is judged whole and by its sentences; a document by its sentences, since an instruction planted in
-a page of honest text hardly moves the page's embedding. A text's score is its highest window's.
+A question is judged as a whole and sentence by sentence. A document is judged only by its sentences, since one instruction
+in a page of honest text hardly changes the embedding of the page. The score of a text is the highest of its windows.
 `python -m evals.train_injection` makes the weights, `python -m evals.injection` measures them.
 """
 
@@ -25,30 +25,30 @@ if TYPE_CHECKING:
     from citewell.guards.heads import Weights
 
 DIGEST: Final = "ff84cdd6e291"
-"""Of the numbers that a document's score is made of (`Weights.digest`). It stands here, and is compared when they are read, so
-that to know the guard does not mean to read them: the ingestion that finds nothing changed does without."""
+"""`Weights.digest` of the weights that ship, and checked when they are loaded. It is a constant so that ingestion which finds
+nothing changed need not load them."""
 READING: Final = 1
-"""Goes up when the same text would give other windows or features, so that stored scores are made anew."""
+"""Increase it when the same text would give other windows or features, so that stored scores are computed again."""
 CACHED_TEXTS: Final = 20_000
-"""Scores of texts kept in memory, by digest: about 2 MB."""
+"""Scores kept in memory, by the digest of the text: about 2 MB."""
 
 
 class InjectionScanner:
-    """Scores texts. Safe to call from several threads; holds the processor, so call it off the event loop.
+    """Scores texts. Safe to call from several threads; it is bound by the processor, so call it off the event loop.
 
-    Its weights are read when it is first asked for something (`load`).
+    The weights are read at the first use or by `load`.
 
     Args:
         encoder: The embedding model that the weights were trained on.
 
     Raises:
-        ConfigurationError: On first use: the weights are missing, or not those of this version.
+        ConfigurationError: At the first use: the weights are missing, or are not those of this version.
     """
 
     def __init__(self, encoder: Embedder) -> None:
         self._encoder = encoder
         self.fingerprint = f"{DIGEST}-{READING}-{encoder.fingerprint}"
-        """Changes whenever the same document could get another score."""
+        """Changes whenever a document could get another score."""
         self._cache: OrderedDict[bytes, float] = OrderedDict()
         self._lock = Lock()
 
@@ -56,7 +56,7 @@ class InjectionScanner:
         """Read the weights and the embedding model now. Blocking.
 
         Raises:
-            ConfigurationError: One of them is missing, or not what belongs to this version.
+            ConfigurationError: One of them is missing, or is not that of this version.
         """
         _ = self._weights
         self._encoder.load()
@@ -65,7 +65,7 @@ class InjectionScanner:
         return self._weights.heads[form].threshold
 
     def scores(self, texts: Sequence[tuple[Form, str]]) -> list[float]:
-        """0..1 for each text, how much some sentence of it addresses the assistant. Remembered by text: neighbouring turns
+        """For each text how likely a sentence of it addresses the assistant, 0..1. Cached by text: consecutive turns
         find the same chunks, and a client that keeps its own transcript sends all of it each time."""
         keys = [
             hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16, key=form.encode()).digest()
@@ -86,20 +86,19 @@ class InjectionScanner:
         return [known[key] for key in keys]
 
     def score_question(self, text: str) -> float:
-        """0..1, how much a question reads as an attempt to change the assistant's instructions."""
+        """How likely a question is an attempt to change the assistant's instructions, 0..1."""
         return self.scores([("question", text)])[0]
 
     def skim(self, texts: Sequence[str], encoded: Encoded) -> list[float | None]:
-        """A score for each text that is plainly harmless, by what embedding it has left behind; an estimate of what
-        `score_documents` would say, below the threshold.
+        """Estimate the scores of plainly harmless texts from intermediate results of their embedding.
 
         Args:
             texts: Documents.
-            encoded: What embedding made of them; something may have been embedded before each, such as its title.
+            encoded: Their embeddings; each text may have been embedded behind others, such as its title.
 
         Returns:
-            None for a text that is not plainly harmless, and for all where the built-in model has not embedded them:
-            `score_documents` has to say.
+            For each text an estimate of `score_documents`, below the threshold. None for a text that is not plainly harmless, and
+            for all texts if they were not embedded by the built-in model: these need `score_documents`.
         """
         if encoded.early is None or encoded.token_ids is None:
             return [None] * len(texts)
@@ -125,7 +124,7 @@ class InjectionScanner:
         from citewell.guards.features import windows_of
 
         windows = [windows_of(text, form) for text in texts]
-        # Neighbouring chunks overlap: a seventh of the windows of a document's chunks come twice.
+        # Neighbouring chunks overlap: a seventh of the windows of a document's chunks occur twice.
         rows = {window: row for row, window in enumerate(dict.fromkeys(chain.from_iterable(windows)))}
         if not rows:
             return [0.0] * len(texts)
@@ -140,8 +139,8 @@ def open_scanner(settings: Settings, embedder: Embedder) -> InjectionScanner | N
 
     Args:
         settings: `injection_guard` is read.
-        embedder: Shared when it is the built-in model, which the injection head was trained on; otherwise the
-            guard opens the built-in one beside it.
+        embedder: Shared if it is the built-in model, which the classifier was trained on; otherwise the guard opens the
+            built-in one as well.
     """
     if settings.injection_guard == "off":
         return None

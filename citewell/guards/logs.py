@@ -15,25 +15,25 @@ TEXT_KEYS: Final = frozenset({
     "answer", "chunk", "chunks", "content", "document", "history", "message", "messages", "passage", "prompt", "query",
     "question", "quote", "sentence", "standalone", "standalone_question", "summary", "text", "title", "token",
 })  # fmt: skip
-"""Names under which text travels; above DEBUG only its length is logged."""
+"""Keys whose values are text of users, documents or models; above DEBUG only its length is logged."""
 KEPT_KEYS: Final = frozenset({
     "event", "level", "timestamp", "logger", "door", "outcome", "code", "request_id", "trace_id", "thread",
 })  # fmt: skip
-"""Written by the program, not by a person; an id whose digits look like somebody's number must stay whole. `event` is
-a fixed name, as `run.finished`. A request's id may be the caller's, within the characters that ids are made of."""
+"""Keys whose values the program writes: an id whose digits look like a telephone number must stay whole. `event` is a fixed
+name such as `run.finished`. A request id may come from the caller, but has only the characters that ids may have."""
 EXCEPTION_KEYS: Final = frozenset({"exception", "exc_info", "stack"})
 LONGEST_VALUE: Final = 500
-"""Strings longer than this are cut: a log line is not a place for a document."""
+"""Longest value, in characters; the rest is cut off, since a document does not belong in a log line."""
 
 
 class RedactText:
-    """A structlog processor; put it behind `format_exc_info`, so that it sees tracebacks too, and before rendering.
+    """A structlog processor; put it after `format_exc_info`, so that it sees tracebacks too, and before the renderer.
 
-    Above DEBUG the values of `TEXT_KEYS` become their length, at any depth. Every other string, at every level, is
-    cut and loses detected personal data. A value that is not plain data is named by its class alone.
+    Above DEBUG the values of `TEXT_KEYS`, at any depth, are replaced by their length. All other strings, at every level, are
+    cut and redacted. Of a value that is not plain data only the class is logged.
 
     Args:
-        secrets: What no line may hold, though a dependency repeats it in an error.
+        secrets: Strings that are always replaced, since a dependency may repeat them in an error.
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:

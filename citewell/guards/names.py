@@ -1,6 +1,6 @@
 """Names of people and places, found by an installed spaCy pipeline.
 
-They have no pattern, so a model must find them, and none ships: pipelines are large, one per language, and not on
+They have no pattern, so they need a model. None ships: pipelines are large, there is one per language, and they are not on
 the package index under their makers' names. Any that is installed can be named in `CITEWELL_PII_NAMES`.
 """
 
@@ -16,7 +16,7 @@ LABELS: Final[dict[str, Kind]] = {
     "PERSON": "name", "PER": "name", "persName": "name", "PRS": "name",
     "GPE": "place", "LOC": "place", "FAC": "place", "placeName": "place", "geogName": "place",
 }  # fmt: skip
-"""What spaCy's published pipelines call people and places."""
+"""The labels of people and places in spaCy's published pipelines."""
 
 
 class NameFinder:

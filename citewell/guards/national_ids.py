@@ -1,7 +1,7 @@
 """National identity, social security and tax numbers, checked by python-stdnum.
 
-Some are written so that the form alone tells (a Finnish HETU, an Italian codice fiscale); of the bare digit
-runs every tenth satisfies some check digit, so those count only after a word that announces them.
+Some are recognisable by their form alone (a Finnish HETU, an Italian codice fiscale). Every tenth run of bare digits
+satisfies some check digit, so such a run counts only after a cue word.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Checks of an answer while it streams: instructions repeated, markup that runs in a page, personal data.
+"""Checks an answer while it streams: for leaked instructions, for markup that is active in a page, and for personal data.
 
-Each stage takes pieces of text and gives back what is certain; what a later character could still change waits. With
-moderation all of it waits for the end.
+Each stage takes pieces of text and returns what is certain; text that a later character could still change is held back. With
+moderation the whole answer is held back to its end.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from citewell.telemetry import metrics
 Policy = Literal["allow", "redact", "refuse"]
 
 LEAK_WORDS: Final = 12
-"""So many words of the instructions in a row, in their order, are a leak; shorter runs are ordinary language."""
+"""Consecutive words of the instructions that make a leak; a shorter run is ordinary language."""
 HOLD_WORDS: Final = 4
-"""From so many words on a stream waits for the run to break off or to become a leak."""
+"""Length of a run at which the stream is held back until the run breaks off or becomes a leak."""
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
-"""Characters that show nothing; a terminal takes orders by them. Questions and documents hold none either."""
+"""Control characters, which a terminal would obey. They are removed from questions and documents too."""
 _WORDS = re.compile(r"\w+|\W+")
 _SPECIAL = re.compile(r"[<!\]`~\r]")
 _RUN = re.compile(r"`+|~+")
@@ -35,35 +35,35 @@ _HARMLESS_TAG = re.compile(
     r"</?(?:b|i|em|strong|sub|sup|br|p|ul|ol|li|code|pre|kbd|table|thead|tbody|tr|td|th)\s{0,3}/?>", re.IGNORECASE
 )
 _LINK = re.compile(r"\](?:\((?![^\s`()<>\[\]\\]*\))|\[(?!\w{1,9}\]))")
-"""What can take a tick into an address or a label, where it is no code's; `[page](day.html)` and `[1][2]` cannot."""
+"""Links whose address or label could contain a backtick that delimits no code; `[page](day.html)` and `[1][2]` cannot."""
 _LINK_START = re.compile(r"\](?:\([^\s`()<>\[\]\\]*|\[\w{0,9})\Z")
 _ADDRESS = re.compile(r"\]\s{0,3}[(:]\s{0,3}<?\s{0,3}")
 _ADDRESS_START = re.compile(r"\]\s{0,3}(?:[(:]|\Z)")
 _ESCAPED = re.compile(r"\\([!-/:-@\[-`{-~])")
 _CUT = re.compile(r"(?:&#?\w{0,31}|\\)\Z")
 _IGNORED = re.compile(r"[\x00- <]")
-"""What a browser passes over in a scheme, and what may stand around an address."""
+"""Characters that a browser ignores in a scheme, or that may surround an address."""
 _SCHEMES: Final = ("javascript:", "vbscript:", "data:")
 _LOOK_AHEAD: Final = 28
-"""Characters that decide what a `<` begins: more than the longest harmless tag."""
+"""Characters that are enough to tell what a `<` begins: more than the longest harmless tag has."""
 _LONGEST_SCHEME: Final = 160
-"""Characters that decide where an address leads: more than a scheme has, each letter written as an entity."""
+"""Characters that are enough to tell the scheme of an address, even with each letter written as an entity."""
 _LONGEST_CODE_SPAN: Final = 300
 _LINE_SEEN: Final = 64
-"""Characters of a line that are looked back at."""
+"""Characters of the current line that are remembered."""
 
 LONGEST_SPACED: Final = 80
-"""No personal data with spaces in it is longer, in characters; a grouped IBAN has 42."""
+"""Longest personal data that contains spaces, in characters; a grouped IBAN has 42."""
 
 
 class Leak:
-    """Finds runs of the instructions' words in a stream."""
+    """Finds runs of words of the instructions in a stream."""
 
     def __init__(self, instructions: str) -> None:
         self._places: dict[str, list[int]] = {}
         for i, word in enumerate(re.findall(r"\w+", instructions)):
             self._places.setdefault(word.casefold(), []).append(i)
-        self._ends: dict[int, int] = {}  # place in the instructions -> length of the run that ends there
+        self._ends: dict[int, int] = {}  # word number in the instructions -> length of the run that ends there
         self._word = ""
         self._held = ""
         self.longest = 0
@@ -101,23 +101,23 @@ class Leak:
 
 
 class Markup:
-    """Takes the life out of markup that a page would run, or fetch by itself.
+    """Disarms markup that a page would run or load by itself.
 
     Outside code, tags other than plain formatting are shown as text, images become links, and script addresses become
-    places in the page. Code spans and blocks are left alone: Markdown escapes what stands in them. Only what is surely
-    code by CommonMark's rules is taken for it; where lists, tables or links could make something else of it, it is none.
+    fragments of the page. Code spans and blocks are left alone, since Markdown escapes their content. Only what is certainly code
+    by the rules of CommonMark is treated as such; where lists, tables or links could change that, it is not.
     """
 
     def __init__(self) -> None:
         self._waiting = ""
         self._fence, self._indent = "", 0
-        """What the code block began with, and the spaces before it: a line further left may end a list and the block."""
+        """The fence that opened the code block, and the spaces before it: a line further left may end a list and the block."""
         self._line, self._is_blank = "", True
-        """The end of the line so far, up to where nothing is decided yet; and whether all of it is white space."""
+        """The end of the current line, as far as it is decided, and whether the line is white space so far."""
         self._is_open = False
-        """Whether something in this paragraph may be one end of a code span: what looks like code then may lie between."""
+        """Whether this paragraph may have one end of a code span already: what looks like code may then be outside of code."""
         self._is_lost = False
-        """Whether it can no longer be told which lines are code blocks: then nothing is code."""
+        """Whether it is no longer certain which lines are code blocks: then nothing is treated as code."""
         self.found = False
 
     def feed(self, piece: str, *, last: bool = False) -> str:
@@ -126,14 +126,14 @@ class Markup:
             taken, shown = self._code(text, at, last) if self._fence else self._prose(text, at, last)
             out += shown
             if taken == 0:
-                break  # the next characters decide
+                break  # undecided without the next characters
             self._pass_by(text[at : at + taken])
             at += taken
         self._waiting = text[at:]
         return out
 
     def _code(self, text: str, at: int, last: bool) -> tuple[int, str]:
-        """Characters taken from `text[at:]` inside a code block, and what to show for them."""
+        """The number of characters taken from `text[at:]` inside a code block, and what to show for them."""
         line_end = _LINE_END.search(text, at)
         line = text[at : line_end.start() if line_end else len(text)]
         if line_end and line_end.group() == "\r" and not line:
@@ -146,7 +146,7 @@ class Markup:
                 return 0, ""
             is_fence = is_run and len(run) >= len(self._fence)
             if run and (indent < self._indent or (is_fence and 3 < indent <= 3 + self._indent)):
-                self._lose()  # in a list the block ends here, or goes on, and by itself it does the other
+                self._lose()  # whether the block ends here depends on whether it is in a list
             elif is_fence and indent <= 3:
                 self._fence = ""
         if self._is_lost:
@@ -168,7 +168,7 @@ class Markup:
             return self._run(text, at, last)
         if sign == "]":
             return self._bracket(text, at, last)
-        if sign == "\r":  # a line's end to a page, which nothing else here takes for one
+        if sign == "\r":  # a line end in CommonMark, but not in the rest of this class
             self._lose()
             return 1, sign
         if not last and len(text) - at < (2 if sign == "!" else _LOOK_AHEAD) and not self._is_decided(text, at):
@@ -176,7 +176,7 @@ class Markup:
         if sign == "!" and text.startswith("![", at):
             self.found = True
             return 1, ""
-        # at the head of a line even a harmless tag begins a block in which nothing is code
+        # at the start of a line even a harmless tag begins an HTML block, in which nothing is code
         is_inline = any(map(str.isalpha, self._line))
         if sign == "<" and _TAG_START.match(text, at) and not (is_inline and _HARMLESS_TAG.match(text, at)):
             self.found = True
@@ -206,11 +206,11 @@ class Markup:
         return 1, "]"
 
     def _run(self, text: str, at: int, last: bool) -> tuple[int, str]:
-        """Ticks or tildes: a fence, a code span, or neither."""
+        """Backticks or tildes: a fence, a code span, or neither."""
         window = text[at : at + _LONGEST_CODE_SPAN]
         is_end = last and at + len(window) == len(text)
         is_all = is_end or len(window) == _LONGEST_CODE_SPAN
-        run = _RUN.match(window)[0]  # type: ignore[index]  # a sign brought us here
+        run = _RUN.match(window)[0]  # type: ignore[index]  # called at a backtick or tilde
         if len(run) == len(window) and not is_all:
             return 0, ""
         slashes = len(self._line) - len(self._line.rstrip("\\"))
@@ -230,7 +230,7 @@ class Markup:
                 self._lose()  # in a list or a quotation
             elif run[0] == "~" or "`" not in line[len(run) :]:
                 if "|" in line or (line_end is None and not is_end):
-                    self._lose()  # may be a table's head, or yet have a tick
+                    self._lose()  # may be the head of a table, or a backtick may follow
                 else:
                     self._fence, self._indent = run, len(self._line)
                     return len(run), run
@@ -251,7 +251,7 @@ class Markup:
 
 
 class PersonalData:
-    """Redacts a stream, or stops it at the first piece of personal data."""
+    """Redacts personal data in a stream, or stops the stream at the first."""
 
     def __init__(self, policy: Policy, detector: Detector) -> None:
         self._policy = policy
@@ -274,7 +274,7 @@ class PersonalData:
             for hit in reversed(hits):
                 if hit.start < cut < hit.end:
                     cut = max(begin, hit.start)
-        # a hit that begins in what has been shown was weighed then, with what was known
+        # a hit that begins in text already shown was decided on then
         done = [
             Hit(hit.start - begin, hit.end - begin, hit.kind) for hit in hits if begin <= hit.start and hit.end <= cut
         ]
@@ -292,8 +292,8 @@ class AnswerScreen:
     Args:
         instructions: The system prompt the model was given, without the documents; empty for none.
         policy: What to do with personal data.
-        detector: What counts as such.
-        moderate: Judges the whole answer, which is then shown in one piece or not at all; never raises. None: nobody does.
+        detector: Finds personal data.
+        moderate: Judges the whole answer, which is then shown in one piece or not at all; never raises. None: no moderation.
     """
 
     def __init__(
@@ -309,7 +309,7 @@ class AnswerScreen:
         self._shown: list[str] = []
 
     def feed(self, piece: str) -> str:
-        """What may be shown now: empty while something waits to be decided, and for good once it is blocked."""
+        """What may be shown now; empty while the text is undecided, and always once the answer is blocked."""
         certain = self._pass(piece, last=False)
         return "" if self._moderate else certain
 
@@ -325,13 +325,13 @@ class AnswerScreen:
 
     @property
     def is_blocked(self) -> bool:
-        """Whether the answer must end here."""
+        """Whether no more of the answer may be shown."""
         refused = self._policy == "refuse" and self._personal.found
         return self._leak.is_leak or refused or not self._moderated.allowed
 
     @property
     def verdict(self) -> Verdict:
-        """Of what was fed so far; its `text` is what was shown, where that differs from what was fed."""
+        """The verdict on the answer so far; its `text` is what was shown, if that differs from what was fed."""
         if self._leak.is_leak:
             return block(PROMPT_LEAK)
         if not self._moderated.allowed:

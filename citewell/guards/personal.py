@@ -1,8 +1,8 @@
-"""Personal data that has a pattern: found with every span, checked by its own rules, and redacted.
+"""Finds and redacts personal data that has a pattern.
 
-A digit run alone says little, so each kind is confirmed by what makes it that kind: check digits
-(cards, IBANs, national identifiers), a numbering plan (telephones), an address family (IP). Names and
-places have no pattern and live in `citewell.guards.names`.
+A run of digits alone means little, so each kind is confirmed by its own rules: check digits (cards, IBANs, national
+identifiers), a numbering plan (telephones), an address family (IP). Names and places have no pattern; `citewell.guards.names`
+finds them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CUE_WINDOW: Final = 48
 """Characters before a number in which a cue word ("card", "phone") counts."""
 
 LONGEST: Final = 320
-"""No hit is longer, in characters: 64 + 1 + 255, the longest e-mail address (RFC 5321, 4.5.3.1)."""
+"""Longest hit, in characters: 64 + 1 + 255, the longest e-mail address (RFC 5321, 4.5.3.1)."""
 
 
 MOST_PASSES: Final = 10
@@ -65,7 +65,7 @@ _CARD_PREFIX = re.compile(
     r"|3[47]\d{13}$|3(?:0[0-5]|[689]\d)\d{11}$|35\d{14}$|(?:1800|2131)\d{11}$"  # American Express, Diners, JCB
     r"|6(?:011|4[4-9]\d|5\d\d)\d{12}$|62\d{14,17}$|(?:50|5[6-9]|6[0-9])\d{14,17}$"  # Discover, UnionPay, Maestro
 )
-"""Issuers' ranges and lengths as published in ISO/IEC 7812 registrations; other runs need a cue word."""
+"""Number ranges and lengths of the issuers, as registered under ISO/IEC 7812; other runs need a cue word."""
 _GROUPED = re.compile(r"\d+(?:([ -])\d+)*")
 _PHONE = re.compile(r"(?<![\w.,/:+-])(?:\+|\b00)?\(?\d(?:[ .\-/]{0,2}[()]?[ ]?\d){5,14}(?![\w]|[.,:/-]\d|\s?[%°€$£])")
 _PHONE_CUE = re.compile(
@@ -82,18 +82,18 @@ _YEARS = re.compile(r"(?:1\d|20)\d\d[ -](?:1\d|20)\d\d$")
 _PHONE_SHAPE = re.compile(
     r"(?:\(\d{2,5}\) ?|0\d{1,4}[ .\-/])\d{2,5}(?:[ .-]\d{2,5}){0,4}$|\d{2,5}(?:([ .-])\d{2,5})(?:\1\d{2,5}){1,4}$"
 )
-"""Groups as people write them: a bracketed or zero-led prefix, or three groups and more with one separator."""
+"""Groups as people write them: a prefix in brackets or with a leading zero, or three or more groups with one separator."""
 _THOUSANDS = re.compile(r"\d{1,3}(?:[ .]\d{3})+$")
 PHONE_REGIONS: Final = (
     "US", "GB", "DE", "FR", "ES", "IT", "NL", "BE", "AT", "CH", "SE", "NO", "DK", "FI", "PL", "CZ", "PT", "IE", "GR",
     "HU", "RO", "IS", "EE", "SI", "UA", "RU", "TR", "IL", "IN", "CN", "JP", "KR", "SG", "HK", "AU", "NZ", "ZA", "BR",
     "MX", "AR", "CL",
 )  # fmt: skip
-"""Numbering plans a number without a country code is tried against."""
+"""Numbering plans that a number without a country code is checked against."""
 
 
 def find(text: str) -> list[Hit]:
-    """Every piece of patterned personal data, by position; overlaps are settled by the order of certainty.
+    """All personal data that has a pattern, by position; of hits that overlap, the more certain kind is kept.
 
     Args:
         text: Any length; time is linear in it.
@@ -125,26 +125,26 @@ def redact(text: str) -> str:
 
 
 def replace(text: str, hits: Sequence[Hit]) -> str:
-    """Put `[kind]` in the place of each of `hits`, which do not overlap."""
+    """Replace each of `hits`, which do not overlap, by `[kind]`."""
     for hit in sorted(hits, reverse=True):
         text = f"{text[: hit.start]}[{hit.kind}]{text[hit.end :]}"
     return text
 
 
 class NameModel(Protocol):
-    """Finds what has no pattern: names of people and places."""
+    """Finds names of people and places, which have no pattern."""
 
     def find(self, text: str) -> list[Hit]: ...
 
 
 class Detector:
-    """Patterned personal data and, where a model for them is given, names and places."""
+    """Finds personal data that has a pattern and, if given a model for them, names and places."""
 
     def __init__(self, names: NameModel | None = None) -> None:
         self._names = names
 
     def find(self, text: str) -> list[Hit]:
-        """See `find`; where a name overlaps patterned data, the pattern wins."""
+        """See `find`; a name that overlaps another hit is dropped."""
         hits = find(text)
         if self._names is not None:
             hits += [
@@ -154,7 +154,7 @@ class Detector:
         return sorted(hits)
 
     def redact(self, text: str) -> str:
-        """See `redact`; names are looked for once, since a model may see names even in `[name]`."""
+        """See `redact`; names are searched for only once, since a model may find one even in `[name]`."""
         return redact(replace(text, self.find(text)))
 
 
@@ -176,7 +176,7 @@ def _secrets(text: str) -> Iterator[Hit]:
 
 def _ibans(text: str) -> Iterator[Hit]:
     for match in _IBAN.finditer(text):
-        # the grouped form may have run on into the next word: shorten until the check digits agree
+        # the pattern may have matched into the next word: shorten it until the check digits are valid
         words = re.split(r"(?=[ -])", match.group())
         for n in range(len(words), 0, -1):
             written = "".join(words[:n])
@@ -192,7 +192,7 @@ def _ips(text: str) -> Iterator[Hit]:
                 address = ipaddress.ip_address(match.group())
             except ValueError:
                 continue
-            # loopback and "any" name no one; neither does a four-part version number
+            # loopback, "any" and a version number of four parts identify nobody
             if address.is_loopback or address.is_unspecified or _NOT_IP.search(_before(text, match.start())):
                 continue
             yield Hit(match.start(), match.end(), "ip")
@@ -233,7 +233,7 @@ def _phones(text: str) -> Iterator[Hit]:
         elif has_cue:
             found = True
         else:
-            # no cue: the digits must be grouped as people group them, and fit a numbering plan
+            # without a cue the digits must be grouped like a telephone number and fit a numbering plan
             shaped = bool(_PHONE_SHAPE.match(written)) and not _THOUSANDS.match(written)
             found = shaped and len(digits) >= 9 and any(_valid(written, region) for region in PHONE_REGIONS)
         if found:
@@ -254,4 +254,4 @@ def _before(text: str, start: int) -> str:
 _FINDERS: Final[Sequence[Callable[[str], Iterator[Hit]]]] = (
     _url_credentials, _secrets, _emails, _ibans, _national_ids, _cards, _ips, _phones,
 )  # fmt: skip
-"""In the order of certainty: an earlier finder's hit keeps its span."""
+"""The most certain first: a hit that overlaps one of an earlier finder is dropped."""

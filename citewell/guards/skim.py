@@ -1,9 +1,9 @@
-"""A first look at chunks, that spares most of them the scan of their sentences.
+"""A cheap look at chunks that spares most of them the scan of their sentences.
 
-Embedding a chunk computes its tokens' states layer by layer. After the first layers they still tell what each sentence
-itself is like, so a sentence's mean state, how it stands to the rest, and its n-grams say well enough whether the scan could
-find anything: a small network, taught the scan's own logits, estimates them for next to nothing. It decides nothing but
-where the scan is worth its time: `python -m evals.train_skim` says what it costs to believe it, and makes the weights.
+Embedding a chunk computes the states of its tokens layer by layer. After the first layers they still depend mostly on their own
+sentence. So the mean state of a sentence, its relation to the rest and its n-grams are enough to estimate what the scan would
+find: a small network, trained on the scan's own logits, does so at almost no cost. It only decides which chunks need the scan.
+`python -m evals.train_skim` makes the weights and measures what is missed.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from citewell.models.minilm import DIMENSION, token_ids
 
 WEIGHTS: Final = "skim.npz"
 AT_ONCE: Final = 64
-"""Chunks looked at in one go: some 10 MB of states."""
+"""Chunks in one batch: about 10 MB of states."""
 FEATURES: Final = 3 * DIMENSION + 4
 DROPPED: Final = "\"'”’)]"
-"""What may follow a sentence's end and belongs to no window (`features.sentences`)."""
+"""Characters that may follow the end of a sentence and belong to no window (`features.sentences`)."""
 
 Floats = NDArray[np.float32]
 
@@ -51,20 +51,20 @@ class Skim:
     bias: Floats
     """[1]"""
     limit: Floats
-    """[1], a logit: a chunk that is estimated at this or more has to be scanned. Below the scan's threshold."""
+    """[1], a logit: a chunk with this estimate or more has to be scanned. Below the threshold of the scan."""
 
     def logits(self, bags: Sequence[Sequence[str]], states: Sequence[Floats], ids: Sequence[Sequence[int]]) -> list[float | None]:  # fmt: skip
-        """Estimate what the scan of texts would come to.
+        """Estimate the logits that the scan of texts would give.
 
         Args:
-            bags: Each text's windows.
-            states: Per text float32[t_i, DIMENSION], its tokens' states after the first layers; what is embedded before the
-                text, such as its title, included.
-            ids: Per text its t_i vocabulary ids.
+            bags: The windows of each text.
+            states: Per text float32[t_i, DIMENSION], the states of its tokens after the first layers, including those of anything
+                embedded before the text, such as its title.
+            ids: Per text the t_i vocabulary ids of these tokens.
 
         Returns:
-            Per text the highest of its windows' logits; None where its tokens are not those of its windows, one after the
-            other: it is longer than the model reads, holds hidden characters, or has no window.
+            Per text the highest logit of its windows. None if its tokens are not those of its windows one after the other: it is
+            longer than the model reads, contains hidden characters, or has no window.
         """
         found: list[float | None] = []
         for start in range(0, len(bags), AT_ONCE):
@@ -86,13 +86,13 @@ class Skim:
         return found
 
     def of_windows(self, dense: Floats) -> Floats:
-        """What the network says to `features`; what the n-grams weigh comes on top."""
+        """The network's logits for `features`, to which those of the n-grams are added."""
         hidden = np.maximum(dense @ self.inner + self.inner_bias, 0)
         logits: Floats = hidden @ self.outer + dense @ self.linear + self.bias
         return logits
 
     def numbers(self) -> list[Floats]:
-        """All that a logit is made of."""
+        """All arrays that a logit depends on."""
         return [getattr(self, one.name) for one in fields(self)]
 
 
@@ -101,7 +101,7 @@ def load_skim() -> Skim:
     """The trained weights.
 
     Raises:
-        ConfigurationError: They are missing or not what this version reads.
+        ConfigurationError: They are missing or are not in the format of this version.
     """
     with open_weights(WEIGHTS) as data:
         skim = Skim(**{one.name: data[one.name].astype(np.float32) for one in fields(Skim)})
@@ -111,13 +111,13 @@ def load_skim() -> Skim:
 
 
 def spans_of(bags: Sequence[Sequence[str]], ids: Sequence[Sequence[int]]) -> list[list[tuple[int, int]] | None]:
-    """Per text, where each window's tokens stand among the text's (from, to); None as for `Skim.logits`."""
+    """Per text, the range (start, end) of each window's tokens among those of the text; None as for `Skim.logits`."""
     of_windows = iter(token_ids(list(chain.from_iterable(bags))))
     return [_spans([next(of_windows) for _ in bag], list(whole)) for bag, whole in zip(bags, ids, strict=True)]
 
 
 def _spans(windows: Sequence[list[int]], whole: list[int]) -> list[tuple[int, int]] | None:
-    """From the end to the front, where whatever stands before the text is left over."""
+    """Matched from the end, so that whatever was embedded before the text is left over."""
     dropped = _dropped()
     spans: list[tuple[int, int]] = []
     end = len(whole)
@@ -140,20 +140,20 @@ def _dropped() -> frozenset[int]:
 def features(
     bags: Sequence[Sequence[str]], states: Sequence[Floats], spans: Sequence[Sequence[tuple[int, int]]], centre: Floats
 ) -> tuple[Floats, NDArray[np.intp]]:
-    """What a window's states say of it.
+    """The features of each window, from the states of its tokens.
 
     Args:
         bags, states: As for `Skim.logits`.
-        spans: Per text where its windows' tokens stand, none empty.
-        centre: [DIMENSION], what to see the states from.
+        spans: As from `spans_of`, none empty.
+        centre: [DIMENSION], subtracted from the states.
 
     Returns:
-        float32[windows, FEATURES]: the mean state; the mean of the text's other windows, of length 1; the product of both
-        directions by dimension; their cosine; and three plain features. And the number of each text's first window.
+        float32[windows, FEATURES]: the mean state; the mean of the text's other windows, of length 1; the elementwise product
+        of both directions; their cosine; and three plain features. And the number of each text's first window.
     """
     before = np.cumsum([0, *(len(one) for one in states)])
     bounds = np.concatenate([np.array(of_text) + start for of_text, start in zip(spans, before, strict=False)])
-    # A row behind the last, so that the last window's end is a place too; every second sum is of what lies between two.
+    # One more row, so that the end of the last window is an index too. Every second sum is of the tokens between two windows.
     rows = np.concatenate([*states, np.zeros((1, DIMENSION), np.float32)])
     counts = (bounds[:, 1] - bounds[:, 0]).astype(np.float32)[:, None]
     sums = np.add.reduceat(rows, bounds.ravel())[::2] - centre * counts

@@ -1,4 +1,4 @@
-"""Opens the trained weights that ship beside this file."""
+"""Opens the files of trained weights in this folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ def open_weights(name: str) -> Iterator[np.lib.npyio.NpzFile]:
     """The arrays of a file, to be read within the block.
 
     Raises:
-        ConfigurationError: The file is missing, or the block finds it not to be what this version reads (KeyError, ValueError).
+        ConfigurationError: The file is missing, or the block raised KeyError or ValueError: its content is not in the format of
+            this version.
     """
     try:
         with resources.files(__package__).joinpath(name).open("rb") as file, np.load(file, allow_pickle=False) as data:
