@@ -63,6 +63,7 @@ class Bounded(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
+        transport.set_write_buffer_limits(high=0)  # so that `pause_writing` tells of whatever is left to be read
         self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:

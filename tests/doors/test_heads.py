@@ -46,11 +46,14 @@ def test_one_of_ordinary_length_and_a_body_of_any_length_are_read(live: Live) ->
 
 
 def test_a_connection_that_a_proxy_keeps_is_kept(live: Live) -> None:
-    with connected(live) as client:
+    with connected(live) as client, client.makefile("rb") as replies:
         for pause in (0, 6):
             time.sleep(pause)
             client.sendall(b"GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
-            assert client.recv(1000).startswith(b"HTTP/1.1 200")
+            assert replies.readline().startswith(b"HTTP/1.1 200")
+            while replies.readline().strip():
+                pass
+            assert replies.read(15) == b'{"status":"ok"}'
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
@@ -58,9 +61,15 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @asynccontextmanager
-async def served(app: ASGIApp = echo, **options: float) -> AsyncIterator[int]:
-    """An application over the service's protocols, at a port."""
+async def served(app: ASGIApp = echo, *, system_holds: int = 0, **options: float) -> AsyncIterator[int]:
+    """An application over the service's protocols, at a port.
+
+    Args:
+        system_holds: Bytes of answers that the system takes before somebody reads them, about; 0: as many as it likes.
+    """
     with socket.create_server(("127.0.0.1", 0)) as bound:
+        if system_holds:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, system_holds)  # each connection takes it over
         config = uvicorn.Config(app, http=Bounded, ws=BoundedSocket, lifespan="off", log_config=None, **options)  # type: ignore[arg-type]  # its options are of many types
         server = uvicorn.Server(config)
         serving = asyncio.create_task(server.serve(sockets=[bound]))
@@ -136,6 +145,26 @@ async def test_who_reads_nothing_of_a_long_answer_is_left(reads: bool, monkeypat
         else:
             await ended.wait()
         writer.close()
+
+
+async def test_who_reads_nothing_of_a_short_answer_is_left_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("citewell.api.serve.READS_WITHIN_S", 0.5)
+    whole, loop = 60_000, asyncio.get_running_loop()
+
+    async def short(scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse(b"a" * whole)(scope, receive, send)
+
+    async with served(short, system_holds=8192, timeout_keep_alive=1) as port, asyncio.timeout(30):
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+            client.setblocking(False)
+            await loop.sock_connect(client, ("127.0.0.1", port))
+            await loop.sock_sendall(client, b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+            await asyncio.sleep(2)
+            got = 0
+            while piece := await loop.sock_recv(client, whole):
+                got += len(piece)
+    assert got < whole
 
 
 async def test_a_socket_that_answers_no_ping_is_left_though_it_was_sent_much() -> None:
