@@ -125,7 +125,7 @@ class Catalog:
 
     def reserve(self, count: int) -> int:
         """Take `count` new keys and record them, so that whatever is stored under them can be found again. Returns the first."""
-        with self._transaction() as connection:
+        with self._transaction(lasting=True) as connection:
             first = Snapshot(connection).next_key()
             connection.execute("UPDATE meta SET value = ? WHERE name = 'next_key'", (first + count,))
             connection.execute("INSERT INTO reserved VALUES (?, ?)", (first, count))
@@ -175,7 +175,7 @@ class Catalog:
 
         A reader with an older snapshot may miss what is removed; it can tell by `Snapshot.cleanings`.
         """
-        with self._transaction() as connection:
+        with self._transaction(lasting=True) as connection:
             leftovers = Snapshot(connection).leftovers()
             if leftovers:
                 connection.execute("UPDATE meta SET value = value + 1 WHERE name = 'cleanings'")
@@ -229,16 +229,17 @@ class Catalog:
         except Empty:
             # A connection is used by one thread at a time, but not always by the same one.
             opened = sqlite3.connect(self._path, timeout=30, isolation_level=None, check_same_thread=False)
-            # A power cut must undo no commit: what the state before it held is overwritten and deleted after it.
-            opened.execute("PRAGMA synchronous = FULL")
             opened.execute("PRAGMA secure_delete = ON")
             opened.execute("PRAGMA mmap_size = 268435456")
             return opened
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def _transaction(self, *, lasting: bool = False) -> Iterator[sqlite3.Connection]:
+        """Commits at the end of the block. A power cut may undo the last commits, but no `lasting` one and none before it; such a one stands
+        before anything that an older state needs is overwritten or deleted."""
         connection = self._connection()
         try:
+            connection.execute(f"PRAGMA synchronous = {'FULL' if lasting else 'NORMAL'}")
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
