@@ -8,6 +8,7 @@ from uuid import uuid4
 import httpx
 import pytest
 from langserve import RemoteRunnable
+from langserve.lzstring import LZString
 
 from tests.service import Live, problem
 
@@ -215,3 +216,20 @@ def test_a_question_of_5001_characters_is_refused_and_one_of_5000_is_not(live: L
 def test_a_body_over_the_bound_is_refused_unread(live: Live) -> None:
     reply = httpx.post(f"{live.url}/rag/invoke", content=b" " * 1_000_001)
     problem(reply, "body_too_large", 413)
+
+
+@pytest.mark.parametrize("path", ["playground/", "config_schema", "input_schema", "output_schema"])
+def test_a_shared_address_puts_nothing_of_its_own_into_a_page(live: Live, path: str) -> None:
+    markup = "</script><img src=x onerror=alert(1)>"
+
+    def got(config: object) -> httpx.Response:
+        packed = LZString.compressToEncodedURIComponent(config if isinstance(config, str) else json.dumps(config))
+        return httpx.get(f"{live.url}/rag/c/{packed}/{path}")
+
+    for given in ({"thread_id": markup}, {"chat_model": markup}, {"filter": {"title": markup}}, {markup: 1}):
+        reply = got({"configurable": given, "tags": [markup]})
+        assert (reply.status_code, markup in reply.text, "<img src=x" in reply.text) == (200, False, False)
+    for broken in ("[" * 50_000, "{" * 500, f'"{markup}"', "1e999", "nul"):
+        reply = got(broken)
+        assert "<img src=x" not in reply.text
+        problem(reply, "invalid_request", 422)

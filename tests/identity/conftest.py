@@ -46,6 +46,13 @@ def redis_world(tmp_path: Path, redis_url: str) -> Iterator[World]:
         yield made
 
 
+@pytest.fixture
+def own_world(tmp_path: Path) -> Iterator[World]:
+    """The same, for a test that changes it."""
+    with _world(tmp_path) as made:
+        yield made
+
+
 @contextmanager
 def _world(place: Path, **settings: str) -> Iterator[World]:
     library, data_dir = place / "papers", place / "data"
