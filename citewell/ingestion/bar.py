@@ -1,4 +1,4 @@
-"""The bar that shows on a terminal how far an ingestion is."""
+"""The progress bar of an ingestion on a terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from citewell.wording import count
 
 
 class Bar:
-    """On standard error, as long as the block lasts."""
+    """Shown on standard error while the block runs."""
 
     def __init__(self) -> None:
         self._bar = Progress(

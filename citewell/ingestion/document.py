@@ -1,4 +1,4 @@
-"""A parsed document: the extracted text and everything that is known by its offsets."""
+"""A parsed document: the extracted text, its headings and pages by their offsets, and its metadata."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ _WORD = re.compile(r"[^\W\d_]{3}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heading:
-    """A heading as it stands in the text."""
+    """A heading in the text."""
 
     level: int
     """1 is outermost. Levels may be skipped."""
     text: str
-    """Without markup, on one line, at most 300 characters: every chunk below carries it."""
+    """Without markup, on one line, at most 300 characters, since every chunk below it repeats it."""
     start: int
     """Character offset in the extracted text, markup included."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """What a loader makes of a file. All offsets are Python code points in `text`."""
+    """The result of loading a file. All offsets are in Python code points of `text`."""
 
     text: str
-    """The extracted text, as it is stored and as citations quote it. Never empty, holds no NUL and no surrogate."""
+    """The extracted text, as it is stored and quoted by citations. Never empty, without NUL and surrogates."""
     type: str
     """`pdf`, `md`, `txt`, `html` or `docx`, by content rather than by name."""
     title: str = ""
@@ -44,16 +44,16 @@ class Document:
     """ISO 8601."""
     tags: tuple[str, ...] = ()
     access: tuple[str, ...] = ()
-    """Labels, where the document itself names some."""
+    """Access labels that the document itself names."""
     notes: tuple[str, ...] = field(default=())
-    """What the owner of the file should know: a guessed encoding, pages without text."""
+    """Remarks for the owner of the file, such as a guessed encoding or pages without text."""
 
     def page_at(self, offset: int) -> int | None:
-        """The 1-based page on which the character at `offset` stands; None where the format has no pages."""
+        """The page, from 1, of the character at `offset`; None if the format has no pages."""
         return bisect_right(self.page_starts, offset) or None
 
     def page_head(self, page: int) -> str:
-        """What stands at the top of a page (from 1): up to two short lines, as a table's title; empty where it begins with
+        """Up to two short lines at the top of a page (from 1), such as the title of a table; empty if the page begins with
         running text."""
         start = self.page_starts[page - 1]
         end = self.page_starts[page] if page < len(self.page_starts) else len(self.text)

@@ -14,42 +14,42 @@ from citewell.ingestion.encoding import clean_line
 
 TWICE = "it names access more than once: who may read it cannot be known"
 MOST_TAGS = 64
-"""Of one document; a vector store keeps them beside every vector."""
+"""Most tags of a document; a vector store keeps them with every vector."""
 _MOST_CHARS = 65_536
 _BLOCK = re.compile(r"\A---[ \t]*\n(.*?)^(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.S | re.M)
 _KEYED = re.compile(r"\s*(?:#[^\n]*\n\s*)*[\w-]+[ \t]*:(?:[ \t]|\n|\Z)")
 _HEAD = re.compile(
-    r"\A(?>[\s\u200b-\u200d\u2060]|<!--.*?-->|%[^\n]*\n)*+"  # what may stand above the block where somebody was careless
+    r"\A(?>[\s\u200b-\u200d\u2060]|<!--.*?-->|%[^\n]*\n)*+"  # what a careless author may have left above the block
     r"(?:[-+]{3,}|[\u2010-\u2015]+)([^\n]*\n\s*.*?)"
     r"(?:^\s*(?:[-+]{3,}|[\u2010-\u2015]+|\.{3})|^[^\S\n]*$|\Z)",
     re.S | re.M,
 )
-"""What looks like front matter, whether or not it is any: down to a fence or an empty line."""
+"""Anything that looks like front matter, whether or not it is: up to a fence or an empty line."""
 _NAMES_ACCESS = re.compile(r"(?:^|[{,])[^\w\n#]{0,80}access[^\w\n]{0,80}[:\uff1a=]", re.I | re.M)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrontMatter:
-    """What the front matter says, checked."""
+    """The values of front matter, checked."""
 
     title: str = ""
     date: str | None = None
     """ISO 8601."""
     tags: tuple[str, ...] = ()
     access: tuple[str, ...] = ()
-    """Empty where it says nothing of it."""
+    """Empty if the front matter does not name `access`."""
     notes: tuple[str, ...] = ()
 
 
 def split_front_matter(text: str) -> tuple[FrontMatter, str]:
-    """Take the front matter off a text.
+    """Split a text into its front matter and the rest.
 
-    Only a block between `---` lines at the very start that begins with `key:`, or holds `access`, counts; anything else is
+    Front matter is a block between `---` lines at the very start that begins with `key:` or contains `access`; anything else is
     a rule above ordinary text. Keys other than `title`, `date`, `tags` (or `keywords`) and `access` are ignored.
 
     Raises:
-        SourceUnreadable: The block cannot be understood, or what looks like one names `access` and is none. Guessing, which
-            might publish it, is out of the question.
+        SourceUnreadable: The block cannot be understood, or something that only looks like one names `access`. A guess might
+            publish the document.
     """
     block = _BLOCK.match(text)
     values = _values(block[1]) if block is not None else None
@@ -68,7 +68,7 @@ def split_front_matter(text: str) -> tuple[FrontMatter, str]:
 
 
 def _values(block: str) -> dict[str, object] | None:
-    """What stands in a block; None where it is ordinary text between two rules."""
+    """The values of a block; None if it is ordinary text between two rules."""
     is_keyed = _KEYED.match(block) is not None
     if len(block) > _MOST_CHARS:
         if is_keyed and _NAMES_ACCESS.search(block):
@@ -87,12 +87,12 @@ def _values(block: str) -> dict[str, object] | None:
         return None
     values = {str(key).casefold(): value for key, value in parsed.items()}
     if isinstance(tree, yaml.MappingNode) and [str(key.value).casefold() for key, _ in tree.value].count("access") > 1:
-        raise SourceUnreadable(TWICE)  # YAML keeps the last one, which may open what the first was to restrict
+        raise SourceUnreadable(TWICE)  # YAML keeps the last one, which may allow what the first one restricts
     return values if is_keyed or "access" in values else None
 
 
 def read_metadata(values: dict[str, object]) -> FrontMatter:
-    """Check metadata given by name, from front matter or from a format's own fields.
+    """Check metadata by name, whether from front matter or from the fields of a format.
 
     Raises:
         SourceUnreadable: `access` names no usable label, or too many.
@@ -116,7 +116,7 @@ def read_metadata(values: dict[str, object]) -> FrontMatter:
 
 
 def iso_date(value: object) -> str | None:
-    """A date as ISO 8601 writes it, one that filters can compare; None where it is none."""
+    """A date in ISO 8601, which filters can compare; None if the value is not a date."""
     if isinstance(value, datetime.date):  # datetime is one too
         return value.isoformat()
     if isinstance(value, int) and 1000 <= value <= 9999:

@@ -1,4 +1,4 @@
-"""A file's bytes to a document: told apart by content, limited in size, refused with a reason."""
+"""Loads the bytes of a file as a document. The type is told by the content; a file that cannot be read is refused with a reason."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TYPES = {
     ".pdf": "pdf",
     ".docx": "docx",
 }  # fmt: skip
-"""Which names are ingested, and as what."""
+"""Extensions that are ingested, and their types."""
 
 _FOREIGN = (
     (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old or a password-protected Office document; save it as .docx without a password"),
@@ -41,19 +41,18 @@ def load(data: bytes, name: str, *, max_bytes: int = 200_000_000) -> Document:
 
     Args:
         data: The whole file.
-        name: Its file name; gives the type where the content leaves it open, and the title where it has none.
-        max_bytes: Most bytes the file, a part packed in it, or the extracted text (in characters) may have.
+        name: Its file name, which decides on the type if the content does not, and is the title if it has none.
+        max_bytes: Largest size of the file, of a part packed in it, and (in characters) of the extracted text.
 
     Raises:
-        SourceUnsupported: The same bytes will never do; the message says why.
-        SourceUnreadable: The file is damaged, or what it says of itself cannot be understood; another copy may do.
+        SourceUnsupported: These bytes can never be ingested; the message says why.
+        SourceUnreadable: The file is damaged, or its metadata cannot be understood; another copy may be readable.
     """
-    if len(data) > max_bytes:
-        raise SourceUnsupported(f"the file has {len(data) / 1e6:,.1f} MB; at most {max_bytes / 1e6:,.1f} MB are read")
+    check_size(len(data), max_bytes)
     if not data.strip(b"\0\t\n\x0b\x0c\r "):
         raise SourceUnsupported("the file is empty" if not data else "the file holds nothing but white space")
     kind = sniff(data, name)
-    # Each loader on first use: a folder of text never pays for PDFium and lxml, nor one in which nothing changed for any.
+    # Each loader is imported at its first use: a folder of text never loads PDFium or lxml, an unchanged folder none at all.
     if kind == "pdf":
         from citewell.ingestion.loaders.pdf import load_pdf
 
@@ -77,15 +76,21 @@ def load(data: bytes, name: str, *, max_bytes: int = 200_000_000) -> Document:
     return document if document.title else replace(document, title=PurePath(name).stem or name)
 
 
+def check_size(size_bytes: int, max_bytes: int) -> None:
+    """Raise SourceUnsupported for a file that is too large."""
+    if size_bytes > max_bytes:
+        raise SourceUnsupported(f"the file has {size_bytes / 1e6:,.1f} MB; at most {max_bytes / 1e6:,.1f} MB are read")
+
+
 def sniff(data: bytes, name: str) -> str:
-    """Tell the type by content where the content tells, else by name.
+    """The type of a file by its content or, if that does not tell, by its name.
 
     Raises:
-        SourceUnsupported: A format that is not read, or a name that promises a format the content is not.
+        SourceUnsupported: The format is not supported, or the content is not of the type that the name says.
     """
     named = TYPES.get(PurePath(name).suffix.casefold())
     is_named_text = named not in {"pdf", "docx", None}
-    # Readers look for the mark in the first KB; a text may speak of it there.
+    # PDF readers accept the signature anywhere in the first KB, where a text may mention it.
     if data.lstrip().startswith(b"%PDF-") if is_named_text else b"%PDF-" in data[:1024]:
         return "pdf"
     if data.startswith(b"PK\x03\x04"):

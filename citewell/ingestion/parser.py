@@ -1,10 +1,9 @@
-"""Parsing in worker processes, each file under a deadline."""
+"""Loads and splits files in worker processes, each file under a deadline."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import struct
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -16,10 +15,10 @@ import orjson
 import citewell
 from citewell.documents import PUBLIC, Chunk, Source
 from citewell.errors import SourceUnreadable, SourceUnsupported
+from citewell.ingestion.worker import FRAME
 from citewell.retrieval import NewSource
 
-_FRAME = struct.Struct("<I")
-# -P keeps the current directory off the path: a folder of documents may hold a json.py.
+# -P keeps the current directory off the path, since a folder of documents may contain a json.py.
 _COMMAND = (
     sys.executable, "-P", "-c",
     "import sys; sys.path.append(sys.argv[1]); from citewell.ingestion.worker import main; main()",
@@ -36,7 +35,7 @@ class Parsed:
     page_starts: tuple[int, ...]
     chunks: tuple[Chunk, ...]
     mtime_ns: int
-    """Of the file as it was read."""
+    """Modification time of the file when it was read."""
     inherited: tuple[str, ...] | None = None
     """Access labels from beside or above the file, whether or not the document named its own."""
     notes: tuple[str, ...]
@@ -65,9 +64,9 @@ class Parser:
             access: Labels for a document that names none itself; None: everyone may read it.
 
         Raises:
-            SourceUnsupported: The same bytes will never do.
-            SourceUnreadable: Damaged, gone, not permitted, crashed its reader, or took longer than the deadline.
-                Of both, `same_for` is set where the same bytes would fail so again.
+            SourceUnsupported: These bytes can never be ingested.
+            SourceUnreadable: The file is damaged, gone or not permitted, crashed its reader, or took longer than the deadline.
+                `same_for` of either is set if the same bytes would fail again.
         """
         process = await self._idle.get()
         healthy = False
@@ -84,7 +83,7 @@ class Parser:
                 raise SourceUnreadable("the file crashed its reader; it is probably damaged") from None
             healthy = True
         finally:
-            # A cancelled or late answer would be taken for the next file's: such a process is of no more use.
+            # A cancelled or late answer would be taken for that of the next file, so such a process is not used again.
             if process is not None and not healthy:
                 await self._stop(process)
             self._idle.put_nowait(process if healthy else None)
@@ -115,7 +114,7 @@ class Parser:
 async def open_parser(
     *, chunk_size: int, chunk_overlap: int, max_bytes: int, timeout_s: float, processes: int = 2
 ) -> AsyncIterator[Parser]:
-    """Open a parser; its processes end with the block, however that is left."""
+    """Open a parser, whose processes end with the block."""
     parser = Parser(chunk_size=chunk_size, chunk_overlap=chunk_overlap, max_bytes=max_bytes, timeout_s=timeout_s,
                     processes=processes)  # fmt: skip
     try:
@@ -127,9 +126,9 @@ async def open_parser(
 async def _ask(process: asyncio.subprocess.Process, request: bytes) -> dict[str, Any]:
     if process.stdin is None or process.stdout is None:
         raise ConnectionError
-    process.stdin.write(_FRAME.pack(len(request)) + request)
+    process.stdin.write(FRAME.pack(len(request)) + request)
     await process.stdin.drain()
-    (length,) = _FRAME.unpack(await process.stdout.readexactly(_FRAME.size))
+    (length,) = FRAME.unpack(await process.stdout.readexactly(FRAME.size))
     body = await process.stdout.readexactly(length)
     answer: dict[str, Any] = await asyncio.to_thread(orjson.loads, body) if length > 1 << 20 else orjson.loads(body)
     return answer

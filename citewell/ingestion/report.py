@@ -1,4 +1,4 @@
-"""What an ingestion did, file by file."""
+"""The report of an ingestion, file by file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class FileReport:
     uri: str
     status: Status
     reason: str = ""
-    """Why it failed or was skipped, in words for the file's owner; notes on how it was read otherwise."""
+    """Why it failed or was skipped, in words for the owner of the file; otherwise notes on how it was read."""
     code: str = ""
     """The error's code where `status` is `failed`."""
     chunks: int = 0
@@ -28,7 +28,7 @@ class FileReport:
 
 @dataclass(slots=True, kw_only=True)
 class Report:
-    """A whole run."""
+    """The report of a whole run."""
 
     files: list[FileReport] = field(default_factory=list)
     dry_run: bool = False
@@ -66,13 +66,13 @@ class Report:
 
 
 class Progress(Protocol):
-    """What watches a run. `embedded` may be called from another thread; none may block."""
+    """Follows a run. `embedded` may be called from another thread; no method may block."""
 
     def started(self, total: int) -> None:
-        """`total` files are to be looked at or read."""
+        """`total` files will be checked or read."""
 
     def embedded(self, chunks: int, total: int) -> None:
-        """So many chunks of those that are now being embedded are done."""
+        """`chunks` of the `total` that are now being embedded are done."""
 
     def finished(self, file: FileReport) -> None:
-        """One of them is done."""
+        """One file is done."""

@@ -1,9 +1,9 @@
-"""A document to chunks that know their exact place in it.
+"""Splits a document into chunks that know their exact offsets.
 
-LangChain's RecursiveCharacterTextSplitter was measured first (500 / 50, 4.3 MB of prose): neighbours overlap in
-51 % of the places (25 % in Markdown), chunks average 378 characters because a long paragraph flushes the short one
-before it, headings come out as chunks of their own, and offsets are found again by searching. The window below keeps
-the offsets, fills chunks better (fewer to embed) and always overlaps.
+LangChain's RecursiveCharacterTextSplitter was measured first (500 / 50, 4.3 MB of prose): only 51 % of neighbours overlap
+(25 % in Markdown), chunks average 378 characters because a long paragraph flushes the short one before it, headings become
+chunks of their own, and offsets have to be searched for afterwards. The sliding window below keeps the offsets, fills chunks
+better (so there are fewer to embed) and always overlaps.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _PARAGRAPH = re.compile(r"\n[ \t]*\n\s*")
 _SENTENCE = re.compile(r"(?:(?<=[.!?…])|(?<=[.!?][\"'”’»)\]]))\s+|(?<=[。！？])\s*")
 _LINE = re.compile(r"\n\s*")
 _WORD = re.compile(r"\s+")
-# What to break at, best first, and how full the chunk must be at least: a worse break is better than a stub.
+# Where to break, best first, and the least share of the chunk that must be filled: a worse break is better than a stub.
 _BREAKS = ((_PARAGRAPH, 0.5), (_SENTENCE, 0.5), (_LINE, 0.5), (_SENTENCE, 0.25), (_WORD, 0.25))
 _SPACE = re.compile(r"\s*")
 _JOINED = (
@@ -28,25 +28,25 @@ _JOINED = (
     | frozenset(map(chr, range(0x1F3FB, 0x1F400)))
     | frozenset(map(chr, range(0xE0020, 0xE0080)))
 )
-"""Joiners, vowels that Unicode counts as letters, colours of skin, parts of flags: they belong to what stands before them."""
+"""Characters that belong to the one before: joiners, vowels that Unicode counts as letters, skin tones, parts of flags."""
 _VIRAMA = 9
 """The combining class of the sign that joins two consonants."""
 _ROW = re.compile(r"[ \t]*\|")
-"""Of a Markdown table: half of one says nothing, so none is divided that fits into a chunk."""
+"""A row of a Markdown table: half a row means nothing, so a row that fits into a chunk is never divided."""
 
 
 def split(document: Document, uri: str, *, chunk_size: int, chunk_overlap: int) -> list[Chunk]:
     """Cut a document into chunks of at most `chunk_size` characters.
 
-    Chunks end at paragraphs, else sentences, else lines, else words; they never span two headed sections, but may
-    run over the end of a page. Neighbours in one section share up to `chunk_overlap` characters, from a word's
-    start, in a table from a row's. Nothing but white space is left out, and `document.text[start:end] == text` for every chunk.
+    Chunks end at paragraphs, else sentences, else lines, else words. They never span two sections with headings, but may run
+    over the end of a page. Neighbours in one section share up to `chunk_overlap` characters, beginning with a word or, in a
+    table, with a row. Nothing but white space is left out, and `document.text[start:end] == text` for every chunk.
 
     Args:
         document: The parsed document.
-        uri: `Source.uri`; goes into the chunks' identifiers.
+        uri: `Source.uri`; part of what the chunks' identifiers are made from.
         chunk_size: 100..4000 characters.
-        chunk_overlap: 0..chunk_size - 1 characters; what leaves less than half a chunk of progress is cut back.
+        chunk_overlap: 0..chunk_size - 1 characters; reduced to half of `chunk_size` if it is more.
 
     Returns:
         Chunks in order of `start`, `index` counting from 0.
@@ -57,7 +57,7 @@ def split(document: Document, uri: str, *, chunk_size: int, chunk_overlap: int) 
         for left, right in _windows(text, start, end, chunk_size, min(chunk_overlap, chunk_size // 2)):
             piece = text[left:right]
             page = document.page_at(left)
-            # A page's table says at the top what it is of, and its later chunks are only figures without that.
+            # The title of a table is at the top of its page; without it the later chunks are only figures.
             head = document.page_head(page) if page and left > document.page_starts[page - 1] else ""
             headings = (*path, head) if head and head not in path else path
             chunks.append(
@@ -109,15 +109,15 @@ def _sections(document: Document) -> Iterator[tuple[int, int, tuple[str, ...]]]:
 
 
 def _windows(text: str, start: int, end: int, size: int, overlap: int) -> Iterator[tuple[int, int]]:
-    """Slide over text[start:end]; both edges of each window stand on text, not on white space."""
+    """Slide over text[start:end]; no window begins or ends with white space."""
     end = start + len(text[start:end].rstrip())
     left = _SPACE.match(text, start, end).end()  # type: ignore[union-attr]  # \s* always matches
-    floor = left  # where the window before ended: the next one must get past it
-    line = text.rfind("\n", 0, left) + 1  # where the line begins that `left` lies in: a line may be all of a file
+    floor = left  # the end of the window before, which the next one must pass
+    line = text.rfind("\n", 0, left) + 1  # start of the line of `left`, kept since a line may be as long as the file
     while left < end:
         limit = left + size
         right = end if end <= limit else _break(text, max(left, floor), left, limit)
-        # At least one character of progress: white space alone never makes a window.
+        # At least one character of progress: a window is never only white space.
         stop = left + len(text[left:right].rstrip())
         yield left, stop
         if right >= end:
@@ -147,17 +147,17 @@ def _break(text: str, floor: int, left: int, limit: int) -> int:
 
 
 def _line_start(text: str, place: int, since: int, line: int) -> int:
-    """Where the line begins that `place` lies in; `line` where that is the one that `since` lies in."""
+    """The start of the line of `place`; `line` if that is also the line of `since`."""
     return text.rfind("\n", since, place) + 1 or line
 
 
 def _is_in_row(text: str, line: int, place: int) -> bool:
-    """Whether `place` lies within the table row that begins at `line`: not between rows, and not outside of tables."""
+    """Whether `place` is inside a table row that begins at `line`, neither between rows nor outside of tables."""
     return line < place and _ROW.match(text, line) is not None and not text.startswith("\n", place)
 
 
 def _letter_start(text: str, place: int, least: int) -> int:
-    """`place`, or the nearest one before it, down to `least`, that divides nothing a reader sees as one letter."""
+    """`place`, or the nearest place before it, down to `least`, that divides no character as a reader sees it."""
     for start in range(place, least, -1):
         if not _joins(text, start):
             return start
@@ -165,8 +165,8 @@ def _letter_start(text: str, place: int, least: int) -> int:
 
 
 def _joins(text: str, place: int) -> bool:
-    """Whether the characters on both sides of a place make one letter, syllable or picture: accents and vowel signs, emoji of
-    several, flags."""
+    """Whether the code points on both sides of a place are one character to a reader: accents, vowel signs, joined emoji,
+    flags."""
     before, after = text[place - 1], text[place : place + 1]
     if _is_flag_half(before) and _is_flag_half(after):
         halves = 0
@@ -184,7 +184,7 @@ def _is_flag_half(letter: str) -> bool:
 def _overlap_start(text: str, stop: int, overlap: int, left: int, line: int) -> int | None:
     """Step back from `stop` by up to `overlap` characters, then forward to the start of a word. `line` is that of `left`.
 
-    None where the window that began at `left` has nothing to share.
+    None if the window that began at `left` shares nothing with the next.
     """
     back = max(stop - overlap, left + 1)
     if back >= stop:
@@ -197,5 +197,5 @@ def _overlap_start(text: str, stop: int, overlap: int, left: int, line: int) -> 
         return word if word < stop else None
     if (space := _WORD.search(text, back, stop)) is not None:
         return space.end()
-    # No word starts here. Scripts without spaces share the characters; a long token is not torn once more.
+    # No word starts here. A script without spaces shares the characters; a long token is not divided once more.
     return None if text[back:stop].isascii() else next((at for at in range(back, stop) if not _joins(text, at)), None)

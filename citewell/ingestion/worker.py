@@ -1,7 +1,7 @@
-"""The process that reads and cuts files: `python -m citewell.ingestion.worker`.
+"""The process that loads and splits files; `parser.py` starts it and talks to it.
 
-Parsers meet broken and hostile files. Here one may crash, hang or eat memory without taking an ingestion or the
-service along; `parser.py` holds the other end. Frames both ways: 4 bytes of length, then JSON.
+Files may be broken or hostile. Here a library may crash, hang or use up memory without harm to the ingestion or the service.
+Both sides send frames: 4 bytes of length, then JSON.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from typing import Any, BinaryIO
 import orjson
 
 from citewell.errors import IngestError, SourceUnreadable, SourceUnsupported
-from citewell.ingestion.load import load
+from citewell.ingestion.load import check_size, load
 from citewell.ingestion.split import split
 
 FRAME = struct.Struct("<I")
 MEMORY_BYTES = 6 << 30
-"""Address space of the process; beyond it the file is refused, not the machine brought down."""
+"""Largest address space of the process; a file that needs more is refused."""
 
 
 def main() -> None:
     """Answer requests from standard input until it ends."""
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever a library prints must not reach the frames
+    os.dup2(2, 1)  # whatever a library prints must not get between the frames
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started us
     _limit_memory()
     while head := requests.read(FRAME.size):
         request = orjson.loads(requests.read(FRAME.unpack(head)[0]))
-        # The other end keeps the deadline. Should it be killed, the kernel ends us, even inside a library's endless loop.
+        # The parent keeps the deadline. If it is killed, this timer ends the process, even in an endless loop of a library.
         signal.setitimer(signal.ITIMER_REAL, request.pop("timeout_s") + 1)
         answer = _answer(request)
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -50,14 +50,14 @@ def _answer(request: Mapping[str, Any]) -> bytes:
         return orjson.dumps(
             {"code": SourceUnsupported.code, "detail": "reading the file takes more memory than allowed"}
         )
-    except Exception as exc:  # noqa: BLE001  # one file's surprise must not end the run; its kind is reported
+    except Exception as exc:  # noqa: BLE001  # one file must not end the run; the class is reported
         detail = f"the file cannot be read ({type(exc).__name__})"
         return orjson.dumps({"code": SourceUnreadable.code, "detail": detail})
 
 
 def _parse(path: str, uri: str, chunk_size: int, chunk_overlap: int, max_bytes: int) -> dict[str, Any]:
     data, size, mtime_ns = _read(Path(path), max_bytes)
-    # The stat goes along with a refusal too: the same bytes need not be refused by hand twice.
+    # A refusal has these too, so that an unchanged file need not be read again to be refused.
     stat = {"size": size, "mtime_ns": mtime_ns, "sha256": hashlib.sha256(data).hexdigest()}
     try:
         document = load(data, Path(uri).name, max_bytes=max_bytes)
@@ -82,10 +82,7 @@ def _read(path: Path, max_bytes: int) -> tuple[bytes, int, int]:
     try:
         with path.open("rb") as file:
             stat = os.fstat(file.fileno())
-            if stat.st_size > max_bytes:
-                raise SourceUnsupported(
-                    f"the file has {stat.st_size / 1e6:,.1f} MB; at most {max_bytes / 1e6:,.1f} MB are read"
-                )
+            check_size(stat.st_size, max_bytes)
             return file.read(), stat.st_size, stat.st_mtime_ns
     except FileNotFoundError as exc:
         raise SourceUnreadable("the file is gone") from exc
