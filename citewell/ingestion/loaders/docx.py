@@ -31,7 +31,7 @@ _STRICT = (
         b"http://schemas.openxmlformats.org/officeDocument/2006/relationships",
     ),
 )
-"""Names of the same elements in a file that was saved as "Strict Open XML"."""
+"""Namespaces of a file saved as "Strict Open XML", and the usual ones that they stand for."""
 _MC_FALLBACK = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"
 _PROPERTIES = {
     "title": "{http://purl.org/dc/elements/1.1/}title",
@@ -40,23 +40,23 @@ _PROPERTIES = {
 }
 _ID = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}id"
 _SHORT_CHARS = 200
-"""A cell of a table with at most so many says what the rows are that it spans; a longer one is text."""
+"""Longest cell, in characters, that is repeated in all rows that it spans; a longer one is running text."""
 _MOST_COLUMNS = 63
-"""As many as Word allows a table."""
+"""The most columns that Word allows in a table."""
 _HEADING_STYLE = re.compile(r"heading\s*([1-9])", re.I)
 
 
 def load_docx(data: bytes, *, max_bytes: int) -> Document:
-    """Extract the text that is seen; of tracked changes, deleted and moved passages are left out where they stood. Headers and
-    footers come first, each once.
+    """Extract the visible text, without tracked deletions and without moved passages in their old place. Headers and footers come
+    first, each once.
 
     Args:
         data: The file.
-        max_bytes: Most bytes any part may have once unpacked; guards against zip bombs.
+        max_bytes: Largest unpacked size of a part, in bytes; guards against zip bombs.
 
     Raises:
         SourceUnreadable: The archive or the XML in it is damaged.
-        SourceUnsupported: A part unpacks to more than `max_bytes`, or all text is in documents that this one takes in.
+        SourceUnsupported: A part unpacks to more than `max_bytes`, or all text is in embedded documents.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -99,12 +99,12 @@ def load_docx(data: bytes, *, max_bytes: int) -> Document:
 
 
 def _part(archive: zipfile.ZipFile, name: str, max_bytes: int) -> lxml.etree._Element | None:
-    """The part whose name matches, an expression because some programs number them."""
+    """The part whose name matches the pattern; some programs number the parts."""
     pattern = re.compile(name)
     found = next((each for each in archive.namelist() if pattern.fullmatch(each)), None)
     if found is None:
         return None
-    with archive.open(found) as file:  # the size in the directory may lie: count what comes out
+    with archive.open(found) as file:  # the size in the directory may be wrong, so count the bytes read
         content = file.read(max_bytes + 1)
     if len(content) > max_bytes:
         raise SourceUnsupported(f"a part of the document unpacks to more than {max_bytes / 1e6:,.0f} MB")
@@ -115,7 +115,7 @@ def _part(archive: zipfile.ZipFile, name: str, max_bytes: int) -> lxml.etree._El
 
 
 def _edges(archive: zipfile.ZipFile, body: lxml.etree._Element | None, max_bytes: int) -> list[str]:
-    """Names of the headers and footers that are shown, as patterns: headers first. A file keeps those that were switched off."""
+    """The names of the headers and footers that are shown, as patterns, headers first. A file also keeps those switched off."""
     links = _part(archive, r"word/_rels/document\d*\.xml\.rels", max_bytes)
     settings = _part(archive, r"word/settings\d*\.xml", max_bytes)
     if body is None or links is None:
@@ -135,7 +135,7 @@ def _edges(archive: zipfile.ZipFile, body: lxml.etree._Element | None, max_bytes
 def _running_heads(
     edges: Sequence[lxml.etree._Element | None], hidden: frozenset[str], seen: set[str]
 ) -> Iterator[tuple[str, int, str]]:
-    """Each line once, and none that the document says itself, or that is a page's number."""
+    """The lines, each once, without page numbers and without lines that are in the document itself."""
     for edge in edges:
         for gap, level, text in _blocks(edge, {}, hidden):
             if text not in seen and not PAGE_NUMBER.fullmatch(text):
@@ -188,10 +188,10 @@ def _blocks(
     """Yield (separator before, heading level or 0, text) for each paragraph and table row that has text."""
     if part is None:
         return
-    table: list[dict[int, str]] = []  # rows: text by the column where its cell begins
+    table: list[dict[int, str]] = []  # per row, the text of each cell by its first column
     column = 0
     cell: list[str] = []
-    depth = 0  # of tables: an inner one is read as text of the cell it stands in
+    depth = 0  # of nested tables: an inner one is read as text of its cell
     for event, element in lxml.etree.iterwalk(part, events=("start", "end")):
         tag = element.tag
         if tag == f"{_W}tbl":
@@ -237,12 +237,12 @@ def _number(element: lxml.etree._Element | None) -> int:
 
 def _paragraph(paragraph: lxml.etree._Element, hidden: frozenset[str]) -> str:
     parts: list[str] = []
-    # looked for once: a paragraph may have 100,000 runs
+    # found once, since a paragraph may have 100,000 runs
     is_hidden = _value(paragraph.find(f"{_W}pPr/{_W}pStyle")) in hidden
     for node in paragraph.iter(f"{_W}t", f"{_M}t", f"{_W}tab", f"{_W}br", f"{_W}cr", f"{_W}noBreakHyphen"):
         owner = next(node.iterancestors(f"{_W}p"), None)
         if owner is not paragraph:
-            continue  # belongs to a text box inside, which comes as a paragraph of its own
+            continue  # in a text box, which is read as a paragraph of its own
         if _is_unseen(node, is_hidden, hidden):
             continue
         if node.tag in {f"{_W}t", f"{_M}t"}:
@@ -291,7 +291,7 @@ def _outline(properties: lxml.etree._Element | None) -> int | None:
 
 
 def _inside_fallback(element: lxml.etree._Element) -> bool:
-    """Word writes text boxes twice: for itself, and once more for readers that are older."""
+    """Whether an element is in the second copy of a text box, which Word writes for older readers."""
     return next(element.iterancestors(_MC_FALLBACK), None) is not None
 
 

@@ -1,4 +1,4 @@
-"""HTML: the text a reader sees, block by block."""
+"""HTML: the visible text, block by block."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from citewell.ingestion.document import Document, Heading
 from citewell.ingestion.encoding import clean, clean_line, decode, raised
 from citewell.ingestion.front_matter import TWICE, read_metadata, split_front_matter
 
-# Text that is not the page's own, or that nobody sees. What is hidden from readers must not reach a model either.
+# Text that is not the page's own or is invisible. What is hidden from readers must not reach a model either.
 _DROPPED = frozenset({
     "script", "style", "noscript", "template", "svg", "math", "canvas", "iframe", "object", "nav", "select", "datalist",
     "textarea", "label", "button", "head", "title",
@@ -27,20 +27,20 @@ _PARAGRAPHS = frozenset({
     "pre", "figure", "figcaption", "details", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "address", "fieldset",
 })  # fmt: skip
 _SIGNS = frozenset("¶#§🔗")
-"""Of links beside a heading, or a term, that lead to itself."""
+"""Texts of links next to a heading or a term that lead to the heading or term itself."""
 _LINES = frozenset({"li", "dt", "dd", "tr", "caption", "summary"})
 _CELLS = frozenset({"td", "th"})
 _HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*(?:hidden|collapse)", re.I)
 _COMMENT = re.compile(r"/\*.*?\*/", re.S)
 _SPACE = re.compile(r"[ \t\n\f\r]+")
 _SHORT_CHARS = 200
-"""A cell with at most so many is one of a table's values; a longer one may hold all of a page."""
+"""Longest cell, in characters, that counts as a value; a longer one may contain a whole page."""
 _MOST_SPANNED = 1_000
-"""Rows or columns, as browsers have it for columns."""
+"""Most rows or columns that a cell spans; browsers have this limit for columns."""
 _MOST_ADDED = 100_000
-"""Cells in which a text is repeated; the rest of a page that wants more is read as it is written."""
+"""Most cells that are added to a page because another spans them; beyond that, cells are read as written."""
 _HEADING_CHARS = 2_000
-"""Of a heading, white space included, that are looked at: one that was never closed holds all of the page."""
+"""Longest heading that is considered, in characters with white space: one that is never closed contains the rest of the page."""
 
 
 def load_html(data: bytes) -> Document:
@@ -56,7 +56,7 @@ def load_html(data: bytes) -> Document:
     decoded, note = decode(data)
     front, markup = split_front_matter(clean(decoded))
     try:
-        # Bytes, because lxml refuses text that still declares an encoding of its own.
+        # Bytes, because lxml refuses a str that declares an encoding.
         parser = lxml.html.HTMLParser(encoding="utf-8", huge_tree=True, remove_comments=True, remove_pis=True)
         root = lxml.html.document_fromstring(markup.encode("utf-8"), parser=parser)
     except (lxml.etree.LxmlError, ValueError) as exc:
@@ -92,7 +92,7 @@ def _meta(root: lxml.html.HtmlElement) -> dict[str, object]:
 
 
 def _mains(root: lxml.html.HtmlElement) -> list[lxml.html.HtmlElement]:
-    """Each that is seen and stands in no other."""
+    """The visible `<main>` elements that are not inside another."""
     return [
         main
         for main in root.iter("main")
@@ -109,9 +109,9 @@ def _read(bodies: Sequence[lxml.html.HtmlElement]) -> tuple[str, tuple[Heading, 
 
 
 def _spread(body: lxml.html.HtmlElement) -> None:
-    """Give a table's rows a cell in each column, so that figures stay under their heading. What spans several rows stands in
-    each, and so does what heads several columns: a row is read by itself. Columns in which no row begins a cell count as one
-    with those before."""
+    """Give each row of a table a cell in each column, so that figures stay under their headings. A cell that spans several rows,
+    or heads several columns, is repeated in each, since rows are read one by one. A column in which no row begins a cell is
+    merged with the one before."""
     room = _MOST_ADDED
     for table in dict.fromkeys(
         next(cell.iterancestors("table"), None) for cell in body.xpath(".//tr/*[@rowspan or @colspan]")
@@ -132,7 +132,7 @@ def _spread(body: lxml.html.HtmlElement) -> None:
             for place in places:
                 filled.append(_again(place.cell) if place.is_from_above else place.cell)
                 further = bisect_left(columns, place.column + place.columns) - bisect_left(columns, place.column) - 1
-                if len(places) > 1 and 0 < further <= room:  # else it is a title of what follows
+                if len(places) > 1 and 0 < further <= room:  # else it is a title for the rows below
                     room -= further
                     empty = row.makeelement("td")
                     filled += [_again(place.cell if place.cell.tag == "th" else empty) for _ in range(further)]
@@ -140,7 +140,7 @@ def _spread(body: lxml.html.HtmlElement) -> None:
 
 
 def _lay_out(row: lxml.html.HtmlElement, above: list[_Place]) -> list[_Place]:
-    """Where the row's cells stand, those included that span it from above."""
+    """The places of the row's cells, including those that span it from above."""
     own = deque(cell for cell in row.iterchildren(*_CELLS) if not _is_left_out(cell))
     places: list[_Place] = []
     column = 0
@@ -166,7 +166,7 @@ class _Place:
     column: int
     columns: int
     rows: int
-    """This one and further ones."""
+    """The number of rows from this one on that it spans."""
     cell: lxml.html.HtmlElement
     is_from_above: bool = False
 
@@ -177,7 +177,7 @@ def _span(cell: lxml.html.HtmlElement, over: str) -> int:
 
 
 def _again(cell: lxml.html.HtmlElement) -> lxml.html.HtmlElement:
-    """The cell once more; an empty one where it holds no value, but much of a page."""
+    """A copy of the cell; an empty cell if it contains more than a value."""
     if cell.find(".//table") is not None or not _is_within(cell, _SHORT_CHARS):
         return cell.makeelement(cell.tag)
     again = copy.copy(cell)
@@ -192,16 +192,16 @@ class _Page:
         self._parts: list[str] = []
         self._length = 0
         self._gap = ""  # white space before the next text
-        self._rows: list[_Row] = []  # those that are open: tables stand in tables
-        self._cells: list[int] = []  # where each open cell begins, in parts
-        self._is_short = False  # whether the innermost of them is one line whatever it is made of
-        self._is_fresh = False  # a cell or an item has begun and holds nothing yet: what it begins with starts no line
+        self._rows: list[_Row] = []  # the open rows, outermost first, since tables may be nested
+        self._cells: list[int] = []  # the number of parts before each open cell
+        self._is_short = False  # whether the innermost cell is one line, whatever its elements
+        self._is_fresh = False  # whether a cell or item has begun but is empty: a block at its start begins no new line
         self._preformatted = 0
         self._raised = 0
         self._headings: list[tuple[int, int, int]] = []  # level, start, end
 
     def add(self, body: lxml.html.HtmlElement) -> None:
-        """Walk a tree without recursion: pages nest deep."""
+        """Walk a tree without recursion, since pages may be deeply nested."""
         opened: list[tuple[int, int]] = []
         walk = lxml.etree.iterwalk(body, events=("start", "end"))
         for event, element in walk:
@@ -266,7 +266,7 @@ class _Page:
         self._is_fresh = True
 
     def _end_cell(self) -> None:
-        """One that is a single line goes on with the next cell, whatever that line was marked up as. Others hold a page's layout."""
+        """A cell of one line is followed by the next cell on that line, whatever its elements. Other cells are for page layout."""
         begun = self._cells.pop()
         self._is_short = self._is_fresh = False
         if len(self._parts) > begun and not any("\n" in part for part in self._parts[begun + 1 :]):
@@ -281,7 +281,7 @@ class _Page:
             self._gap = gap
 
     def _between(self) -> str:
-        """What separates the next text from the one before."""
+        """The separator between the text before and the next."""
         gap = self._gap if self._parts else ""
         if self._rows and (bars := self._rows[-1].bars):
             is_first = len(self._parts) == self._rows[-1].begun
@@ -319,17 +319,17 @@ class _Page:
 
 @dataclass(slots=True)
 class _Row:
-    """A table's row that is being read."""
+    """A table row that is being read."""
 
     begun: int
-    """In parts."""
+    """The number of parts before it."""
     cells: int = 0
     bars: int = 0
-    """Ends of cells since the last text."""
+    """The separators of cells that are due before the next text."""
 
 
 def _is_within(element: lxml.html.HtmlElement, most: int) -> bool:
-    """Whether an element has at most so many characters of text."""
+    """Whether the text of an element has at most this many characters."""
     length = 0
     for text in element.itertext():
         length += len(text)

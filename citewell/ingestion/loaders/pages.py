@@ -1,4 +1,4 @@
-"""Page texts to one document: furniture dropped, words and paragraphs joined, page starts kept."""
+"""Joins the texts of pages into one document: drops running heads and page numbers, and rejoins words and paragraphs."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from citewell.ingestion.encoding import clean
 from citewell.sentences import begin_rows
 
 _DIVIDED = re.compile(r"(\S*)\ufffe(\S*)[ \t]?")
-"""PDFium puts this noncharacter where a word was divided at the end of a line, and no line break."""
+"""The noncharacter that PDFium writes, without a line break, where a word was hyphenated at the end of a line."""
 _EDGE_LINES = 2
-"""How many lines at the top and the bottom of a page may be furniture."""
+"""Lines at the top and at the bottom of a page that may be furniture (a running head or a page number)."""
 _LEAST_PAGES = 3
-"""Two pages may be alike by chance."""
+"""Fewest pages on which a line must be to count as furniture: two may be alike by chance."""
 _LEAST_SHARE = 0.4
-"""Share of pages on which a line must stand to be furniture: running heads often alternate left and right."""
+"""Share of the pages on which a line must be to count as furniture: running heads often alternate left and right."""
 PAGE_NUMBER = re.compile(
     r"[-–—\s]*(?:(?:page|seite|p[áa]gina|sid[ae]|strona)\s+|p\.\s*)?\d+(?:\s*(?:of|/|von|sur|de)\s*\d+)?[-–—\s]*", re.I
 )
 _COUNTED = re.compile(r"[^\W\d_]{2,}\s+\d+(?:\s*(?:of|/|von|sur|de)\s*\d+)?[.:]?")
-"""Titles of pages that count something else: "Week 3", "Step 3 of 7"."""
+"""Titles with a number that is not that of the page: "Week 3", "Step 3 of 7"."""
 _LABEL_LINES = 3
-"""Of a row's label, below its first one."""
+"""Most lines of a row's label below the first."""
 _NUMBER = re.compile(r"(?<!\d)\d{1,6}(?!\d)")
 _ENDS = (".", "!", "?", ":", ";", "…", "。", "！", "？", ".”", '."', ".)", "”", "»")
 _ITEM = re.compile(r"(?:[-–—•●▪◦‣*·]|\(?(?:[0-9]{1,3}|[a-zA-Z])[.)]|[0-9]+(?:\.[0-9]+)+(?=\s+[A-Z]))\s")
@@ -66,7 +66,7 @@ def _join_divided(match: re.Match[str]) -> str:
     before, after = match[1], match[2]
     # "Schwarz|Weiß" and "state-of-the|art" had a hyphen of their own; "com|pile" had none.
     own = after[:1].isupper() or after[:1].isdigit() or "-" in before
-    # The line ends after the joined word, so that its length still tells a full line from a short one.
+    # The line break moves behind the joined word, so that line lengths still tell full lines from short ones.
     return f"{before}{'-' if own else ''}{after}\n"
 
 
@@ -84,7 +84,7 @@ def _without_furniture(pages: list[list[str]]) -> list[list[str]]:
         dropped: set[int] = set()
         for at in page:
             common = {form for form in page[at] if counts[form] >= least}
-            # Chapters and appendices count their pages anew: a few in step are enough.
+            # Chapters and appendices restart their page numbers: a few that count up with the pages are enough.
             is_page_number = PAGE_NUMBER.fullmatch(body[at]) and any(
                 counts[form] >= _LEAST_PAGES for form in page[at] - {body[at]}
             )
@@ -96,8 +96,8 @@ def _without_furniture(pages: list[list[str]]) -> list[list[str]]:
 
 
 def _forms(line: str, page: int, at: int) -> set[str]:
-    """What a line, the page's `at`th, shares with those of other pages if it is furniture: all of it, or all but a number that
-    goes up with the page. Other numbers that differ say something, as those of invoices do, and so do titles at the top."""
+    """The forms in which line `at` of a page is on other pages if it is furniture: the line itself, or with a number replaced by
+    its distance to the page number. Numbers that differ otherwise, as on invoices, and counted titles at the top are content."""
     if at < _EDGE_LINES and _COUNTED.fullmatch(line) and not PAGE_NUMBER.fullmatch(line):
         return {line}
     return {line} | {
@@ -115,7 +115,7 @@ def _paragraphs(lines: list[str]) -> str:
     if not lines:
         return ""
     widths = sorted(len(line) for line in lines)
-    full = 0.7 * widths[int(0.9 * (len(widths) - 1))]  # a line shorter than this ended on purpose
+    full = 0.7 * widths[int(0.9 * (len(widths) - 1))]  # a shorter line ended on purpose
     labels = _labels(lines)
     text = [lines[0]]
     for at, ((before, line), begins_row) in enumerate(zip(pairwise(lines), begin_rows(lines)[1:], strict=True), 1):
@@ -132,8 +132,8 @@ def _paragraphs(lines: list[str]) -> str:
 
 
 def _labels(lines: list[str]) -> set[int]:
-    """Lines that go on with the label of a table's row whose figures come at its end: each begins in small letters. None where
-    that is how this page's rows begin."""
+    """The lines that continue the label of a table row whose figures are on its last line: each begins with a lower-case letter.
+    Empty if most rows of this page begin like that."""
     rows = {at for at, line in enumerate(lines) if _COLUMNS.search(line)}
     small = [at for at in rows if lines[at][:1].islower()]
     if 2 * len(small) > len(rows):

@@ -1,4 +1,4 @@
-"""PDF through PDFium. Only ever called in the worker process: broken files may crash it or never end."""
+"""PDF, read by PDFium. Only called in the worker process, since a broken file may crash it or never end."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from citewell.ingestion.loaders.pages import assemble
 _LOCKED = "the PDF needs a password"
 _DAMAGED = "the PDF is damaged and cannot be opened"
 _STAMP_CHARS = 20
-"""A page that an image fills and that has at most this much text is a scan with a stamp ("Background", "Page 3")."""
+"""Most characters on a page filled by an image for it to count as a scan with a stamp ("Background", "Page 3")."""
 _NO_CHARACTER = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ufffd\ue000-\uf8ff]")
 _MOST_GARBLED = 0.2
-"""Share of glyph numbers above which a page's font has no usable table of characters."""
+"""Share of glyph numbers in the text above which the fonts of a page have no usable mapping to characters."""
 _WRITTEN = (pdfium.FPDF_ANNOT_WIDGET, pdfium.FPDF_ANNOT_FREETEXT)
 _DATE = re.compile(r"D:(\d{4})(\d\d)?(\d\d)?")
 _NO_TITLE = re.compile(r"[\d\W_]+|untitled|\(anonymous\)|unspecified|microsoft word - .*|.*\.(docx?|pdf|indd|tex|dvi|xlsx?|pptx?|qxp|rtf|pages)", re.I)  # fmt: skip
-"""What programs write where a title belongs: a registry's number, a file's name, the lack of one."""
+"""Values that programs write in place of a title: a registry number, a file name, a note that there is none."""
 
 
 def load_pdf(data: bytes) -> Document:
@@ -70,7 +70,7 @@ def load_pdf(data: bytes) -> Document:
 
 
 def _with_fields(pdf: pypdfium2.PdfDocument, number: int) -> pypdfium2.PdfPage:
-    """A page on which what was filled in, or written over it, is text like the rest; it comes after that."""
+    """A page with the values of form fields and free-text annotations as part of its text, after the rest."""
     page = pdf[number]
     written = False
     for at in range(pdfium.FPDFPage_GetAnnotCount(page)):
@@ -94,7 +94,7 @@ def _is_image(page: pypdfium2.PdfPage) -> bool:
 
 
 def _read_with_pypdf(data: bytes) -> list[str]:
-    """The text of a file PDFium wants a password for; pypdf also tries the empty one as the owner's."""
+    """The text of a file for which PDFium needs a password; pypdf also tries the empty owner password."""
     try:
         reader = pypdf.PdfReader(io.BytesIO(data))
         if not reader.decrypt(""):
@@ -102,7 +102,7 @@ def _read_with_pypdf(data: bytes) -> list[str]:
         return [page.extract_text() for page in reader.pages]
     except SourceUnsupported:
         raise
-    except Exception as exc:  # pypdf raises whatever a broken file leads to
+    except Exception as exc:  # pypdf may raise anything for a broken file
         raise SourceUnsupported(_LOCKED) from exc
 
 
@@ -131,7 +131,7 @@ def _document(
 
 
 def _date(created: str) -> str | None:
-    """As far as it can be true: programs write 00 for a month or a day they do not know, and worse."""
+    """The date, as far as it is valid: programs write 00 for an unknown month or day, and worse."""
     found = _DATE.match(created)
     if found is None or not "1980" <= found[1] <= "2100":
         return None
@@ -142,7 +142,7 @@ def _date(created: str) -> str | None:
 def _headings(
     text: str, page_starts: tuple[int, ...], outline: list[tuple[int, str, int | None]]
 ) -> tuple[Heading, ...]:
-    """Place the outline's entries: where the title stands on its page, else at the start of the page."""
+    """The headings of the outline, each where its title is on its page, else at the start of the page."""
     headings: list[Heading] = []
     for level, raw_title, page in outline:
         title = clean_line(raw_title)

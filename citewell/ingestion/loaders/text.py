@@ -1,4 +1,4 @@
-"""Plain text and Markdown. The text is kept as written, front matter taken off."""
+"""Plain text and Markdown. The text is kept as written, without its front matter."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _load(data: bytes, kind: str) -> Document:
 
 
 def _headings(text: str) -> Iterator[Heading]:
-    """CommonMark's ATX and Setext headings, those inside fenced code left out."""
+    """ATX and Setext headings of CommonMark, without those in fenced code."""
     fence = ""
     above, above_start = "", 0
     start = 0
