@@ -4,8 +4,8 @@
         for event in citewell.stream("How high is the tower?"):
             print(event.text if isinstance(event, Answer) else event, end="")
 
-It speaks HTTP only and imports nothing of the server, so this folder can be copied elsewhere; it needs httpx.
-Every fault is a `ServiceError`.
+It uses only HTTP and imports nothing of the server, so this folder can be copied elsewhere; it needs httpx.
+Every failure raises `ServiceError`.
 """
 
 from .awaited import AsyncClient

@@ -1,4 +1,4 @@
-"""The client whose calls are awaited."""
+"""The asynchronous client."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .values import (
 
 
 class AsyncClient(Door):
-    """The same calls, awaited; see `Client`."""
+    """The asynchronous client; its calls are those of `Client`."""
 
     def __init__(self, url: str, *, key: str | None = None, timeout: httpx.Timeout | float | None = None) -> None:
         super().__init__(url, key=key, timeout=timeout)

@@ -1,4 +1,4 @@
-"""The client whose calls block."""
+"""The blocking client."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .values import (
 
 
 class Client(Door):
-    """Calls that block. Close it, or use it as a context manager.
+    """The blocking client. Close it, or use it as a context manager.
 
     Args:
         url: Of the service, as `http://127.0.0.1:8000`.
@@ -63,7 +63,7 @@ class Client(Door):
     def stream(
         self, question: str, *, thread_id: str | None = None, **options: Any
     ) -> Generator[str | Answer, None, None]:
-        """Ask, and get the answer's pieces as they come, then the whole `Answer`.
+        """Ask, and yield the pieces of the answer as they come, then the whole `Answer`.
 
         A connection that breaks off is taken up again where the service keeps streams; there, closing the generator
         leaves the run going, and `stop` ends it. Elsewhere closing the generator ends the run.
@@ -89,17 +89,17 @@ class Client(Door):
                 time.sleep(reader.retry_s(fault))
 
     def stop(self, thread_id: str) -> bool:
-        """End the answer under way in a conversation; what was said stays. Returns whether there was one."""
+        """Stop the answer under way in a conversation, and keep what there is of it. Returns whether there was one."""
         return bool(self._json("POST", f"{wire.thread(thread_id)}/stop")["stopped"])
 
     def history(self, thread_id: str, *, before: int | None = None, limit: int = 100) -> Conversation:
-        """Read a page of a conversation, the newest first."""
+        """Read a page of a conversation, by default the newest."""
         return wire.conversation(
             self._json("GET", wire.thread(thread_id), params=wire.given(before=before, limit=limit))
         )
 
     def delete(self, thread_id: str) -> None:
-        """Delete every trace of a conversation; one that is not there is no fault."""
+        """Delete a conversation and everything kept with it. An unknown one is no error."""
         self._json("DELETE", wire.thread(thread_id))
 
     def threads(self, *, limit: int = 50, before: str | None = None) -> ThreadList:
@@ -111,21 +111,21 @@ class Client(Door):
         return Thread.read(self._json("PATCH", f"/threads/{wire.path(thread_id)}", json={"title": title}))
 
     def search(self, question: str, **options: Any) -> Found:
-        """Find passages without an answer, and why these. Options: `top_k`, `filter`."""
+        """Search for passages without an answer, and explain the order. Options: `top_k`, `filter`."""
         return wire.found(self._json("POST", "/search", json={"question": question} | wire.chosen(options)))
 
     def sources(self) -> list[Source]:
-        """Every document the caller may read."""
+        """All documents that the caller may read."""
         return [Source.read(source) for source in self._json("GET", "/sources")["sources"]]
 
     def passage(self, uri: str, start: int, end: int) -> Passage:
-        """A passage of a source's text with what stands around it."""
+        """A passage of a source with the text around it."""
         return Passage.read(self._json("GET", "/source", params={"uri": uri, "start": start, "end": end}))
 
     def upload(
         self, name: str, data: bytes, *, access: Sequence[str] | None = None
     ) -> Generator[Progress | Ingested, None, None]:
-        """Add a document: progress as it comes, then what became of it. The same name replaces it.
+        """Add a document, or replace the one of the same name. Yields its progress, then the result.
 
         Args:
             access: Labels of who may read it, of those the caller holds. None: as before; of a new one, the caller alone.
@@ -142,30 +142,30 @@ class Client(Door):
         reader.end()
 
     def remove_upload(self, name: str) -> None:
-        """Forget a document that was uploaded."""
+        """Remove an uploaded document."""
         self._json("DELETE", "/uploads", params={"name": name})
 
     def rate(
         self, thread_id: str, rating: Rating, *, message: int | None = None, reason: str = "", comment: str = ""
     ) -> Feedback:
-        """Say what an answer was worth. `message` is its position; None: the conversation's last answer."""
+        """Rate an answer. `message` is its position; None: the last answer of the conversation."""
         body = {"thread_id": thread_id, "rating": rating, "reason": reason, "comment": comment} | wire.given(
             message=message
         )
         return Feedback.read(self._json("POST", "/feedback", json=body))
 
     def ratings(self, thread_id: str) -> list[Feedback]:
-        """What was said about a conversation's answers."""
+        """The ratings of a conversation's answers."""
         return [
             Feedback.read(row) for row in self._json("GET", "/feedback", params={"thread_id": thread_id})["feedback"]
         ]
 
     def models(self) -> list[str]:
-        """Names that `chat_model` takes; the default first."""
+        """The values of `chat_model`, the default first."""
         return wire.models(self._json("GET", "/v1/models"))
 
     def status(self) -> dict[str, Any]:
-        """The service's readiness and what its parts say."""
+        """The readiness of the service and of its parts."""
         with wire.faults(self.url):
             return wire.check(self._http.get("/readyz"), readiness=True)  # type: ignore[no-any-return]  # JSON
 

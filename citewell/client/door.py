@@ -1,4 +1,4 @@
-"""What both clients share: where the service is."""
+"""What both clients share."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from .values import ServiceError
 
 
 class Door:
-    """What both clients share: where the service is, what a call sends, what a reply means."""
+    """The address of the service and the options of the HTTP client: the base of both clients."""
 
     TIMEOUT: ClassVar[httpx.Timeout] = httpx.Timeout(10, read=180)
     """Seconds; `read` is the longest silence, so it must outlast the wait for a busy thread."""
 
     def __init__(self, url: str, *, key: str | None, timeout: httpx.Timeout | float | None) -> None:
         self.url = url.rstrip("/")
-        key = (os.environ.get("CITEWELL_API_KEY", "") if key is None else key).strip()  # a file's ends with its line
+        key = (
+            os.environ.get("CITEWELL_API_KEY", "") if key is None else key
+        ).strip()  # one from a file ends with a line break
         if not (key.isascii() and key.isprintable()):
             raise ServiceError({"code": "not_authenticated", "detail": "The key holds characters that no key has."})
         with wire.faults(self.url):
@@ -32,5 +34,5 @@ class Door:
         }
 
     def file_url(self, uri: str, page: int | None = None) -> str:
-        """Where a browser opens the original file, a PDF at the page."""
+        """The URL of the original file, which a browser opens at the page if it is a PDF."""
         return f"{self.url}/source/file?{urlencode({'uri': uri})}" + (f"#page={page}" if page else "")

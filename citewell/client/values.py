@@ -1,4 +1,4 @@
-"""What the service's replies hold, and what it says when something went wrong."""
+"""The values in the service's replies, and the error that calls raise."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ T = TypeVar("T", bound="Value")
 
 
 class ServiceError(Exception):
-    """What went wrong, as the service's problem details have it (RFC 9457).
+    """A failure, with the problem details of the service (RFC 9457).
 
-    A service that cannot be reached, or breaks off, has `status` 0 and the code `unreachable` or `broken_off`.
+    If the service cannot be reached or breaks off, `status` is 0 and `code` is `unreachable` or `broken_off`.
     """
 
     def __init__(self, problem: Mapping[str, Any]) -> None:
@@ -30,7 +30,7 @@ class ServiceError(Exception):
 
 
 class Value:
-    """Reads itself from JSON; keys it does not know are left out, so that a newer service does no harm."""
+    """A value that reads itself from JSON and ignores unknown keys, so that it works with a newer service."""
 
     @classmethod
     def read(cls: type[T], body: Mapping[str, Any]) -> T:
@@ -40,7 +40,7 @@ class Value:
 
 @dataclass(frozen=True, kw_only=True)
 class Citation(Value):
-    """One marker of an answer and the passage behind it. `start` and `end` are characters of the source's text."""
+    """A marker of an answer and the passage behind it. `start` and `end` are character offsets in the text of the source."""
 
     marker: int
     sentence: str
@@ -59,7 +59,7 @@ class Citation(Value):
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """A whole turn. `metadata["trace"]` says why, where the call asked for it."""
+    """A whole turn. `metadata["trace"]` explains it, if the call asked for a trace."""
 
     text: str
     citations: list[Citation]
@@ -112,7 +112,7 @@ class Thread(Value):
 
 @dataclass(frozen=True, kw_only=True)
 class ThreadList:
-    """The threads used last, newest first. Give `before` to `threads` for older ones."""
+    """The threads used most recently, newest first. Give `before` to `threads` for older ones."""
 
     threads: list[Thread]
     before: str | None
@@ -131,7 +131,7 @@ class Source(Value):
 
 @dataclass(frozen=True, kw_only=True)
 class Passage(Value):
-    """A quote in its surroundings."""
+    """A quote with the text around it."""
 
     uri: str
     title: str
@@ -140,16 +140,16 @@ class Passage(Value):
     quote: str
     after: str
     page: int | None
-    """Page on which the quote starts, where the format has pages."""
+    """Page on which the quote starts; None if the format has no pages."""
     goes_on: bool
-    """Whether the text goes on after it."""
+    """Whether the text goes on after `after`."""
     has_file: bool
-    """Whether `file_url` leads to the original file."""
+    """Whether the service has the original file, for `file_url`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hit(Value):
-    """A passage that search found; `evidence` holds the raw figures of each stage."""
+    """A passage that search found; `evidence` has the scores of each stage."""
 
     chunk_id: str
     source: str
@@ -166,7 +166,7 @@ class Hit(Value):
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """What search found, best first, and how it came about."""
+    """The result of a search, best first, and the trace that explains it."""
 
     hits: list[Hit]
     trace: dict[str, Any]
@@ -174,7 +174,7 @@ class Found:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress(Value):
-    """How far an upload is: `stage` is `reading` or `embedding`, `done` of `total` in chunks."""
+    """The progress of an upload: `stage` is `reading` or `embedding`, `done` and `total` count chunks."""
 
     stage: str
     done: int = 0
@@ -183,7 +183,7 @@ class Progress(Value):
 
 @dataclass(frozen=True, kw_only=True)
 class Ingested(Value):
-    """What became of an uploaded document."""
+    """The result of an upload."""
 
     uri: str
     status: str
@@ -194,7 +194,7 @@ class Ingested(Value):
 
 @dataclass(frozen=True, kw_only=True)
 class Feedback(Value):
-    """What somebody thought of an answer; `message` is its position in the conversation."""
+    """A rating of an answer; `message` is the position of the answer in the conversation."""
 
     thread_id: str
     message: int

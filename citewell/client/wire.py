@@ -1,4 +1,4 @@
-"""What calls send and what replies mean."""
+"""Requests and replies of the HTTP interface, without the HTTP."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from .values import (
 # --- what calls send ------------------------------------------------------------------------------
 
 RESUMABLE = ("broken_off", "unreachable", "timeout", "draining")
-"""Faults of a connection or of one process, after which the answer may go on elsewhere."""
+"""Errors of a connection or of one process, after which the stream may go on at another."""
 TRIES = 8
-"""Attempts to take a stream up again without a word from the service: about ten seconds."""
+"""Attempts to resume a stream while the service sends nothing: about ten seconds."""
 EVENTS = {"accept": "text/event-stream", "content-type": "application/octet-stream"}
 
 
@@ -59,7 +59,7 @@ def thread(thread_id: str) -> str:
 
 @contextmanager
 def faults(url: str) -> Iterator[None]:
-    """What goes wrong on the way to the service at `url`, as a ServiceError."""
+    """Raise errors of the connection to `url` as ServiceError."""
     try:
         yield
     except UnicodeEncodeError as exc:
@@ -81,12 +81,12 @@ def faults(url: str) -> Iterator[None]:
 
 
 def is_stream(response: httpx.Response) -> bool:
-    """Whether it brings events, which are read one by one."""
+    """Whether the reply is a stream of events, which are read one by one."""
     return "text/event-stream" in response.headers.get("content-type", "")
 
 
 def check(response: httpx.Response, *, readiness: bool = False) -> Any:
-    """The reply's JSON, or the problem it holds. A stream is left unread."""
+    """The JSON of the reply; raises the problem that it reports. A stream is left unread."""
     if response.is_success or (readiness and response.status_code == 503):
         try:
             return None if is_stream(response) or response.status_code == 204 else response.json()
@@ -113,7 +113,7 @@ class EventReader:
         self._data: list[str] = []
         self._id = ""
         self.last_id = ""
-        """Of the last event that was whole."""
+        """The id of the last whole event."""
         self._ended = False
 
     def feed(self, line: str) -> Iterator[Any]:
@@ -140,13 +140,13 @@ class EventReader:
         raise NotImplementedError
 
     def end(self) -> None:
-        """Raise when the stream stopped before it was whole."""
+        """Raise if the stream stopped before its end."""
         if not self._ended:
             raise ServiceError({"code": "broken_off", "detail": "The service broke off.", "retryable": True})
 
 
 class StreamReader(EventReader):
-    """An answer's events, over as many connections as it takes."""
+    """The events of an answer, over as many connections as needed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -155,7 +155,7 @@ class StreamReader(EventReader):
 
     @property
     def headers(self) -> dict[str, str]:
-        """What the next request says: where to go on, after the first."""
+        """The headers of the next request, which after the first say where to resume."""
         return {"accept": "text/event-stream"} | ({"last-event-id": self.last_id} if self.last_id else {})
 
     def read(self, event: str, data: str) -> Iterator[str | Answer]:
@@ -169,7 +169,7 @@ class StreamReader(EventReader):
             yield frame["token"]
 
     def retry_s(self, fault: ServiceError) -> float:
-        """How long to wait before the stream is taken up again, in seconds.
+        """The wait before the stream is resumed, in seconds.
 
         Raises:
             ServiceError: The fault, where that is no use: the service keeps no stream, or it was tried often enough.

@@ -1,1 +1,1 @@
-"""The chat page (`make ui`, extra `ui`): Streamlit over `citewell.client`, so HTTP only."""
+"""The chat page (`make ui`, extra `ui`): Streamlit over `citewell.client`, so it uses only HTTP."""

@@ -1,4 +1,4 @@
-"""An answer as HTML: Markdown without anything that runs or loads, and behind every marker its source.
+"""An answer as HTML: Markdown without active content or remote images, and behind every marker its source.
 
 A marker is a `<details>` element: it opens with the mouse, with Enter, and under a screen reader, without a script.
 Pure: text in, text out.
@@ -74,13 +74,13 @@ def question_html(text: str) -> str:
 
 
 def unmarked_html(sentences: Sequence[str]) -> str:
-    """What of an answer no citation stands behind."""
+    """HTML for the sentences of an answer that have no citation."""
     quoted = " · ".join(f"“{html.escape(sentence)}”" for sentence in sentences)
     return f'<div class="cw-unmarked cw-small"><strong>Without a source:</strong> {quoted}</div>'
 
 
 def _place(text: str, citations: Sequence[Citation]) -> str:
-    """Put in place of each marker's number that of its citation."""
+    """Replace the number of each marker by that of its citation."""
     waiting = list(range(len(citations)))
 
     def take(number: int) -> str:

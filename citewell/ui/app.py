@@ -1,4 +1,4 @@
-"""The chat page's script; Streamlit runs it from the top at every click."""
+"""The script of the chat page, which Streamlit runs from the top at every click."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _ask(state: State, question: str, options: dict[str, Any]) -> None:
                         state.finish(turn, event)
                     case ServiceError():
                         turn.fault = event
-        except ServiceError as fault:  # the answer is whole, but its place in the conversation cannot be read
+        except ServiceError as fault:  # the answer is complete, but its position in the conversation cannot be read
             turn.fault = fault
         finally:
             run.stop()

@@ -1,4 +1,4 @@
-"""A turn under way. Streamlit's script must never wait long: a click only counts when the script looks up."""
+"""A turn under way. The script must never wait long, since Streamlit handles a click only when the script calls it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Run:
         self._thread.start()
 
     def events(self) -> Iterator[Event | None]:
-        """The answer's pieces, then the whole, or the fault; None when nothing came for `TICK_S` seconds."""
+        """The pieces of the answer, then the whole or the error; None whenever nothing came for `TICK_S` seconds."""
         while True:
             try:
                 event = self._events.get(timeout=TICK_S)
@@ -46,7 +46,7 @@ class Run:
             yield event
 
     def stop(self) -> None:
-        """End the run, here and in the service. Harmless when it is over."""
+        """Stop the turn, here and in the service. Does nothing if it is over."""
         with suppress(RuntimeError):  # the loop was closed meanwhile: it is over
             self._loop.call_soon_threadsafe(self._begin_to_stop)
         self._thread.join(5)

@@ -1,4 +1,4 @@
-"""The side bar: conversations, their figures, settings of the next question, adding a document."""
+"""The sidebar: conversations, their statistics, options of the next question, upload of documents."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from citewell.ui.words import explain
 from citewell.wording import count
 
 MOST_TITLE = 60
-"""Characters of a conversation's title."""
+"""Characters of a conversation's title that are shown."""
 AS_SET = "As the service is set"
 TYPES = ("pdf", "md", "txt", "html", "docx")
 
 
 def show(state: State) -> dict[str, Any]:
-    """Draw it. Returns the options of the next question, as `Client.stream` takes them."""
+    """Draw the sidebar. Returns the options of the next question, as `Client.stream` takes them."""
     st.markdown("## ❝ Citewell")
     if st.button("New conversation", icon=":material/add:", width="stretch", type="primary"):
         state.open("")
@@ -101,7 +101,7 @@ def _settings(state: State) -> dict[str, Any]:
             placeholder="All documents",
         )  # fmt: skip
     options = {"chat_model": model, "top_k": top_k, "temperature": None if model == "extractive" else temperature}
-    # What nobody chose is not sent: an option chosen here overrides the service's, and is asked for anew each time.
+    # An option that nobody chose is not sent, since it would override the service's.
     chosen: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     return chosen | ({"filter": {"source": {"$in": only}}} if only else {})
 
@@ -129,13 +129,13 @@ def _upload(state: State) -> None:
             bar.empty()
             st.error(explain(fault), icon=":material/error:")
             return
-        st.session_state.uploads += 1  # another key empties the chooser
+        st.session_state.uploads += 1  # a new key empties the file chooser
         state.sources = None
         st.rerun()
 
 
 def _remove(state: State) -> None:
-    """Forget what was added. Another caller's document of the same name may be in sight: such a name is not offered."""
+    """Remove an upload. A name that another caller's visible document has too is not offered."""
     added = [source.uri for source in state.sources or [] if source.uri.startswith("uploads/")]
     counts = Counter(PurePosixPath(uri).name for uri in added)
     names = [name for name, count in counts.items() if count == 1]
@@ -155,6 +155,6 @@ def _remove(state: State) -> None:
 
 
 def _short(title: str) -> str:
-    # Brackets and stars would be read as Markdown.
+    # Streamlit would read these characters as Markdown.
     plain = "".join(f"\\{char}" if char in "\\`*_[]{}()#+-.!~$:<>|" else char for char in title[:MOST_TITLE])
     return plain + ("…" if len(title) > MOST_TITLE else "")

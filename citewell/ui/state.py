@@ -1,4 +1,4 @@
-"""What the page knows between two runs of its script. All of it can be read again from the service."""
+"""The state that the page keeps between two runs of its script. All of it can be read again from the service."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from citewell.client import Answer, Citation, Client, Message, Passage, Rating, 
 
 _OPENED = "citewell"
 LISTED = 30
-"""Conversations in the side bar, until older ones are asked for."""
+"""Conversations in the sidebar, until the user asks for older ones."""
 
 
 @dataclass
 class Turn:
-    """A question and what came of it."""
+    """A question and its answer or error."""
 
     question: str
     text: str = ""
@@ -25,15 +25,15 @@ class Turn:
     passages: list[Passage | None] = field(default_factory=list)
     metadata: dict[str, Any] = field(default_factory=dict)
     message: int | None = None
-    """Position of the answer in the conversation; None while there is none."""
+    """Position of the answer in the conversation; None if there is none yet."""
     options: dict[str, Any] = field(default_factory=dict)
-    """What it was asked with."""
+    """The options it was asked with."""
     trace: dict[str, Any] | None = None
     fault: ServiceError | None = None
     is_stopped: bool = False
     rating: Rating | None = None
     is_rated_fully: bool = False
-    """Whether a reason was given, so that it is not asked for again."""
+    """Whether a reason was given, so that the page does not ask again."""
 
 
 @dataclass
