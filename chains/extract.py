@@ -131,7 +131,14 @@ def _answering(
         spread = sorted(first.values(), key=order.index)
         kept = [*spread, *(i for i in kept if i not in spread)][:MOST_SENTENCES]
     # Of what is found by words of the conversation, the few that were typed leave most sentences improbable.
-    return [found[i] for i in kept], stands_out or asked.typed != asked.question
+    is_sure = stands_out or asked.typed != asked.question or (bool(kept) and _is_of_its_number(asked, found[kept[0]]))
+    return [found[i] for i in kept], is_sure
+
+
+def _is_of_its_number(asked: Single, one: Candidate) -> bool:
+    """Whether the question has numbers and the sentence all of these: what "error E17" means stands in the row of E17."""
+    numbers = {term.key for term in read(asked.typed).terms if term.kind == "number"}
+    return bool(numbers) and numbers <= {term.key for term in read(one.in_context).terms}
 
 
 def _under_columns(quoted: Iterable[Candidate], chunks: Sequence[ScoredChunk]) -> Iterator[Candidate]:

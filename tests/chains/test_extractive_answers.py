@@ -450,3 +450,14 @@ def test_whatever_it_quotes_is_verified(embedder: MiniLM, question: str, texts: 
     answer = asyncio.run(extractive_answerer(embedder).ainvoke(inputs))
     if answer.response_metadata["sentences"]:
         assert {citation["status"] for citation in verify(answer.text, inputs["chunks"])} == {"verified"}
+
+
+async def test_what_stands_in_the_row_of_the_number_that_is_asked_for_is_said_without_reserve(embedder: MiniLM) -> None:
+    rows = (
+        "E04 oil pressure below 27 bar stop the pumps, warm the oil, try once more\n"
+        "E17 dome and telescope apart by over 4 degrees press HOME on the dome panel and wait 3 minutes\n"
+        "E23 camera warmer than -95 degrees finish the exposure, refill the flask, wait 40 minutes\n"
+    )
+    given = asked("What does error E17 mean, and what do I do about it?", rows, BREAD, OIL)
+    answer = await extractive_answerer(embedder).ainvoke(given)
+    assert answer.text.startswith("E17 dome and telescope apart")
