@@ -111,6 +111,11 @@ def refers(question: str) -> bool:
     return _STANDS_FOR.search(question) is not None
 
 
+def readings(question: str, typed: str) -> list[str]:
+    """What to search for: the standalone question, and the typed one too where the two may be about different things."""
+    return [question] if typed == question or refers(typed) else [question, typed]
+
+
 def _stands_alone(question: str) -> bool:
     return (
         len(_content(question)) >= ENOUGH_WORDS

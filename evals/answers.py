@@ -32,7 +32,7 @@ from langchain_core.runnables import Runnable
 
 from chains.answer import answer_chain
 from chains.compound import interleaved, singles
-from chains.condense import refers
+from chains.condense import readings
 from chains.evidence import Evidence, is_about
 from chains.extract import extractive_answerer
 from chains.prompts import AnswerInput
@@ -189,7 +189,7 @@ class Turn:
                 )
                 for single in singles(wording, typed)
             }
-            for wording in ([question] if typed == question or refers(typed) else [question, typed])
+            for wording in readings(question, typed)
         }
 
 

@@ -17,7 +17,7 @@ from langgraph.runtime import Runtime
 
 from chains import condense, expand, small_talk, summarize
 from chains.compound import interleaved, singles
-from chains.condense import CondenseInput, condense_rule, refers
+from chains.condense import CondenseInput, condense_rule, readings
 from chains.evidence import is_about
 from chains.extract import not_in_documents
 from chains.prompts import AnswerInput
@@ -149,9 +149,9 @@ class Nodes:
         with _stage(runtime, "retrieve"), paid_by(self._parts.limits, context.caller):
             hits = await self._hits(context, question, typed)
             found = [each.chunk for one in hits for single in one.singles for each in single.candidates]
-            meant, meant_typed = await self._respelt(question, found), await self._respelt(typed, found)
-            if (meant, meant_typed) != (question, typed):
-                question, typed = meant, meant_typed
+            meant = {asked: await self._respelt(asked, found) for asked in dict.fromkeys((question, typed))}
+            if any(asked != right for asked, right in meant.items()):
+                question, typed = meant[question], meant[typed]
                 hits = await self._hits(context, question, typed)
             reworded = await self._reworded(context, question)
             further: list[Chunk] = []
@@ -170,7 +170,7 @@ class Nodes:
         """What is found for the standalone question, and for the typed one where the two may be about different things."""
         return [
             Hits(asked, [await self._found(context, single.question) for single in singles(asked, typed)])
-            for asked in ([question] if typed == question or refers(typed) else [question, typed])
+            for asked in readings(question, typed)
         ]
 
     async def _respelt(self, question: str, found: Sequence[Chunk]) -> str:
