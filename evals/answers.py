@@ -22,7 +22,8 @@ import string
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -191,6 +192,43 @@ class Turn:
             }
             for wording in readings(question, typed)
         }
+
+
+@asynccontextmanager
+async def quoting(corpus: Path, folder: Path | None) -> AsyncIterator[tuple[Turn, Evidence]]:
+    """Turns without a key over a corpus, and the line by which they refuse.
+
+    Args:
+        corpus: As `fill` takes it.
+        folder: Where the index is kept for the next run; None: nowhere.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        settings = Settings.load(data_dir=folder or Path(scratch), retrieval_timeout_s=120, neighbour_chars=0)
+        embedder = open_embedder(settings)
+        evidence = Evidence(embedder)
+        async with open_index(settings, embedder) as index:
+            await fill(index, corpus, settings)
+            yield Turn(index, evidence, extractive_answerer(embedder), settings), evidence
+        embedder.close()
+
+
+def pack_arguments(about: str | None, *, sample: int, of: str, seed: int) -> argparse.Namespace:
+    """The command line of a measurement over one pack.
+
+    Args:
+        about: The module's docstring.
+        sample: Default of `--sample`, the most `of` what is asked.
+        seed: Default of `--seed`.
+    """
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("corpus", type=existing)
+    parser.add_argument("queries", type=existing)
+    parser.add_argument("qrels", type=existing)
+    parser.add_argument("--sample", type=int, default=sample, help=f"most {of}")
+    parser.add_argument("--seed", type=int, default=seed)
+    parser.add_argument("--index", type=Path, help="keep the index in this folder and use it again")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser.parse_args()
 
 
 def normalised(text: str) -> str:

@@ -12,22 +12,15 @@ import argparse
 import asyncio
 import random
 import re
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from statistics import fmean
 from string import ascii_lowercase
 
 from chains.evidence import Evidence
-from chains.extract import extractive_answerer
 from citewell.citations import strip
-from citewell.models import open_embedder
-from citewell.retrieval import open_index
-from citewell.settings import Settings
-from evals.answers import Outcome, Turn, fill, holds, read_questions
+from evals.answers import Outcome, holds, pack_arguments, quoting, read_questions
 from evals.everyday import show
-from evals.packs import existing
 
 _WORD = re.compile(r"(?<=\W)[A-Za-z]{5,}")
 
@@ -63,31 +56,15 @@ async def run(args: argparse.Namespace) -> dict[str, dict[str, float]]:
     rng.shuffle(questions)
     questions = questions[: args.sample]
     slips = [replace(asked, text=misspelt(asked.text, rng)) for asked in questions]
-    with tempfile.TemporaryDirectory() as folder:
-        settings = Settings.load(data_dir=args.index or Path(folder), retrieval_timeout_s=120, neighbour_chars=0)
-        embedder = open_embedder(settings)
-        evidence = Evidence(embedder)
-        async with open_index(settings, embedder) as index:
-            await fill(index, args.corpus, settings)
-            turn = Turn(index, evidence, extractive_answerer(embedder), settings)
-            figures = {
-                name: judge([await turn(one) for one in asked], evidence)
-                for name, asked in (("as meant", questions), ("misspelt", slips))
-            }
-        embedder.close()
-    return figures
+    async with quoting(args.corpus, args.index) as (turn, evidence):
+        return {
+            name: judge([await turn(one) for one in asked], evidence)
+            for name, asked in (("as meant", questions), ("misspelt", slips))
+        }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("corpus", type=existing)
-    parser.add_argument("queries", type=existing)
-    parser.add_argument("qrels", type=existing)
-    parser.add_argument("--sample", type=int, default=300, help="most questions")
-    parser.add_argument("--seed", type=int, default=5)
-    parser.add_argument("--index", type=Path, help="keep the index in this folder and use it again")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    args = parser.parse_args()
+    args = pack_arguments(__doc__, sample=300, of="questions", seed=5)
     show(asyncio.run(run(args)), width=10, as_json=args.json)
 
 

@@ -12,21 +12,13 @@ import argparse
 import asyncio
 import random
 import re
-import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import fmean
 
-from chains.evidence import Evidence
-from chains.extract import extractive_answerer
 from citewell.citations import strip
-from citewell.models import open_embedder
-from citewell.retrieval import open_index
-from citewell.settings import Settings
-from evals.answers import Asked, Outcome, Turn, fill, holds, read_questions
+from evals.answers import Asked, Outcome, holds, pack_arguments, quoting, read_questions
 from evals.everyday import show
-from evals.packs import existing
 
 _ASKS = re.compile(r"(?:who|whom|whose|what|which|when|where|why|how)\b", re.IGNORECASE)
 _LONGEST = 110
@@ -79,30 +71,16 @@ def judge(asked: Sequence[tuple[Asked, Asked]], outcomes: Sequence[Outcome]) -> 
 
 async def run(args: argparse.Namespace) -> dict[str, dict[str, float]]:
     questions = read_questions(args.queries, args.qrels)
-    with tempfile.TemporaryDirectory() as folder:
-        settings = Settings.load(data_dir=args.index or Path(folder), retrieval_timeout_s=120, neighbour_chars=0)
-        embedder = open_embedder(settings)
-        async with open_index(settings, embedder) as index:
-            await fill(index, args.corpus, settings)
-            turn = Turn(index, Evidence(embedder), extractive_answerer(embedder), settings)
-            figures = {}
-            for name, one_paragraph in (("same paragraph", True), ("two paragraphs", False)):
-                asked = pairs(questions, one_paragraph=one_paragraph, most=args.sample, seed=args.seed)
-                figures[name] = judge(asked, [await turn(in_one(*pair)) for pair in asked])
-        embedder.close()
+    figures = {}
+    async with quoting(args.corpus, args.index) as (turn, _):
+        for name, one_paragraph in (("same paragraph", True), ("two paragraphs", False)):
+            asked = pairs(questions, one_paragraph=one_paragraph, most=args.sample, seed=args.seed)
+            figures[name] = judge(asked, [await turn(in_one(*pair)) for pair in asked])
     return figures
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("corpus", type=existing)
-    parser.add_argument("queries", type=existing)
-    parser.add_argument("qrels", type=existing)
-    parser.add_argument("--sample", type=int, default=200, help="most pairs of each kind")
-    parser.add_argument("--seed", type=int, default=3)
-    parser.add_argument("--index", type=Path, help="keep the index in this folder and use it again")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    args = parser.parse_args()
+    args = pack_arguments(__doc__, sample=200, of="pairs of each kind", seed=3)
     show(asyncio.run(run(args)), width=16, as_json=args.json)
 
 
