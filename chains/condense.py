@@ -105,7 +105,7 @@ def condense_rule(question: str, history: Sequence[BaseMessage]) -> str:
     return f"{question} ({' '.join(words)})" if words else question
 
 
-def refers(question: str) -> bool:
+def _refers(question: str) -> bool:
     """Whether a question must be about the conversation, because a pronoun in it stands for something it does not name: "when may they
     open again?". English."""
     return _STANDS_FOR.search(question) is not None
@@ -113,7 +113,7 @@ def refers(question: str) -> bool:
 
 def readings(question: str, typed: str) -> list[str]:
     """What to search for: the standalone question, and the typed one too where the two may be about different things."""
-    return [question] if typed == question or refers(typed) else [question, typed]
+    return [question] if typed == question or _refers(typed) else [question, typed]
 
 
 def _stands_alone(question: str) -> bool:

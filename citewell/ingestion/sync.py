@@ -22,6 +22,7 @@ from citewell.ingestion.parser import Parsed, Parser, open_parser
 from citewell.ingestion.report import FileReport, Progress, Report
 from citewell.retrieval import NewSource
 from citewell.settings import Settings
+from citewell.wording import count
 
 _PROCESSES = 2
 _READ_AHEAD = 8
@@ -267,13 +268,11 @@ class _Run:
                 continue
             is_missing = root.name in found.missing
             is_within = any(other in path.parents for other in left)
-            count = sum(is_below(uri, name) for uri in held)
-            if is_within and (not count or name in held):
+            lost = sum(is_below(uri, name) for uri in held)
+            if is_within and (not lost or name in held):
                 continue  # of a folder that is there: one that held nothing, or a file
-            if is_missing or count:
-                what = (
-                    f"{path} is not there" if is_missing else f"of {count:,} document{'s' * (count > 1)} none is left"
-                )
+            if is_missing or lost:
+                what = f"{path} is not there" if is_missing else f"of {count(lost, 'document')} none is left"
                 vanished[name] = f"{what}; the index keeps what it has, unless --allow-empty says that this is meant"
         for link in found.dangling:
             if any(is_below(uri, link) for uri in held):
