@@ -17,7 +17,7 @@ from langchain_core.runnables import ConfigurableFieldSpec, RunnableConfig, Runn
 from langchain_core.runnables.utils import AddableDict
 from langchain_core.tracers.log_stream import LogStreamCallbackHandler
 from langserve import APIHandler
-from pydantic import BaseModel, ConfigDict, Field, StrictStr
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, StrictStr, Tag
 from sse_starlette import EventSourceResponse
 from typing_extensions import TypedDict
 
@@ -54,13 +54,35 @@ class Question(BaseModel):
     )
 
 
+_ROLES = {"human": "human", "user": "human", "ai": "ai", "assistant": "ai", "system": "system", "developer": "system"}
+"""LangChain's names and OpenAI's of who said a message."""
+
+
+def _speaker(message: Any) -> str | None:
+    """The type of a message. LangChain's own classes would take one that names only a role for the user's."""
+    if not isinstance(message, dict):
+        return getattr(message, "type", None)
+    kind = message.get("type") or message.get("role")
+    return _ROLES.get(kind) if isinstance(kind, str) else None
+
+
+Said = Annotated[
+    Annotated[HumanMessage, Tag("human")] | Annotated[AIMessage, Tag("ai")] | Annotated[SystemMessage, Tag("system")],
+    Discriminator(
+        _speaker,
+        custom_error_type="message_type",
+        custom_error_message="A message needs a type that is human, ai or system, or a role that is user, assistant or system",
+    ),
+]
+
+
 class Conversation(BaseModel):
     """A conversation whose last message is the question."""
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"messages": [{"type": "human", "content": SAMPLE}]}]}
     )
-    messages: list[HumanMessage | AIMessage | SystemMessage] = Field(description="Oldest first.")
+    messages: list[Said] = Field(description="Oldest first.")
 
 
 class RagAnswer(TypedDict, total=False):

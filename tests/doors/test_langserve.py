@@ -160,6 +160,19 @@ def test_messages_that_are_none_get_a_4xx(live: Live, endpoint: str, messages: A
     assert reply.headers["content-type"] == "application/problem+json"
 
 
+def test_a_message_that_names_a_role_is_that_speakers(live: Live) -> None:
+    messages = [{"role": "user", "content": TOWER["question"]}, {"role": "assistant", "content": "It is 5 m high."}]
+    asked = {"input": {"messages": [*messages, messages[0]]}}
+    assert "42" in httpx.post(f"{live.url}/chat/invoke", json=asked, timeout=60).raise_for_status().json()["output"]
+    for last in ({"role": "assistant"}, {"role": "system"}, {"type": "ai"}):
+        reply = httpx.post(f"{live.url}/chat/invoke", json={"input": {"messages": [last | {"content": "It is high."}]}})
+        assert "must end with a message of the user" in str(problem(reply, "invalid_request", 422)["detail"])
+    for stranger in ({}, {"type": "tool", "tool_call_id": "1"}, {"role": "tool"}):
+        given = [*messages, stranger | {"content": "42"}, messages[0]]
+        reply = httpx.post(f"{live.url}/chat/invoke", json={"input": {"messages": given}})
+        assert str(problem(reply, "invalid_request", 422)["detail"]).startswith("messages.2: A message needs a type")
+
+
 @pytest.mark.parametrize("endpoint", ["invoke", "stream", "batch", "stream_log", "stream_events"])
 @pytest.mark.parametrize(
     "raw",
