@@ -14,13 +14,13 @@ from langchain_core.messages import AIMessageChunk
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.runnables import Runnable, RunnableGenerator
 
+from chains.answer import AnswerInput
 from chains.answer_type import asks_yes_or_no
 from chains.candidates import Candidate, begins, candidates, ends
 from chains.compound import Single, singles
 from chains.features import FEATURES, features
 from chains.judge import probabilities
 from chains.lists import asked_for
-from chains.prompts import AnswerInput
 from citewell.citations import verify
 from citewell.documents import ScoredChunk
 from citewell.models.embedder import Embedder

@@ -29,14 +29,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from langchain_core.runnables import Runnable
+from langchain_core.runnables import Runnable, RunnableLambda
 
-from chains.answer import answer_chain
+from chains.answer import AnswerInput, answer_messages
 from chains.compound import interleaved, singles
 from chains.condense import readings
 from chains.evidence import Evidence, is_about
 from chains.extract import extractive_answerer
-from chains.prompts import AnswerInput
 from chains.spelling import respelt
 from citewell.citations import Citation, strip, verify
 from citewell.documents import ScoredChunk, Source
@@ -48,7 +47,7 @@ from citewell.models import open_embedder
 from citewell.models.chat import open_chat_models
 from citewell.retrieval import Index, NewSource, open_index
 from citewell.retrieval.neighbours import join
-from citewell.settings import Settings
+from citewell.settings import EXTRACTIVE, Settings
 from evals.packs import existing, read_jsonl, read_qrels
 
 _BATCH = 300
@@ -380,7 +379,7 @@ async def run(args: argparse.Namespace) -> dict[str, Any]:
         questions = questions[: args.sample]
     neighbour_chars = args.neighbour_chars
     if neighbour_chars is None:  # as in the service
-        neighbour_chars = 0 if args.model == "extractive" else Settings.model_fields["neighbour_chars"].default
+        neighbour_chars = 0 if args.model == EXTRACTIVE else Settings.model_fields["neighbour_chars"].default
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings.load(
             data_dir=args.index or Path(folder), chat_model=args.model, retrieval_timeout_s=120, top_n=args.top_n,
@@ -390,9 +389,9 @@ async def run(args: argparse.Namespace) -> dict[str, Any]:
         evidence = Evidence(embedder)
         async with open_index(settings, embedder) as index, open_chat_models(settings) as models:
             await fill(index, args.corpus, settings)
-            answerer = (
-                extractive_answerer(embedder) if args.model == "extractive" else answer_chain(models.get(args.model))
-            )
+            answerer: Runnable[AnswerInput, Any] = extractive_answerer(embedder)
+            if args.model != EXTRACTIVE:
+                answerer = RunnableLambda(answer_messages) | models.get(args.model)
             turn = Turn(index, evidence, answerer, settings)
             outcomes = [await turn(asked) for asked in questions if asked.answerable and (asked.sources or asked.pages)]
             others = {}
@@ -433,7 +432,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("queries", type=existing)
     parser.add_argument("qrels", type=existing, nargs="?")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--model", default="extractive", help="`extractive` or `provider:model`")
+    parser.add_argument("--model", default=EXTRACTIVE, help="`extractive` or `provider:model`")
     parser.add_argument("--sample", type=int, default=0, help="this many questions, drawn at random; 0 takes all")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument(

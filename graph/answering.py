@@ -10,7 +10,7 @@ from typing import Any
 from langchain_core.messages import AIMessageChunk
 from langchain_core.messages.ai import UsageMetadata, add_usage
 
-from chains.prompts import PROMPT_VERSION, AnswerInput, answer_messages, own_words
+from chains.answer import PROMPT_VERSION, AnswerInput, answer_messages, own_words
 from citewell.citations.streaming import MarkerRepair
 from citewell.documents import ScoredChunk
 from citewell.errors import CitewellError

@@ -16,11 +16,11 @@ from langgraph.graph import END
 from langgraph.runtime import Runtime
 
 from chains import condense, expand, small_talk, summarize
+from chains.answer import AnswerInput
 from chains.compound import interleaved, singles
 from chains.condense import CondenseInput, condense_rule, readings
 from chains.evidence import is_about
 from chains.extract import not_in_documents
-from chains.prompts import AnswerInput
 from chains.simple import is_simple
 from chains.spelling import doubtful, respelt
 from chains.summarize import summarize_rule, summary_input, to_fold

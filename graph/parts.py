@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from langchain_core.messages import AIMessageChunk
 from langchain_core.runnables import Runnable
 
+from chains.answer import AnswerInput
 from chains.evidence import Evidence
-from chains.prompts import AnswerInput
 from citewell.cache import AnswerCache
 from citewell.guards.checks import Guards
 from citewell.limits import Limits

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from langchain_core.messages import BaseMessage
 
-from chains import condense, expand, prompts
+from chains import answer, condense, expand
 from citewell import __version__
 from citewell.cache import AnswerCache, Kept
 from citewell.citations import Citation
@@ -34,7 +34,7 @@ _OF_ONE_TURN: Final = frozenset({"calls", "cached", "earlier_withheld"})
 def fingerprint(settings: Settings) -> str:
     """A digest of what all turns share and answers depend on: settings, prompts, this version."""
     words = [
-        prompts.PROMPT_VERSION, prompts.SYSTEM, prompts.INSTRUCTIONS, prompts.SUMMARY, prompts.NO_SOURCES,
+        answer.PROMPT_VERSION, answer.SYSTEM, answer.INSTRUCTIONS, answer.SUMMARY, answer.NO_SOURCES,
         *(repr(message) for message in [*condense.PROMPT.messages, *expand.PROMPT.messages]),
     ]  # fmt: skip
     return _digest([__version__, settings.model_dump(mode="json", exclude=set(_ELSEWHERE)), words])
@@ -97,7 +97,7 @@ class Recall:
         """
         is_quoted = (context.chat_model or self._parts.models.default) == EXTRACTIVE
         screen = self._parts.guards.answer_screen(
-            "" if is_quoted else prompts.own_words(self._parts.settings.instructions), is_moderated=True
+            "" if is_quoted else answer.own_words(self._parts.settings.instructions), is_moderated=True
         )
         pieces = [screen.feed(word) for word in re.findall(r"\s*\S+|\s+$", kept["answer"])]
         pieces.append(await screen.finish())

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from chains.answer import AnswerInput
 from chains.candidates import candidates
 from chains.extract import NEAREST, extractive_answerer
-from chains.prompts import AnswerInput
 from citewell.citations import verify
 from citewell.documents import Chunk, ScoredChunk
 from citewell.guards.output import Markup

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from chains.answer import AnswerInput
 from chains.extract import extractive_answerer
 from chains.lists import asked_for
-from chains.prompts import AnswerInput
 from citewell.citations import verify
 from citewell.documents import Chunk, ScoredChunk
 from citewell.models.minilm import MiniLM

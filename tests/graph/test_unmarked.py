@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from chains.prompts import SYSTEM
+from chains.answer import SYSTEM
 from citewell.service import Result, Service
 from citewell.settings import Settings
 from citewell.wiring import open_service

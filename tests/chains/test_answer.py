@@ -1,12 +1,10 @@
-"""What a chat model is given, and what comes back."""
+"""What a chat model is given."""
 
 import re
 
-from langchain_core.language_models import GenericFakeChatModel
-from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 
-from chains.answer import answer_chain
-from chains.prompts import NO_SOURCES, AnswerInput, answer_messages
+from chains.answer import NO_SOURCES, AnswerInput, answer_messages
 from citewell.documents import Chunk, ScoredChunk
 
 
@@ -72,14 +70,3 @@ def test_the_summary_is_given_as_context_and_nothing_found_is_said() -> None:
     text = system(answer_messages(given(summary="They spoke of leave.")))
     assert "They spoke of leave." in text
     assert NO_SOURCES in text
-
-
-async def test_streaming_and_not_give_the_same_answer() -> None:
-    def chain():
-        return answer_chain(GenericFakeChatModel(messages=iter([AIMessage("Leave is 30 days [1]. Ask again.")])))
-
-    whole = await chain().ainvoke(given(scored("Leave is 30 days.")))
-    pieces = [piece async for piece in chain().astream(given(scored("Leave is 30 days.")))]
-    assert len(pieces) > 3
-    assert all(isinstance(piece, AIMessageChunk) for piece in pieces)
-    assert "".join(piece.text for piece in pieces) == whole.text
