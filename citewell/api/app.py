@@ -59,6 +59,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(websocket.router)
     app.include_router(runs.router)
     app.include_router(openai.router)
+    app.include_router(openai.beside)
     app.include_router(threads.router)
     app.include_router(feedback.router)
     app.include_router(sources.router)

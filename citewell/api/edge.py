@@ -8,7 +8,7 @@ import asyncio
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from citewell.api import problems
+from citewell.api import openai
 from citewell.errors import BodyTooLarge
 
 
@@ -36,7 +36,7 @@ class Edge:
         try:
             body = await self._body(scope, receive)
         except BodyTooLarge as exc:
-            await problems.response(exc, Request(scope))(scope, receive, send)
+            await openai.response(exc, Request(scope))(scope, receive, send)
             return
         if body is not None:
             if scope["method"] == "HEAD":

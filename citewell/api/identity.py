@@ -12,7 +12,7 @@ from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from citewell.api import openai, problems
+from citewell.api import openai
 from citewell.errors import CitewellError, NotAuthenticated, NotAuthorized
 from citewell.identity import Attempts, Authenticator, Identity, is_loopback
 from citewell.settings import Settings
@@ -120,8 +120,7 @@ class Identification:
         if scope["type"] == "websocket" and "websocket.http.response" not in scope.get("extensions", {}):
             await send({"type": "websocket.close", "code": 1008, "reason": exc.code})
             return
-        is_openai = scope["path"].startswith("/v1/")
-        response = openai.fault(exc) if is_openai else problems.response(exc, connection)
+        response = openai.response(exc, connection)
         if exc.status == 401 and scope["type"] == "http" and _can_prompt(connection.headers):
             # A browser asks its user then, and sends the answer along with every call of the page.
             response.headers["www-authenticate"] = (

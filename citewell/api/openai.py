@@ -17,9 +17,11 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.routing import APIRoute
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
+from starlette.requests import HTTPConnection
 
+from citewell.api import problems
 from citewell.api.events import event_id, parse_event_id
-from citewell.api.problems import Problem, to_problem
+from citewell.api.problems import METHODS, Problem, to_problem
 from citewell.api.turns import SAMPLE, identity_of, run_context
 from citewell.citations import Citation
 from citewell.errors import ContextOverflow, InvalidRequest, NotFound, UnknownModel
@@ -118,6 +120,11 @@ def fault(exc: Exception) -> JSONResponse:
     return JSONResponse(_error(problem), _status(problem), headers=headers)
 
 
+def response(exc: Exception, connection: HTTPConnection) -> JSONResponse:
+    """What middleware, which comes before every route, answers with: in this door's shape for this door's clients."""
+    return fault(exc) if connection.scope["path"].startswith("/v1/") else problems.response(exc, connection)
+
+
 class OpenAIRoute(APIRoute):
     """A route whose errors have the shape that OpenAI's clients read."""
 
@@ -143,6 +150,7 @@ _FAULTS: dict[int | str, dict[str, Any]] = {
     for status in ("4XX", 422, "5XX")
 }
 router = APIRouter(prefix="/v1", tags=["openai"], route_class=OpenAIRoute, responses=_FAULTS)
+beside = APIRouter(route_class=OpenAIRoute)
 
 
 @router.get("/models")
@@ -154,8 +162,7 @@ async def models(request: Request) -> dict[str, Any]:
 @router.get("/models/{name:path}")
 async def model(request: Request, name: str) -> dict[str, Any]:
     """One of the models offered."""
-    if name not in _offered(request.app.state.service.settings):
-        raise NotFound(f"The model {name!r:.100} does not exist.")
+    _check_offered(name, request.app.state.service.settings)
     return _model(name)
 
 
@@ -168,8 +175,7 @@ async def completions(request: Request, body: CompletionRequest) -> Response:
     """Answer the last message, streamed or whole."""
     body.check()
     service: Service = request.app.state.service
-    if body.model not in (offered := _offered(service.settings)):
-        raise UnknownModel(f"The model is not offered here. Offered are: {', '.join(offered)}.")
+    _check_offered(body.model, service.settings)
     base_url = str(request.base_url).rstrip("/")
     if body.stream and (last := request.headers.get("last-event-id")):
         run_id, number = parse_event_id(last)
@@ -187,13 +193,20 @@ async def completions(request: Request, body: CompletionRequest) -> Response:
     return StreamingResponse(stream, media_type="text/event-stream", headers=headers | _AT_ONCE)
 
 
-@router.api_route("/{path:path}", methods=["GET", "POST", "DELETE"], include_in_schema=False)
+@router.api_route("/{path:path}", methods=list(METHODS), include_in_schema=False)
 async def nothing_else() -> Response:
     """Refuses all else of OpenAI's API in a shape that its clients read."""
     raise NotFound(
         "Of OpenAI's API there are POST /v1/chat/completions, GET /v1/models and GET /v1/models/{model} here: "
         "use chat.completions of the client."
     )
+
+
+@beside.get("/models", include_in_schema=False)
+@beside.post("/chat/completions", include_in_schema=False)
+async def beside_the_door(request: Request) -> Response:
+    """Refuses a client that was told the service's address instead of the door's."""
+    raise NotFound(f"OpenAI's API is at /v1 here: the client's base URL must be {request.base_url}v1.")
 
 
 def _turn(request: Request, body: CompletionRequest) -> Turn:
@@ -370,6 +383,11 @@ def _data(body: dict[str, Any]) -> bytes:
 
 def _offered(settings: Settings) -> list[str]:
     return list(dict.fromkeys([DEFAULT, settings.chat_model, *settings.chat_models, EXTRACTIVE]))
+
+
+def _check_offered(name: str, settings: Settings) -> None:
+    if name not in (offered := _offered(settings)):
+        raise UnknownModel(f"The model is not offered here. Offered are: {', '.join(offered)}.")
 
 
 def _model(name: str) -> dict[str, Any]:

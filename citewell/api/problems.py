@@ -12,11 +12,14 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, HTTPConnection
+from starlette.routing import Match
 
 from citewell.errors import CircuitOpen, CitewellError, Draining, InvalidRequest, RateLimited
 from citewell.telemetry import arrival
 
 MEDIA_TYPE = "application/problem+json"
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+"""All that a route may take; HEAD is taken where GET is."""
 INTERNAL = "Something went wrong inside the service"
 """The title of unforeseen faults."""
 OTHERS = (
@@ -143,10 +146,22 @@ def response(exc: BaseException, request: HTTPConnection) -> JSONResponse:
     return JSONResponse(body, status_code=problem.status, media_type=MEDIA_TYPE, headers=headers)
 
 
+def _methods(request: Request) -> list[str]:
+    """What the address of a request takes, of all routes that match it; nothing where files are mounted."""
+
+    def is_taken(method: str) -> bool:
+        scope = {**request.scope, "method": method}
+        return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
+
+    return [method for method in METHODS if is_taken(method)]
+
+
 def install(app: FastAPI) -> None:
     """Answer every exception of every route with `response`."""
 
     async def handle(request: Request, exc: Exception) -> JSONResponse:
+        if isinstance(exc, HTTPException) and exc.status_code == 405 and (methods := _methods(request)):
+            exc = HTTPException(405, headers={"Allow": ", ".join(methods)})  # the router names those of the first route
         return response(exc, request)
 
     async def left(request: Request, exc: Exception) -> Response:

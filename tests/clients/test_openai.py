@@ -185,11 +185,23 @@ def test_what_would_change_the_meaning_is_refused_by_name(
     assert caught.value.type == "invalid_request_error"
 
 
-def test_errors_have_the_shape_and_status_that_clients_know(client: openai.OpenAI) -> None:
+def test_errors_have_the_shape_and_status_that_clients_know(live: Live, client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as missing:
         client.chat.completions.create(model="gpt-4", messages=user(TOWER))
     assert missing.value.code == "model_not_found"
     assert "Offered are: citewell, extractive." in missing.value.message
+    with pytest.raises(openai.NotFoundError, match="Offered are: citewell, extractive") as missing:
+        client.models.retrieve("gpt-4")
+    assert missing.value.code == "model_not_found"
+    astray = openai.OpenAI(base_url=live.url, api_key="none", max_retries=0)
+    for ask in (
+        lambda: astray.models.list(),
+        lambda: astray.chat.completions.create(model="citewell", messages=user(TOWER)),
+    ):
+        with pytest.raises(openai.NotFoundError, match=f"must be {live.url}/v1"):
+            ask()
+    with pytest.raises(openai.APIStatusError, match="at most 1,000,000 are accepted"):
+        client.chat.completions.create(model="citewell", messages=user("x" * 1_000_000))
     for ask in (
         lambda: client.responses.create(model="citewell", input=TOWER),
         lambda: client.models.delete("citewell"),

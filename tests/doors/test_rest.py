@@ -129,6 +129,11 @@ def test_an_address_where_nothing_is_leads_to_those_where_something_is(client: h
     wrong = client.get("/chat")
     assert "takes POST" in str(problem(wrong, "http_405", 405)["detail"])
     assert wrong.headers["allow"] == "POST"
+    for path, methods in (("/conversation/x", "GET, DELETE"), ("/uploads", "POST, DELETE"), ("/feedback", "GET, POST")):
+        either = client.put(path)
+        assert f"takes {methods}." in str(problem(either, "http_405", 405)["detail"])
+        assert either.headers["allow"] == methods
+    problem(client.put("/docs/static/swagger-ui.css"), "http_405", 405)
     page = client.get("/docs/errors").text
     for refused in (nowhere, wrong.json()):
         assert f'id="{refused["type"].rpartition("#")[2]}"' in page
