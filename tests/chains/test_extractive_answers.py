@@ -13,7 +13,7 @@ from chains.candidates import candidates
 from chains.extract import NEAREST, extractive_answerer
 from citewell.citations import verify
 from citewell.documents import Chunk, ScoredChunk
-from citewell.guards.output import Markup
+from citewell.guards.markup import Markup
 from citewell.models.minilm import MiniLM
 
 OIL = (

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from citewell.guards.output import Markup
+from citewell.guards.markup import Markup
 
 PAGE = MarkdownIt("commonmark", {"html": True}).enable("table")
 PAGE.validateLink = lambda _: True  # type: ignore[method-assign]  # not every page is as careful
