@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import httpx
 
@@ -25,6 +25,8 @@ from .values import (
     Thread,
     ThreadList,
 )  # fmt: skip
+
+T = TypeVar("T")
 
 
 class AsyncClient(Door):
@@ -47,7 +49,7 @@ class AsyncClient(Door):
 
     async def ask(self, question: str, *, thread_id: str | None = None, **options: Any) -> Answer:
         """See `Client.ask`."""
-        return wire.answer(await self._json("POST", "/chat", json=wire.chat(question, thread_id, options)))
+        return await self._call("POST", "/chat", wire.answer, json=wire.chat(question, thread_id, options))
 
     async def stream(
         self, question: str, *, thread_id: str | None = None, **options: Any
@@ -61,7 +63,7 @@ class AsyncClient(Door):
                     async with self._http.stream("POST", "/chat", json=body, headers=reader.headers) as response:
                         if not wire.is_stream(response):
                             await response.aread()
-                        wire.check(response)
+                        wire.begin(response)
                         async for line in response.aiter_lines():
                             for event in reader.feed(line):
                                 yield event
@@ -72,37 +74,37 @@ class AsyncClient(Door):
 
     async def stop(self, thread_id: str) -> bool:
         """See `Client.stop`."""
-        return bool((await self._json("POST", f"{wire.thread(thread_id)}/stop"))["stopped"])
+        return await self._call("POST", f"{wire.thread(thread_id)}/stop", wire.stopped)
 
     async def history(self, thread_id: str, *, before: int | None = None, limit: int = 100) -> Conversation:
         """See `Client.history`."""
-        return wire.conversation(
-            await self._json("GET", wire.thread(thread_id), params=wire.given(before=before, limit=limit))
+        return await self._call(
+            "GET", wire.thread(thread_id), wire.conversation, params=wire.given(before=before, limit=limit)
         )
 
     async def delete(self, thread_id: str) -> None:
         """See `Client.delete`."""
-        await self._json("DELETE", wire.thread(thread_id))
+        await self._call("DELETE", wire.thread(thread_id), wire.nothing)
 
     async def threads(self, *, limit: int = 50, before: str | None = None) -> ThreadList:
         """See `Client.threads`."""
-        return wire.threads(await self._json("GET", "/threads", params=wire.given(limit=limit, before=before)))
+        return await self._call("GET", "/threads", wire.threads, params=wire.given(limit=limit, before=before))
 
     async def rename(self, thread_id: str, title: str) -> Thread:
         """See `Client.rename`."""
-        return Thread.read(await self._json("PATCH", f"/threads/{wire.path(thread_id)}", json={"title": title}))
+        return await self._call("PATCH", f"/threads/{wire.path(thread_id)}", Thread.read, json={"title": title})
 
     async def search(self, question: str, **options: Any) -> Found:
         """See `Client.search`."""
-        return wire.found(await self._json("POST", "/search", json={"question": question} | wire.chosen(options)))
+        return await self._call("POST", "/search", wire.found, json={"question": question} | wire.chosen(options))
 
     async def sources(self) -> list[Source]:
         """See `Client.sources`."""
-        return [Source.read(source) for source in (await self._json("GET", "/sources"))["sources"]]
+        return await self._call("GET", "/sources", wire.sources)
 
     async def passage(self, uri: str, start: int, end: int) -> Passage:
         """See `Client.passage`."""
-        return Passage.read(await self._json("GET", "/source", params={"uri": uri, "start": start, "end": end}))
+        return await self._call("GET", "/source", Passage.read, params={"uri": uri, "start": start, "end": end})
 
     async def upload(
         self, name: str, data: bytes, *, access: Sequence[str] | None = None
@@ -115,7 +117,7 @@ class AsyncClient(Door):
             async with request as response:
                 if not wire.is_stream(response):
                     await response.aread()
-                wire.check(response)
+                wire.begin(response)
                 async for line in response.aiter_lines():
                     for event in reader.feed(line):
                         yield event
@@ -123,7 +125,7 @@ class AsyncClient(Door):
 
     async def remove_upload(self, name: str) -> None:
         """See `Client.remove_upload`."""
-        await self._json("DELETE", "/uploads", params={"name": name})
+        await self._call("DELETE", "/uploads", wire.nothing, params={"name": name})
 
     async def rate(
         self, thread_id: str, rating: Rating, *, message: int | None = None, reason: str = "", comment: str = ""
@@ -132,22 +134,21 @@ class AsyncClient(Door):
         body = {"thread_id": thread_id, "rating": rating, "reason": reason, "comment": comment} | wire.given(
             message=message
         )
-        return Feedback.read(await self._json("POST", "/feedback", json=body))
+        return await self._call("POST", "/feedback", Feedback.read, json=body)
 
     async def ratings(self, thread_id: str) -> list[Feedback]:
         """See `Client.ratings`."""
-        found = await self._json("GET", "/feedback", params={"thread_id": thread_id})
-        return [Feedback.read(row) for row in found["feedback"]]
+        return await self._call("GET", "/feedback", wire.ratings, params={"thread_id": thread_id})
 
     async def models(self) -> list[str]:
         """See `Client.models`."""
-        return wire.models(await self._json("GET", "/v1/models"))
+        return await self._call("GET", "/v1/models", wire.models)
 
     async def status(self) -> dict[str, Any]:
         """See `Client.status`."""
         with wire.faults(self.url):
-            return wire.check(await self._http.get("/readyz"), readiness=True)  # type: ignore[no-any-return]  # JSON
+            return wire.value(await self._http.get("/readyz"), wire.status, readiness=True)
 
-    async def _json(self, method: str, path: str, **request: Any) -> Any:
+    async def _call(self, method: str, path: str, read: Callable[[Any], T], **request: Any) -> T:
         with wire.faults(self.url):
-            return wire.check(await self._http.request(method, path, **request))
+            return wire.value(await self._http.request(method, path, **request), read)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import httpx
 
@@ -25,6 +25,8 @@ from .values import (
     Thread,
     ThreadList,
 )  # fmt: skip
+
+T = TypeVar("T")
 
 
 class Client(Door):
@@ -58,7 +60,7 @@ class Client(Door):
             thread_id: Conversation to go on with; None starts one, which the answer names.
             options: `chat_model`, `temperature`, `max_tokens`, `top_k`, `filter`, `thread_policy`, `trace`.
         """
-        return wire.answer(self._json("POST", "/chat", json=wire.chat(question, thread_id, options)))
+        return self._call("POST", "/chat", wire.answer, json=wire.chat(question, thread_id, options))
 
     def stream(
         self, question: str, *, thread_id: str | None = None, **options: Any
@@ -80,7 +82,7 @@ class Client(Door):
                 ):
                     if not wire.is_stream(response):
                         response.read()
-                    wire.check(response)
+                    wire.begin(response)
                     for line in response.iter_lines():
                         yield from reader.feed(line)
                 reader.end()
@@ -90,37 +92,37 @@ class Client(Door):
 
     def stop(self, thread_id: str) -> bool:
         """Stop the answer under way in a conversation, and keep what there is of it. Returns whether there was one."""
-        return bool(self._json("POST", f"{wire.thread(thread_id)}/stop")["stopped"])
+        return self._call("POST", f"{wire.thread(thread_id)}/stop", wire.stopped)
 
     def history(self, thread_id: str, *, before: int | None = None, limit: int = 100) -> Conversation:
         """Read a page of a conversation, by default the newest."""
-        return wire.conversation(
-            self._json("GET", wire.thread(thread_id), params=wire.given(before=before, limit=limit))
+        return self._call(
+            "GET", wire.thread(thread_id), wire.conversation, params=wire.given(before=before, limit=limit)
         )
 
     def delete(self, thread_id: str) -> None:
         """Delete a conversation and everything kept with it. An unknown one is no error."""
-        self._json("DELETE", wire.thread(thread_id))
+        self._call("DELETE", wire.thread(thread_id), wire.nothing)
 
     def threads(self, *, limit: int = 50, before: str | None = None) -> ThreadList:
         """List the caller's conversations."""
-        return wire.threads(self._json("GET", "/threads", params=wire.given(limit=limit, before=before)))
+        return self._call("GET", "/threads", wire.threads, params=wire.given(limit=limit, before=before))
 
     def rename(self, thread_id: str, title: str) -> Thread:
         """Give a conversation another title."""
-        return Thread.read(self._json("PATCH", f"/threads/{wire.path(thread_id)}", json={"title": title}))
+        return self._call("PATCH", f"/threads/{wire.path(thread_id)}", Thread.read, json={"title": title})
 
     def search(self, question: str, **options: Any) -> Found:
         """Search for passages without an answer, and explain the order. Options: `top_k`, `filter`."""
-        return wire.found(self._json("POST", "/search", json={"question": question} | wire.chosen(options)))
+        return self._call("POST", "/search", wire.found, json={"question": question} | wire.chosen(options))
 
     def sources(self) -> list[Source]:
         """All documents that the caller may read."""
-        return [Source.read(source) for source in self._json("GET", "/sources")["sources"]]
+        return self._call("GET", "/sources", wire.sources)
 
     def passage(self, uri: str, start: int, end: int) -> Passage:
         """A passage of a source with the text around it."""
-        return Passage.read(self._json("GET", "/source", params={"uri": uri, "start": start, "end": end}))
+        return self._call("GET", "/source", Passage.read, params={"uri": uri, "start": start, "end": end})
 
     def upload(
         self, name: str, data: bytes, *, access: Sequence[str] | None = None
@@ -136,14 +138,14 @@ class Client(Door):
         with wire.faults(self.url), request as response:
             if not wire.is_stream(response):
                 response.read()
-            wire.check(response)
+            wire.begin(response)
             for line in response.iter_lines():
                 yield from reader.feed(line)
         reader.end()
 
     def remove_upload(self, name: str) -> None:
         """Remove an uploaded document."""
-        self._json("DELETE", "/uploads", params={"name": name})
+        self._call("DELETE", "/uploads", wire.nothing, params={"name": name})
 
     def rate(
         self, thread_id: str, rating: Rating, *, message: int | None = None, reason: str = "", comment: str = ""
@@ -152,23 +154,21 @@ class Client(Door):
         body = {"thread_id": thread_id, "rating": rating, "reason": reason, "comment": comment} | wire.given(
             message=message
         )
-        return Feedback.read(self._json("POST", "/feedback", json=body))
+        return self._call("POST", "/feedback", Feedback.read, json=body)
 
     def ratings(self, thread_id: str) -> list[Feedback]:
         """The ratings of a conversation's answers."""
-        return [
-            Feedback.read(row) for row in self._json("GET", "/feedback", params={"thread_id": thread_id})["feedback"]
-        ]
+        return self._call("GET", "/feedback", wire.ratings, params={"thread_id": thread_id})
 
     def models(self) -> list[str]:
         """The values of `chat_model`, the default first."""
-        return wire.models(self._json("GET", "/v1/models"))
+        return self._call("GET", "/v1/models", wire.models)
 
     def status(self) -> dict[str, Any]:
         """The readiness of the service and of its parts."""
         with wire.faults(self.url):
-            return wire.check(self._http.get("/readyz"), readiness=True)  # type: ignore[no-any-return]  # JSON
+            return wire.value(self._http.get("/readyz"), wire.status, readiness=True)
 
-    def _json(self, method: str, path: str, **request: Any) -> Any:
+    def _call(self, method: str, path: str, read: Callable[[Any], T], **request: Any) -> T:
         with wire.faults(self.url):
-            return wire.check(self._http.request(method, path, **request))
+            return wire.value(self._http.request(method, path, **request), read)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -14,16 +14,20 @@ from .values import (
     Answer,
     Citation,
     Conversation,
+    Feedback,
     Found,
     Hit,
     Ingested,
     Message,
     Progress,
     ServiceError,
+    Source,
     Statistics,
     Thread,
     ThreadList,
 )  # fmt: skip
+
+T = TypeVar("T")
 
 # --- what calls send ------------------------------------------------------------------------------
 
@@ -57,11 +61,17 @@ def thread(thread_id: str) -> str:
 # --- what replies mean ----------------------------------------------------------------------------
 
 
+class Foreign(Exception):
+    """What came is no reply of the service's."""
+
+
 @contextmanager
 def faults(url: str) -> Iterator[None]:
-    """Raise errors of the connection to `url` as ServiceError."""
+    """Raise errors of the connection to `url`, and of what answers there, as ServiceError."""
     try:
         yield
+    except Foreign as exc:
+        raise ServiceError({"code": "unreachable", "detail": f"What answers at {url} is no Citewell service."}) from exc
     except UnicodeEncodeError as exc:
         detail = "What is to be sent holds half of a surrogate pair, which is not a character."
         raise ServiceError({"code": "invalid_request", "detail": detail}) from exc
@@ -85,14 +95,23 @@ def is_stream(response: httpx.Response) -> bool:
     return "text/event-stream" in response.headers.get("content-type", "")
 
 
-def check(response: httpx.Response, *, readiness: bool = False) -> Any:
-    """The JSON of the reply; raises the problem that it reports. A stream is left unread."""
-    if response.is_success or (readiness and response.status_code == 503):
-        try:
-            return None if is_stream(response) or response.status_code == 204 else response.json()
-        except ValueError:
-            detail = f"What answers at {response.url} is no Citewell service."
-            raise ServiceError({"code": "unreachable", "detail": detail}) from None
+def begin(response: httpx.Response) -> None:
+    """Let a stream begin; raises the problem that stands in its place."""
+    if response.status_code != 204 and not (response.is_success and is_stream(response)):  # 204: nothing is left of it
+        _refuse(response)
+
+
+def value(response: httpx.Response, read: Callable[[Any], T], *, readiness: bool = False) -> T:
+    """What `read` makes of the JSON of the reply, None where it has none; raises the problem that the reply reports."""
+    if not (response.is_success or (readiness and response.status_code == 503)):
+        _refuse(response)
+    with _ours():
+        return read(None if response.status_code == 204 else response.json())
+
+
+def _refuse(response: httpx.Response) -> NoReturn:
+    if response.is_success:
+        raise Foreign
     try:
         problem = response.json()
     except ValueError:
@@ -103,6 +122,15 @@ def check(response: httpx.Response, *, readiness: bool = False) -> Any:
         problem = {"detail": f"The service answered {response.status_code} {response.reason_phrase}."}
     problem = {"status": response.status_code, "request_id": response.headers.get("x-request-id")} | problem
     raise ServiceError(problem | ({"detail": problem["message"]} if "message" in problem else {}))
+
+
+@contextmanager
+def _ours() -> Iterator[None]:
+    """Raise what fails in reading a reply as Foreign."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError) as exc:
+        raise Foreign from exc
 
 
 class EventReader:
@@ -132,11 +160,13 @@ class EventReader:
         if not data:  # a comment, which keeps the connection open
             return
         self.last_id = self._id
-        if event == "error":
-            raise ServiceError(json.loads(data))
-        yield from self.read(event, data)
+        with _ours():
+            body = json.loads(data)
+            if event == "error":
+                raise ServiceError(body)
+            yield from self.read(event, body)
 
-    def read(self, event: str, data: str) -> Iterator[Any]:
+    def read(self, event: str, body: Any) -> Iterator[Any]:
         raise NotImplementedError
 
     def end(self) -> None:
@@ -158,8 +188,7 @@ class StreamReader(EventReader):
         """The headers of the next request, which after the first say where to resume."""
         return {"accept": "text/event-stream"} | ({"last-event-id": self.last_id} if self.last_id else {})
 
-    def read(self, event: str, data: str) -> Iterator[str | Answer]:
-        frame = json.loads(data)
+    def read(self, event: str, frame: Any) -> Iterator[str | Answer]:
         self._tries = 0
         if event == "done":
             self._ended = True
@@ -182,12 +211,12 @@ class StreamReader(EventReader):
 
 
 class UploadReader(EventReader):
-    def read(self, event: str, data: str) -> Iterator[Progress | Ingested]:
+    def read(self, event: str, body: Any) -> Iterator[Progress | Ingested]:
         if event == "progress":
-            yield Progress.read(json.loads(data))
+            yield Progress.read(body)
         elif event == "done":
             self._ended = True
-            yield Ingested.read(json.loads(data))
+            yield Ingested.read(body)
 
 
 def whole(text: str, citations: list[dict[str, Any]], body: Mapping[str, Any]) -> Answer:
@@ -234,6 +263,27 @@ def threads(body: Mapping[str, Any]) -> ThreadList:
 
 def found(body: Mapping[str, Any]) -> Found:
     return Found(hits=[Hit.read(hit) for hit in body["hits"]], trace=body["trace"])
+
+
+def sources(body: Mapping[str, Any]) -> list[Source]:
+    return [Source.read(source) for source in body["sources"]]
+
+
+def ratings(body: Mapping[str, Any]) -> list[Feedback]:
+    return [Feedback.read(row) for row in body["feedback"]]
+
+
+def stopped(body: Mapping[str, Any]) -> bool:
+    return bool(body["stopped"])
+
+
+def nothing(body: Any) -> None:
+    if body is not None:
+        raise Foreign
+
+
+def status(body: dict[str, Any]) -> dict[str, Any]:
+    return body | {"checks": body["checks"]}
 
 
 def models(body: Mapping[str, Any]) -> list[str]:

@@ -166,24 +166,41 @@ def test_what_no_service_can_take_is_a_fault_like_any_other(client: Client) -> N
             call()
 
 
-async def test_another_program_at_the_address_is_told_of() -> None:
-    """A page where the service was expected, as a proxy or a login shows it."""
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("text/html", b"Welcome"), ("application/json", b"{}"), ("application/json", b"[]"),
+        ("text/event-stream", b"event: done\ndata: {}\n\n"), ("text/event-stream", b"event: error\ndata: []\n\n"),
+    ],
+)  # fmt: skip
+async def test_another_program_at_the_address_is_told_of(kind: str, body: bytes) -> None:
+    """A page where the service was expected, as a proxy or a login shows it, or a service of another kind."""
 
     async def page(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(asyncio.IncompleteReadError):  # the client is done
             while await reader.readuntil(b"\r\n\r\n"):
-                writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 7\r\n\r\nWelcome")
+                head = f"HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: {len(body)}\r\n\r\n"
+                writer.write(head.encode() + body)
         writer.close()
 
     server = await asyncio.start_server(page, "127.0.0.1", 0)
     async with server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         async with AsyncClient(url) as awaited:
-            for reply in (awaited.ask("hi"), anext(awaited.stream("hi")), awaited.status()):
+            for reply in (
+                awaited.ask("hi"), anext(awaited.stream("hi")), awaited.status(), awaited.threads(), awaited.delete("t"),
+                anext(awaited.upload("a.md", b"A.")),
+            ):  # fmt: skip
                 with pytest.raises(ServiceError, match="no Citewell service"):
                     await reply
         with Client(url) as blocking:
-            for call in (lambda: blocking.ask("hi"), lambda: next(blocking.stream("hi")), blocking.status):
+            for call in (
+                lambda: blocking.ask("hi"), lambda: next(blocking.stream("hi")), blocking.status, blocking.threads,
+                lambda: blocking.delete("t"), lambda: next(blocking.upload("a.md", b"A.")), lambda: blocking.rename("t", "x"),
+                lambda: blocking.stop("t"), lambda: blocking.history("t"), lambda: blocking.search("x"), blocking.sources,
+                lambda: blocking.passage("u", 0, 1), lambda: blocking.rate("t", "up"), lambda: blocking.ratings("t"),
+                blocking.models,
+            ):  # fmt: skip
                 with pytest.raises(ServiceError, match="no Citewell service"):
                     await asyncio.to_thread(call)
 
