@@ -147,7 +147,8 @@ def _cells(raw: str) -> tuple[str, ...]:
     """The cells of a row. An empty one between others becomes a dash, so that those after it stay below their columns' names; empty
     ones at the ends are dropped, as a dash at the head would make the row the item of a list."""
     inner = raw.strip().removeprefix("|").removesuffix("|")
-    cells = [readable(cell) for cell in re.split(r"(?<=\s)\|(?=\s)", f" {inner} ")]
+    bar = r"(?<!\\)\|" if raw.startswith("|") else r"(?<=\s)\|(?=\s)"  # Markdown needs no spaces around it
+    cells = [readable(cell) for cell in re.split(bar, f" {inner} ")]
     while cells and not cells[-1]:
         cells.pop()
     while cells and not cells[0]:

@@ -198,20 +198,26 @@ _TAG = re.compile(
     re.DOTALL | re.IGNORECASE,
 )
 """HTML tags in Markdown, which a reader does not see. Other words in angle brackets may belong to the text."""
+_AUTOLINK = re.compile(r"<(https?://[^\s<>`]+|[^\s<>@`]+@[^\s<>@`]+)>")
+"""An address in angle brackets, as in Markdown and in the heads of e-mails."""
+_ANGLED = re.compile(r"\w*</?[A-Za-z][^<>`\n]*>\w*")
+_BAR = re.compile(r"(?<!\\)(?:(?<!\w)\||\|(?!\w))")
+"""A bar between the cells of a table; that of `on|off` is none."""
+_STRUCK = re.compile(r"~~(?=\S)(?:(?!~~).)+?(?<=\S)~~", re.DOTALL)
 _HYPHENATED = re.compile(r"(?<=[^\W\d_])-[ \t]*(?:\r?\n|\r)[ \t]*(?=[a-z])")
 
 
 def readable(text: str) -> str:
     """A sentence of a document as one line of plain prose.
 
-    Removes list bullets, heading signs, emphasis, the addresses of links, HTML tags, soft hyphens, line breaks and the
-    source's own reference marks such as `[12]`, which a reader would take for citations of this answer; joins words
-    hyphenated at a line end. Words, numbers and punctuation stay, and so do the backticks around code that contains a `<`,
-    which a page could otherwise take for markup.
+    Removes list bullets, heading signs, emphasis, what is struck out, the addresses of links, HTML tags, soft hyphens, line
+    breaks and the source's own reference marks such as `[12]`, which a reader would take for citations of this answer; joins
+    words hyphenated at a line end. Other words, numbers and punctuation stay. What contains a `<` that a page could take for
+    markup keeps its backticks as code, or gets some.
     """
     text = _HYPHENATED.sub("", text.replace("\u00ad", ""))
     text = _REFERENCE.sub("", _LINK.sub(r"\1", _MARKUP.sub("", text)))
-    text = _EMPHASIS.sub(_plain, _without_tags(text)).replace("|", " ")
+    text = _EMPHASIS.sub(_plain, _BAR.sub(" ", _without_tags(text)).replace("\\|", "|"))
     text = re.sub(r"\[(\d)", r"(\1", text)  # whatever still looks like a citation
     return " ".join(text.split())
 
@@ -221,12 +227,17 @@ def _plain(emphasis: re.Match[str]) -> str:
 
 
 def _without_tags(text: str) -> str:
-    """The text without tags outside of code."""
+    """The text without tags and without what is struck out, outside of code."""
     at, kept = 0, ""
     for code in _CODE.finditer(text):
-        kept += _TAG.sub(_space, text[at : code.start()]) + code[0]
+        kept += _without_markup(text[at : code.start()]) + code[0]
         at = code.end()
-    return kept + _TAG.sub(_space, text[at:])
+    return kept + _without_markup(text[at:])
+
+
+def _without_markup(text: str) -> str:
+    text = _AUTOLINK.sub(r"\1", _TAG.sub(_space, _STRUCK.sub("", text)))
+    return _ANGLED.sub(r"`\g<0>`", text)
 
 
 def _space(tag: re.Match[str]) -> str:

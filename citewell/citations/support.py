@@ -45,8 +45,9 @@ _NEIGHBOURS = 4
 
 
 def state(sentence: str) -> Statement:
-    """What a sentence states, without a frame such as "According to the document,"."""
-    return read(_FRAME.sub("", sentence))
+    """What a sentence states, without a frame such as "According to the document,". A `<` may stand in it as `&lt;`, as the
+    guard writes one that a page could take for markup."""
+    return read(_FRAME.sub("", sentence.replace("&lt;", "<")))
 
 
 @lru_cache(256)

@@ -340,6 +340,12 @@ def test_a_long_row_of_a_table_stays_whole() -> None:
     assert [one.text[:21] for one in candidates([ScoredChunk(chunk=chunk, score=1)])] == ["Fine-tuning of models"]
 
 
+def test_the_bars_of_a_table_need_no_spaces_around_them() -> None:
+    table = "|option|values|default|\n|---|---|---|\n|mode|on\\|off|on|\n"
+    chunk = Chunk(id="c", source="s.md", title="", text=table, start=0, end=len(table), index=0)
+    assert [one.cells for one in candidates([ScoredChunk(chunk=chunk, score=1)])] == [("mode", "on|off", "on")]
+
+
 def of_pdf(text: str, *headings: str) -> list[tuple[str, tuple[str, ...]]]:
     chunk = Chunk(
         id="c", source="s.pdf", title="", text=text, start=0, end=len(text), index=0, headings=headings, type="pdf"

@@ -79,8 +79,18 @@ def test_only_white_space_lies_between_the_sentences_of_any_text(text: str) -> N
         ("Show `<b>` with <b>care</b>.", "Show `<b>` with care."),
         (
             "It holds while a < b and c > d, in a List<String> too.",
-            "It holds while a < b and c > d, in a List<String> too.",
+            "It holds while a < b and c > d, in a `List<String>` too.",
         ),
+        ("Run connect <serial> --mode=on|off.", "Run connect `<serial>` --mode=on|off."),
+        (
+            "Ask Ann <ann@x.example> or see <https://x.example/a?b=c>.",
+            "Ask Ann ann@x.example or see https://x.example/a?b=c.",
+        ),
+        (
+            "It costs ~~129~~ 99 euros; `a ~~ b ~~ c` is code, ~5 is not.",
+            "It costs 99 euros; a ~~ b ~~ c is code, ~5 is not.",
+        ),
+        ("~~Vouchers may be offered.~~", ""),
     ],
 )
 def test_readable_text_has_no_markup(raw: str, shown: str) -> None:

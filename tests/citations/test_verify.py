@@ -97,6 +97,11 @@ def test_what_is_not_borne_out_scores_by_how_much_of_it_stands_there(sentence: s
     assert (citation["status"], citation["score"]) == (status, score)
 
 
+def test_a_sign_that_the_guard_has_disarmed_is_compared_as_it_was() -> None:
+    (citation,) = verify("Run connect &lt;serial> twice [1].", [chunk("Run connect <serial> twice.")])
+    assert citation["status"] == "verified"
+
+
 def test_names_that_have_changed_places_are_not_verified() -> None:
     text = chunk("In 1999 Acme bought Initech for $5 million and sold Hooli to Globex.")
     assert verify("Acme bought Initech for $5 million [1].", [text])[0]["status"] == "verified"
