@@ -15,6 +15,7 @@ from chains.small_talk import is_small_talk
         "who are you?",
         "What can you do",
         "OK, great, thanks",
+        "Thanks, that helped!",
         "Good morning \U0001f600",
     ],
 )
