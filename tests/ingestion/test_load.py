@@ -143,6 +143,7 @@ def test_html_gives_the_text_a_reader_sees() -> None:
 @pytest.mark.parametrize(
     ("body", "text"),
     [
+        ("<p>It costs <del>129</del> <s>119</s> 99 euros.</p>", "It costs 99 euros."),
         ("<form><h1>Leave</h1><p>Ask <label>Name</label><input value=x> in time.</p><select><option>a</select></form>", "Leave\n\nAsk in time."),
         ("top<form><div>All of the page</div><textarea>draft</textarea><button>Send</button></form>end", "top\n\nAll of the page\n\nend"),
         ("<table><tr><th><p>Item</p></th><th>Net<br>income</th></tr><tr><td><div>Rope</div></td><td><p>3</p></td></tr></table>", "Item | Net income\nRope | 3"),
@@ -286,6 +287,8 @@ def test_of_word_no_text_is_read_that_is_not_seen() -> None:
         f"<w:p><w:moveTo>{run('moved')}</w:moveTo></w:p><w:p>",
         run("secret", "<w:vanish/>"),
         run("secret", '<w:rStyle w:val="Z"/>'),
+        run("129", "<w:strike/>"),
+        run("139", "<w:dstrike/>"),
         run("seen", '<w:vanish w:val="false"/>'),
         "</w:p>",
         paragraph("secret", "Z"),
@@ -303,6 +306,22 @@ def test_of_word_formulas_are_read_and_raised_figures_stay_raised() -> None:
         "<m:sup><m:r><m:t>2</m:t></m:r></m:sup></m:sSup></m:oMath></w:p>"
     )
     assert load(docx(body), "a.docx").text == "10⁶ people, E=mc²"
+
+
+def test_of_word_signs_of_fonts_made_of_pictures_are_read() -> None:
+    def run(said: str, font: str = "Arial") -> str:
+        return f'<w:r><w:rPr><w:rFonts w:ascii="{font}"/></w:rPr>{said}</w:r>'
+
+    body = (
+        run("<w:t>Flow ≤ 5 % </w:t>"),
+        run('<w:sym w:font="Symbol" w:char="F0B1"/><w:t>1 %, 5 </w:t>'),
+        run("<w:t>m</w:t>", "Symbol"),  # typed in the font
+        run("<w:t>m mesh </w:t>"),
+        run("<w:t>\uf0a3 9 </w:t>", "Symbol"),
+        run('<w:sym w:font="Wingdings" w:char="F0E0"/><w:sym w:font="Webdings" w:char="x"/><w:t> on </w:t>'),
+        run('<w:sym w:font="Wingdings 2" w:char="F052"/><w:sym w:font="Wingdings" w:char="F021"/>'),
+    )
+    assert load(docx(f"<w:p>{''.join(body)}</w:p>"), "a.docx").text == "Flow ≤ 5 % ±1 %, 5 µm mesh ≤ 9 → on ☑"
 
 
 def test_styles_of_word_take_after_those_they_are_based_on() -> None:

@@ -17,6 +17,7 @@ from citewell.ingestion.document import Document, Heading
 from citewell.ingestion.encoding import clean, clean_line, raised
 from citewell.ingestion.front_matter import read_metadata
 from citewell.ingestion.loaders.pages import PAGE_NUMBER
+from citewell.ingestion.loaders.signs import drawn
 
 _W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _M = "{http://schemas.openxmlformats.org/officeDocument/2006/math}"
@@ -43,12 +44,13 @@ _SHORT_CHARS = 200
 """Longest cell, in characters, that is repeated in all rows that it spans; a longer one is running text."""
 _MOST_COLUMNS = 63
 """The most columns that Word allows in a table."""
+_SIGN_NUMBER = re.compile("[0-9A-Fa-f]{2,4}")
 _HEADING_STYLE = re.compile(r"heading\s*([1-9])", re.I)
 
 
 def load_docx(data: bytes, *, max_bytes: int) -> Document:
-    """Extract the visible text, without tracked deletions and without moved passages in their old place. Headers and footers come
-    first, each once.
+    """Extract the visible text, without what is struck out, tracked deletions and moved passages in their old place. Headers and
+    footers come first, each once.
 
     Args:
         data: The file.
@@ -239,26 +241,39 @@ def _paragraph(paragraph: lxml.etree._Element, hidden: frozenset[str]) -> str:
     parts: list[str] = []
     # found once, since a paragraph may have 100,000 runs
     is_hidden = _value(paragraph.find(f"{_W}pPr/{_W}pStyle")) in hidden
-    for node in paragraph.iter(f"{_W}t", f"{_M}t", f"{_W}tab", f"{_W}br", f"{_W}cr", f"{_W}noBreakHyphen"):
+    for node in paragraph.iter(f"{_W}t", f"{_M}t", f"{_W}sym", f"{_W}tab", f"{_W}br", f"{_W}cr", f"{_W}noBreakHyphen"):
         owner = next(node.iterancestors(f"{_W}p"), None)
         if owner is not paragraph:
             continue  # in a text box, which is read as a paragraph of its own
         if _is_unseen(node, is_hidden, hidden):
             continue
-        if node.tag in {f"{_W}t", f"{_M}t"}:
-            parts.append(raised(node.text or "") if _is_raised(node) else node.text or "")
+        if node.tag in {f"{_W}t", f"{_M}t", f"{_W}sym"}:
+            text = _text(node)
+            parts.append(raised(text) if _is_raised(node) else text)
         else:
             parts.append("-" if node.tag == f"{_W}noBreakHyphen" else "\t" if node.tag == f"{_W}tab" else "\n")
     return "".join(parts)
 
 
+def _text(node: lxml.etree._Element) -> str:
+    if node.tag == f"{_W}sym":
+        number = node.get(f"{_W}char", "")
+        return drawn(chr(int(number, 16)), node.get(f"{_W}font", "")) if _SIGN_NUMBER.fullmatch(number) else ""
+    run = next(node.iterancestors(f"{_W}r"), None)
+    fonts = run.find(f"{_W}rPr/{_W}rFonts") if run is not None else None
+    return drawn(node.text or "", fonts.get(f"{_W}ascii", "") if fonts is not None else "")
+
+
 def _is_unseen(node: lxml.etree._Element, is_hidden: bool, hidden: frozenset[str]) -> bool:
-    """Whether text was moved away, or is formatted as hidden: by itself or else by a style, its paragraph's (`is_hidden`) too."""
+    """Whether text was moved away or struck out, or is formatted as hidden: by itself or else by a style, its paragraph's
+    (`is_hidden`) too."""
     if next(node.iterancestors(f"{_W}moveFrom"), None) is not None:
         return True
     run = next(node.iterancestors(f"{_W}r"), None)
     if run is None:
         return is_hidden
+    if any(_is_on(run.find(f"{_W}rPr/{_W}{line}")) for line in ("strike", "dstrike")):
+        return True
     own = run.find(f"{_W}rPr/{_W}vanish")
     return _is_on(own) if own is not None else is_hidden or _value(run.find(f"{_W}rPr/{_W}rStyle")) in hidden
 

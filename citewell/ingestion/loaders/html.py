@@ -17,10 +17,10 @@ from citewell.ingestion.document import Document, Heading
 from citewell.ingestion.encoding import clean, clean_line, decode, raised
 from citewell.ingestion.front_matter import TWICE, read_metadata, split_front_matter
 
-# Text that is not the page's own or is invisible. What is hidden from readers must not reach a model either.
+# Text that is not the page's own, is invisible or struck out. What is hidden from readers must not reach a model either.
 _DROPPED = frozenset({
     "script", "style", "noscript", "template", "svg", "math", "canvas", "iframe", "object", "nav", "select", "datalist",
-    "textarea", "label", "button", "head", "title",
+    "textarea", "label", "button", "head", "title", "s", "strike", "del",
 })  # fmt: skip
 _PARAGRAPHS = frozenset({
     "p", "div", "section", "article", "main", "aside", "header", "footer", "blockquote", "ul", "ol", "dl", "table",
