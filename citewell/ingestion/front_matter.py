@@ -1,9 +1,10 @@
-"""YAML front matter: title, date, tags and who may read."""
+"""Front matter, in YAML or TOML: title, date, tags and who may read."""
 
 from __future__ import annotations
 
 import datetime
 import re
+import tomllib
 from dataclasses import dataclass
 
 import yaml
@@ -17,10 +18,11 @@ MOST_TAGS = 64
 """Most tags of a document; a vector store keeps them with every vector."""
 _MOST_CHARS = 65_536
 _BLOCK = re.compile(r"\A---[ \t]*\n(.*?)^(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.S | re.M)
+_TOML = re.compile(r"\A\+\+\+[ \t]*\n(.*?)^\+\+\+[ \t]*(?:\n|\Z)", re.S | re.M)
 _KEYED = re.compile(r"\s*(?:#[^\n]*\n\s*)*[\w-]+[ \t]*:(?:[ \t]|\n|\Z)")
 _HEAD = re.compile(
     r"\A(?>[\s\u200b-\u200d\u2060]|<!--.*?-->|%[^\n]*\n)*+"  # what a careless author may have left above the block
-    r"(?:[-+]{3,}|[\u2010-\u2015]+)([^\n]*\n\s*.*?)"
+    r"(?:[-+]{3,}|[\u2010-\u2015]+|(?=\{))([^\n]*\n\s*.*?)"
     r"(?:^\s*(?:[-+]{3,}|[\u2010-\u2015]+|\.{3})|^[^\S\n]*$|\Z)",
     re.S | re.M,
 )
@@ -44,15 +46,15 @@ class FrontMatter:
 def split_front_matter(text: str) -> tuple[FrontMatter, str]:
     """Split a text into its front matter and the rest.
 
-    Front matter is a block between `---` lines at the very start that begins with `key:` or contains `access`; anything else is
-    a rule above ordinary text. Keys other than `title`, `date`, `tags` (or `keywords`) and `access` are ignored.
+    Front matter is a block at the very start: YAML between `---` lines that begins with `key:` or contains `access`, or TOML
+    between `+++` lines. Anything else is a rule above ordinary text. Keys other than `title`, `date`, `tags` (or `keywords`) and `access` are ignored.
 
     Raises:
         SourceUnreadable: The block cannot be understood, or something that only looks like one names `access`. A guess might
             publish the document.
     """
-    block = _BLOCK.match(text)
-    values = _values(block[1]) if block is not None else None
+    block = _BLOCK.match(text) or _TOML.match(text)
+    values = None if block is None else _toml(block[1]) if text.startswith("+") else _values(block[1])
     if block is not None and values is not None:
         suspect = "" if "access" in values else block[1]
     else:
@@ -60,7 +62,7 @@ def split_front_matter(text: str) -> tuple[FrontMatter, str]:
     if _NAMES_ACCESS.search(suspect):
         raise SourceUnreadable(
             "its head names access, but cannot be read as front matter, which has --- alone on the first line and below, and "
-            "access: at the beginning of a line"
+            "access: at the beginning of a line (or +++ and access = in TOML)"
         )
     if block is None or values is None:
         return FrontMatter(), text
@@ -89,6 +91,17 @@ def _values(block: str) -> dict[str, object] | None:
     if isinstance(tree, yaml.MappingNode) and [str(key.value).casefold() for key, _ in tree.value].count("access") > 1:
         raise SourceUnreadable(TWICE)  # YAML keeps the last one, which may allow what the first one restricts
     return values if is_keyed or "access" in values else None
+
+
+def _toml(block: str) -> dict[str, object] | None:
+    """The values of a block; None if it is no TOML."""
+    try:
+        parsed = tomllib.loads(block)
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return None
+    if [key.casefold() for key in parsed].count("access") > 1:
+        raise SourceUnreadable(TWICE)
+    return {key.casefold(): value for key, value in parsed.items()}
 
 
 def read_metadata(values: dict[str, object]) -> FrontMatter:

@@ -20,6 +20,12 @@ def test_title_date_tags_and_access_are_read_and_taken_off() -> None:
     assert text == "High water.\n"
 
 
+def test_front_matter_may_be_toml() -> None:
+    matter, text = split_front_matter("+++\ntitle = 'Tides'\ndate = 2026-03-31\ntags = ['sea']\n+++\nHigh water.\n")
+    assert (matter.title, matter.date, matter.tags, matter.access) == ("Tides", "2026-03-31", ("sea",), ())
+    assert text == "High water.\n"
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -33,6 +39,8 @@ def test_title_date_tags_and_access_are_read_and_taken_off() -> None:
         "----\nThe tower\n\naccess: by the stairs\n",
         "---\nThe accession: 12\n# access: nobody\n---\n",
         "Access: by the stairs\n---\n",
+        "+++\nprose, not TOML\n+++\nmore",
+        '{"title": "x"}\n',
     ],
 )
 def test_other_text_keeps_its_rules_and_is_public(text: str) -> None:
@@ -61,6 +69,7 @@ def test_front_matter_that_cannot_be_read_fails_the_file_rather_than_publishing_
         "---\n{title: x, access: staff}\n---\n",
         "---\n!!map\naccess: staff\n---\n",
         "---\n\n# who may read\naccess: staff\n---\n",
+        "+++\ntitle = 'x'\nAccess = ['staff']\n+++\n",
     ],
 )
 def test_access_is_read_however_the_keys_are_spelled(text: str) -> None:
@@ -93,7 +102,10 @@ def test_access_is_read_however_the_keys_are_spelled(text: str) -> None:
         "\u200b---\naccess: staff\n---\n",
         "%YAML 1.1\n---\naccess: staff\n---\n",
         "<!-- licence\n -->\n---\naccess: staff\n---\n",
-        "+++\ntitle = 'x'\naccess = ['staff']\n+++\n",
+        "+++\ntitle: x\naccess: staff\n+++\n",
+        "+++\n[extra]\naccess = 'staff'\n+++\n",
+        '{"access": "staff"}\n',
+        '{\n  "title": "x",\n  "access": ["staff"]\n}\n\n',
         f"---\nx: {'y' * 70_000}\naccess: staff\n---\n",
     ],
 )
@@ -108,6 +120,7 @@ def test_what_looks_like_front_matter_and_names_access_fails_the_file_rather_tha
         "---\naccess: board\ntitle: x\naccess: public\n---\n",
         "---\nAccess: board\n'access': public\n---\n",
         "---\n{access: board, ACCESS: public}\n---\n",
+        "+++\naccess = 'board'\nAccess = 'public'\n+++\n",
     ],
 )
 def test_two_words_on_who_may_read_fail_the_file(text: str) -> None:
