@@ -6,8 +6,8 @@ from citewell.loading import loading
 def main() -> None:
     """Entry point of the `citewell-server` command."""
     with loading():
-        from citewell.cli import serve
         from citewell.commands import command_line
+        from citewell.terminal import serve
 
         app = command_line()
         app.command()(serve)

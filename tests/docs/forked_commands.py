@@ -10,7 +10,7 @@ import sys
 import traceback
 from pathlib import Path
 
-import citewell.cli  # noqa: F401  # imports what the commands need, which is what takes long
+import citewell.terminal  # noqa: F401  # imports what the commands need, which is what takes long
 import ingest  # noqa: F401
 
 

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from citewell import __version__
 from citewell.api.serve import WORKER_STARTS_WITHIN_S
-from citewell.cli import _show
+from citewell.terminal import _show
 from tests.service import LIBRARY, ROOT, Live, environment, free_port, ingest, problem, running
 
 QUESTION = "How high is the tower of the lighthouse?"
@@ -121,7 +121,7 @@ def citewell_ask(data_dir: Path, *arguments: str, **more: str) -> subprocess.Com
     told = "import sys; sys.argv[0] = 'citewell'; from citewell.cli import main; main()"
     return subprocess.run(
         [sys.executable, "-c", told, "ask", *arguments], env=environment(data_dir), cwd=data_dir.parent, capture_output=True,
-        text=True, timeout=60, **more,
+        timeout=60, **({"text": True} | more),
     )  # type: ignore[call-overload,no-any-return]  # fmt: skip
 
 
@@ -129,6 +129,8 @@ def test_the_command_line_takes_a_question_in_words_or_from_a_pipe(indexed: Path
     for done in (citewell_ask(indexed, *QUESTION.split()), citewell_ask(indexed, "-", input=QUESTION + "\n")):
         assert done.returncode == 0, done.stderr
         assert "42 metres" in done.stdout
+    latin = citewell_ask(indexed, "-", input="Wie hoch ist der höchste Turm?", encoding="latin-1")
+    assert (latin.returncode, latin.stderr) == (1, "citewell: What came from standard input is not UTF-8 text.\n")
 
 
 def test_the_command_line_says_where_it_looked_for_documents_and_found_none(tmp_path: Path) -> None:
@@ -239,11 +241,13 @@ def test_a_command_that_is_asked_what_it_does_says_so_and_does_nothing(
     assert not (tmp_path / "data").exists()
 
 
-@pytest.mark.parametrize("command", ["server.py", "ingest.py"])
-def test_ctrl_c_while_packages_are_loaded_ends_a_program_without_a_word(tmp_path: Path, command: str) -> None:
+@pytest.mark.parametrize(
+    "command", [[str(ROOT / "server.py")], [str(ROOT / "ingest.py")], ["-c", "from citewell.cli import main; main()"]]
+)
+def test_ctrl_c_while_packages_are_loaded_ends_a_program_without_a_word(tmp_path: Path, command: list[str]) -> None:
     (tmp_path / "typer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)")
     done = subprocess.run(
-        [sys.executable, str(ROOT / command)], capture_output=True, text=True, timeout=60, cwd=tmp_path,
+        [sys.executable, *command], capture_output=True, text=True, timeout=60, cwd=tmp_path,
         env=environment(tmp_path / "data", PYTHONPATH=f"{tmp_path}:{ROOT}"),
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell's background job ignores it
     )  # fmt: skip
@@ -253,7 +257,7 @@ def test_ctrl_c_while_packages_are_loaded_ends_a_program_without_a_word(tmp_path
 def test_the_command_line_imports_what_answers_only_to_answer(tmp_path: Path) -> None:
     """Asking a service that runs elsewhere, or for help, begins at once."""
     done = subprocess.run(
-        [sys.executable, "-c", "import sys, citewell.cli; print(*sys.modules)"], env=environment(tmp_path / "data"),
+        [sys.executable, "-c", "import sys, citewell.terminal; print(*sys.modules)"], env=environment(tmp_path / "data"),
         cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
     assert {"langchain_core", "langgraph", "fastapi", "onnxruntime", "numpy"}.isdisjoint(done.stdout.split())
