@@ -57,6 +57,11 @@ def ingest(data_dir: Path, *paths: Path | str, **settings: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def resident_mb(process: int) -> float:
+    """The memory that a process holds, in MiB."""
+    return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -26,6 +26,8 @@ from citewell.service import Service
 from citewell.settings import Settings
 
 PATH = "/mcp"
+MOST_CHARS = 4_000_000
+"""Longest text that is given as a resource: more than an assistant can read."""
 SCHEME = "citewell://source/"
 """A resource's URI is this and the source's uri, percent-encoded."""
 _INSTRUCTIONS = (
@@ -147,9 +149,14 @@ class Door:
             source = await self._service.index.source(name)
             if not caller_may_read(_request(context), source):
                 raise SourceNotFound
-            text = await self._service.index.text(name)
+            text = await self._service.index.text(name, 0, MOST_CHARS + 1)
         except SourceNotFound:
             raise MCPError(code=types.INVALID_PARAMS, message=f"No document is called {name!r:.200}.") from None
+        if len(text) > MOST_CHARS:
+            raise MCPError(
+                code=types.INVALID_PARAMS,
+                message=f"The document has more than {MOST_CHARS:,} characters, too many to be read whole. Search it.",
+            )
         return types.ReadResourceResult(
             contents=[types.TextResourceContents(uri=params.uri, mime_type="text/plain", text=text)],
             cache_scope="private",

@@ -35,6 +35,8 @@ router = APIRouter(tags=["documents"])
 UPLOADS = "/uploads"
 """This route reads its body in pieces and bounds it itself."""
 _IN_MEMORY_BYTES = 1 << 20
+LONGEST = 100_000
+"""Most characters of a passage."""
 AROUND = 250
 """Most characters shown on either side of a passage: so few that it is in sight where they begin, on a phone too."""
 _LONGEST_WORD = 40
@@ -144,17 +146,22 @@ async def passage(
     """A passage of a source's extracted text with its surroundings, so that a reader can see a quote in its place."""
     found = await _readable(request, uri)
     index = _index(request)
-    text = await index.text(uri)
-    start = max(0, min(start, len(text)))
-    end = max(start, min(end, len(text)))
-    low, high = _surroundings(text, start, end)
+    start = max(0, start)
+    end = max(start, end)
+    if end - start > LONGEST:
+        raise InvalidRequest(f"A passage has at most {LONGEST:,} characters; /source/file gives the whole document.")
+    # with one character more on either side, by which it is seen whether the text goes on there
+    first = max(0, start - AROUND - 1)
+    text = await index.text(uri, first, end + AROUND + 1)
+    begin, stop = start - first, end - first
+    low, high = _surroundings(text, begin, stop)
     return PassageInPlace(
         uri=uri,
         title=found.title,
         type=found.type,
-        before=text[low:start],
-        quote=text[start:end],
-        after=text[end:high],
+        before=text[low:begin],
+        quote=text[begin:stop],
+        after=text[stop:high],
         page=await index.page_at(uri, start),
         goes_on=high < len(text),
         has_file=await asyncio.to_thread(_original, _settings(request), found) is not None,

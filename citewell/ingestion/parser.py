@@ -87,7 +87,7 @@ class Parser:
             if process is not None and not healthy:
                 await self._stop(process)
             self._idle.put_nowait(process if healthy else None)
-        return _parsed(answer, uri, access)
+        return await asyncio.to_thread(_parsed, answer, uri, access)  # a million passages take seconds
 
     async def close(self) -> None:
         for process in list(self._running):
@@ -123,18 +123,17 @@ async def open_parser(
         await asyncio.shield(parser.close())
 
 
-async def _ask(process: asyncio.subprocess.Process, request: bytes) -> dict[str, Any]:
+async def _ask(process: asyncio.subprocess.Process, request: bytes) -> bytes:
     if process.stdin is None or process.stdout is None:
         raise ConnectionError
     process.stdin.write(FRAME.pack(len(request)) + request)
     await process.stdin.drain()
     (length,) = FRAME.unpack(await process.stdout.readexactly(FRAME.size))
-    body = await process.stdout.readexactly(length)
-    answer: dict[str, Any] = await asyncio.to_thread(orjson.loads, body) if length > 1 << 20 else orjson.loads(body)
-    return answer
+    return await process.stdout.readexactly(length)
 
 
-def _parsed(answer: dict[str, Any], uri: str, inherited: tuple[str, ...] | None) -> Parsed:
+def _parsed(body: bytes, uri: str, inherited: tuple[str, ...] | None) -> Parsed:
+    answer: dict[str, Any] = orjson.loads(body)
     if "code" in answer:
         kind = SourceUnreadable if answer["code"] == SourceUnreadable.code else SourceUnsupported
         error = kind(answer["detail"])

@@ -24,6 +24,9 @@ from citewell.ingestion.split import split
 FRAME = struct.Struct("<I")
 MEMORY_BYTES = 6 << 30
 """Largest address space of the process; a file that needs more is refused."""
+MOST_PASSAGES = 10_000
+"""Passages that any document may have. A large one may have more: twice as many as text of the largest size that is read. Without this,
+one of headings and single words makes a hundred times as many, each of which is embedded and held."""
 
 
 def main() -> None:
@@ -62,6 +65,8 @@ def _parse(path: str, uri: str, chunk_size: int, chunk_overlap: int, max_bytes: 
     try:
         document = load(data, Path(uri).name, max_bytes=max_bytes)
         chunks = split(document, uri, chunk_size=chunk_size, chunk_overlap=chunk_overlap)
+        if len(chunks) > (most := max(MOST_PASSAGES, 2 * max_bytes // chunk_size)):
+            raise SourceUnsupported(f"it makes {len(chunks):,} passages; at most {most:,} are kept of one document")
     except IngestError as exc:
         return {"code": exc.code, "detail": exc.detail, **stat}
     return {

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import sqlite3
+import sys
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -181,9 +182,9 @@ class Index:
 
     # --- reading --------------------------------------------------------------------------------
 
-    async def text(self, source_uri: str) -> str:
-        """A source's extracted text. Raises SourceNotFound."""
-        return (await self._read(lambda snapshot: snapshot.text(source_uri)))[0]
+    async def text(self, source_uri: str, start: int = 0, end: int = sys.maxsize) -> str:
+        """A source's extracted text from one offset to another, as far as there is any; else all of it. Raises SourceNotFound."""
+        return await self._read(lambda snapshot: snapshot.text(source_uri, start, end))
 
     async def page_at(self, source_uri: str, offset: int) -> int | None:
         """The page (from 1) on which a character of a source's text stands; None where it has no pages.

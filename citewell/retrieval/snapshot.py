@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import sqlite3
@@ -19,6 +20,9 @@ _CHUNK = """chunks.key, chunks.id, sources.uri, sources.title, chunks.text, chun
     chunks.position, chunks.page, chunks.headings, sources.type, sources.date, sources.tags, sources.access,
     hex(chunks.digest), chunks.token_start, chunks.token_bytes"""
 _OF_SOURCES = "FROM chunks JOIN sources ON sources.number = chunks.source "
+
+_PACKED_BYTES = 4096
+"""Bytes of a packed text that are unpacked in one go, to a thousand times as many at most."""
 
 _SOURCE = "SELECT uri, title, type, sha256, size_bytes, date, tags, access, pages FROM sources "
 
@@ -148,12 +152,23 @@ class Snapshot:
     def sources(self) -> list[Source]:
         return [_source(row) for row in self.connection.execute(_SOURCE + "ORDER BY uri")]
 
-    def text(self, uri: str) -> tuple[str, tuple[int, ...]]:
-        """A source's extracted text and the offsets at which its pages start."""
-        row = self.connection.execute("SELECT text, page_starts FROM sources WHERE uri = ?", (uri,)).fetchone()
+    def text(self, uri: str, start: int, end: int) -> str:
+        """A stretch of a source's extracted text. No more than that is held: a few kilobytes may be unpacked to hundreds of megabytes
+        of white space, and be asked for by many at once."""
+        row = self.connection.execute("SELECT text FROM sources WHERE uri = ?", (uri,)).fetchone()
         if row is None:
             raise SourceNotFound(f"No source is called {uri!r}.")
-        return zlib.decompress(row[0]).decode("utf-8", "surrogatepass"), tuple(json.loads(row[1]))
+        (packed,) = row
+        unpacker, decoder = zlib.decompressobj(), codecs.getincrementaldecoder("utf-8")("surrogatepass")
+        found: list[str] = []
+        at = 0
+        for first in range(0, len(packed), _PACKED_BYTES):
+            piece = decoder.decode(unpacker.decompress(packed[first : first + _PACKED_BYTES]))
+            found.append(piece[max(0, start - at) : max(0, end - at)])
+            at += len(piece)
+            if at >= end:
+                break
+        return "".join(found)
 
     def page_starts(self, uri: str) -> tuple[int, ...]:
         """The offsets at which a source's pages start; empty where it has none."""

@@ -93,6 +93,16 @@ async def test_documents_are_resources(url: str) -> None:
             await client.read_resource("citewell://source/library/nothing.md")
 
 
+async def test_a_document_longer_than_an_assistant_can_read_is_no_resource(url: str) -> None:
+    page = f"<pre>High water{' ' * 4_000_000}at seven.</pre>".encode()
+    place, headers = f"{url.removesuffix('/mcp')}/uploads?name=tide.html", {"content-type": "application/octet-stream"}
+    httpx.post(place, content=page, headers=headers, timeout=60).raise_for_status()
+    async with Client(url) as client:
+        with pytest.raises(MCPError, match="too many to be read whole"):
+            await client.read_resource("citewell://source/uploads/tide.html")
+    httpx.delete(place).raise_for_status()
+
+
 def test_a_page_that_calls_the_service_by_another_name_is_turned_away(url: str) -> None:
     problem(httpx.post(url, json={}, headers={"host": "evil.example"}), "not_authorized", 403)
 

@@ -1,14 +1,16 @@
-"""Original files: given as they were ingested or not at all, and not read anew for each part of them."""
+"""Originals: given as they were ingested or not at all, and not read anew for each part of them; and passages of their texts."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import psutil
 
-from tests.service import Live, problem
+from tests.service import Live, problem, resident_mb
 
 MB = 1 << 20
 
@@ -35,3 +37,38 @@ def test_a_part_of_a_large_file_does_not_cost_all_of_it_each_time(start: Callabl
     with original.open("r+b") as file:
         file.write(b"<q>")  # of the same length
     problem(first_byte(), "source_not_found", 404)
+
+
+def test_a_passage_of_a_long_text_does_not_cost_all_of_it(start: Callable[..., Live]) -> None:
+    """Of 20 KB that were sent came 20 million characters, all of them for each passage: 40 at once took 1.3 GB."""
+    live = start()
+    text = f"High water at seven.{' ' * 20_000_000}\U0001f30a Low water at one."
+    page = f"<pre>{text}</pre>".encode()
+    sent = httpx.post(
+        f"{live.url}/uploads", params={"name": "tide.html"}, content=page, timeout=60,
+        headers={"content-type": "application/octet-stream"},
+    )  # fmt: skip
+    assert sent.json()["chunks"] == 2
+    most, over = 0.0, threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        while not over.wait(0.01):
+            most = max(most, resident_mb(live.process.pid))
+
+    def passage(start: int, end: int) -> httpx.Response:
+        place = {"uri": "uploads/tide.html", "start": start, "end": end}
+        return httpx.get(f"{live.url}/source", params=place, timeout=60)
+
+    passage(0, 20)
+    before = resident_mb(live.process.pid)
+    with ThreadPoolExecutor(17) as pool:
+        watching = pool.submit(watch)
+        found = list(pool.map(lambda _: passage(len(text) - 17, len(text)).json(), range(16)))
+        over.set()
+        watching.result()
+    assert {(one["before"].strip(), one["quote"], one["goes_on"]) for one in found} == {
+        ("\U0001f30a", "Low water at one.", False)
+    }
+    assert most - before < 60
+    problem(passage(0, 100_001), "invalid_request", 422)

@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import psutil
 
-from tests.service import Live, problem
+from tests.service import Live, problem, resident_mb
 
 MB = 1 << 20
-
-
-def _resident_mb(process: int) -> float:
-    return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / MB
 
 
 def test_files_that_are_sent_slowly_side_by_side_do_not_fill_the_memory(start: Callable[..., Live]) -> None:
     live = start(CITEWELL_MAX_SOURCE_BYTES=str(40 * MB))
     place = urlsplit(live.url)
-    before = _resident_mb(live.process.pid)
+    before = resident_mb(live.process.pid)
     senders = [socket.create_connection((place.hostname, place.port)) for _ in range(6)]
     try:
         for number, sender in enumerate(senders):
             head = f"POST /uploads?name=slow-{number}.txt HTTP/1.1\r\nHost: {place.netloc}\r\nContent-Length: {32 * MB}\r\n"
             sender.sendall(head.encode() + b"Content-Type: application/octet-stream\r\n\r\n" + b"x" * 30 * MB)
         assert httpx.get(f"{live.url}/healthz").status_code == 200
-        assert _resident_mb(live.process.pid) - before < 90  # of 180
+        assert resident_mb(live.process.pid) - before < 90  # of 180
     finally:
         for sender in senders:
             sender.close()

@@ -194,6 +194,12 @@ def test_a_heading_without_end_is_no_heading_for_every_chunk() -> None:
     assert time.process_time() - began < 5
 
 
+def test_headings_of_html_are_six_deep_at_most() -> None:
+    """Each passage repeats those above it: of 1,000 levels in 0.3 MB came 300 MB."""
+    page = "".join(f"<h{level}>Level {level}</h{level}><p>Text.</p>" for level in range(1, 12)).encode()
+    assert [heading.level for heading in load(page, "a.html").headings] == [1, 2, 3, 4, 5, 6]
+
+
 def test_the_title_is_the_pages_and_no_pictures() -> None:
     assert load(b"<body><svg><title>Icon</title></svg><h1>Knots</h1>", "a.html").title == "Knots"
 

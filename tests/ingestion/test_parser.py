@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -80,6 +81,28 @@ async def test_gone_and_oversized_files_say_so(parser: Parser, tmp_path: Path) -
     (tmp_path / "big.txt").write_bytes(b"x" * 1_000_001)
     with pytest.raises(Exception, match=r"at most 1\.0 MB"):
         await parser.parse(tmp_path / "big.txt", "big.txt")
+
+
+async def test_a_file_of_headings_and_single_words_does_not_make_passages_without_end(
+    parser: Parser, tmp_path: Path
+) -> None:
+    section = "# a\n\nb\n"
+    (tmp_path / "many.md").write_text(section * 10_000)
+    assert len((await parser.parse(tmp_path / "many.md", "many.md")).chunks) == 10_000
+    (tmp_path / "more.md").write_text(section * 10_001)
+    with pytest.raises(SourceUnsupported, match="makes 10,001 passages; at most 10,000"):
+        await parser.parse(tmp_path / "more.md", "more.md")
+
+
+async def test_nothing_else_waits_while_the_passages_of_a_large_file_are_taken_over(tmp_path: Path) -> None:
+    (tmp_path / "large.md").write_text("# a\n\nb\n" * 60_000)
+    async with open_parser(chunk_size=500, chunk_overlap=50, max_bytes=20_000_000, timeout_s=60, processes=1) as parser:
+        began = time.thread_time()
+        parsed = await parser.parse(tmp_path / "large.md", "large.md")
+        took = time.thread_time() - began  # of this thread, which is the event loop's
+    began = time.thread_time()
+    assert len([replace(chunk) for chunk in parsed.chunks]) == 60_000
+    assert took < (time.thread_time() - began) / 2
 
 
 async def test_modules_lying_among_the_documents_are_not_imported(

@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+import random
 import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -59,6 +60,21 @@ async def test_a_chunk_is_where_it_says_in_its_source(index: Index) -> None:
     for one in await index.search("dogs moon salaries cats"):
         text = await index.text(one.chunk.source)
         assert text[one.chunk.start : one.chunk.end] == one.chunk.text
+
+
+async def test_of_a_text_any_stretch_can_be_read(index: Index) -> None:
+    chance = random.Random(20260331)
+    signs = "".join(
+        map(chr, [*range(0x20, 0x7F), *range(0x3B1, 0x3C9), *range(0x4E00, 0x4E80), *range(0x1F600, 0x1F640)])
+    )
+    text = "".join(chance.choices(signs, k=60_000)) + " " * 3_000_000 + "Low water."
+    async with index.writing():
+        await index.replace_sources([made("long.txt", [text])])
+    assert await index.text("long.txt") == text
+    places = [0, 1, 59_999, 60_001, len(text) - 1, len(text), len(text) + 9]
+    for start in [*places, *(chance.randrange(60_000) for _ in range(40))]:
+        for end in (0, start, start + 1, start + chance.randrange(9_000), len(text) + 9):
+            assert await index.text("long.txt", start, end) == text[start:end]
 
 
 async def test_a_replaced_source_shows_only_its_new_state(index: Index) -> None:

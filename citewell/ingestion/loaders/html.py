@@ -26,6 +26,8 @@ _PARAGRAPHS = frozenset({
     "p", "div", "section", "article", "main", "aside", "header", "footer", "blockquote", "ul", "ol", "dl", "table",
     "pre", "figure", "figcaption", "details", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "address", "fieldset",
 })  # fmt: skip
+_LEVELS = {f"h{level}": level for level in range(1, 7)}
+"""HTML has no deeper headings. As each passage repeats those above it, ever deeper ones of a hostile page would grow by their square."""
 _SIGNS = frozenset("¶#§🔗")
 """Texts of links next to a heading or a term that lead to the heading or term itself."""
 _LINES = frozenset({"li", "dt", "dd", "tr", "caption", "summary"})
@@ -211,12 +213,12 @@ class _Page:
                     walk.skip_subtree()
                     continue
                 self._open(tag, element)
-                if tag[:1] == "h" and tag[1:].isdigit():
-                    opened.append((int(tag[1:]), self._length + len(self._between())))
+                if tag in _LEVELS:
+                    opened.append((_LEVELS[tag], self._length + len(self._between())))
                 self._text(element.text)
             else:
                 if not _is_left_out(element):
-                    if tag[:1] == "h" and tag[1:].isdigit() and opened:
+                    if tag in _LEVELS and opened:
                         level, start = opened.pop()
                         self._headings.append((level, start, self._length))
                     self._close(tag)
