@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import chromadb
@@ -28,6 +29,8 @@ from rich.table import Table
 from sentence_transformers import SentenceTransformer
 
 from citewell.models.minilm import MiniLM
+from evals.command import add_data
+from evals.packs import read_jsonl
 
 CHARACTERS = 500
 QUESTIONS = 200
@@ -45,16 +48,11 @@ class Engine:
 
 
 def pieces(data: Path) -> Iterator[str]:
-    """500-character pieces of both corpora by turns; a corpus that is absent is an error, not less text."""
-    corpora = [data / name / "corpus.jsonl" for name in ("scifact", "squad2")]
-    for corpus in corpora:
-        if not corpus.is_file():
-            raise SystemExit(f"{corpus} is absent: name the evaluation data with --data or CITEWELL_EVAL_DATA")
-    with corpora[0].open(encoding="utf-8") as one, corpora[1].open(encoding="utf-8") as other:
-        for lines in zip(one, other, strict=False):
-            for line in lines:
-                text = json.loads(line)["text"]
-                yield from (text[at : at + CHARACTERS] for at in range(0, len(text) - CHARACTERS + 1, CHARACTERS))
+    """500-character pieces of both corpora by turns."""
+    corpora = (read_jsonl(data / name / "corpus.jsonl") for name in ("scifact", "squad2"))
+    for row in chain.from_iterable(zip(*corpora, strict=False)):
+        text = row["text"]
+        yield from (text[at : at + CHARACTERS] for at in range(0, len(text) - CHARACTERS + 1, CHARACTERS))
 
 
 def float_engine(model: MiniLM) -> Callable[[list[str]], object]:
@@ -105,7 +103,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--chunks", type=int, default=600)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--data", type=Path, default=Path(os.environ.get("CITEWELL_EVAL_DATA", "../shared/data")))
+    add_data(parser)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     source = pieces(options.data)

@@ -30,6 +30,8 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from benchmarks.load.services import ROOT, clean_environment
+from evals.command import add_data
+from evals.packs import read_jsonl
 
 TUTORIAL = "import sys; from pathlib import Path; from benchmarks.tutorial import Passages; Passages(sys.argv[1]).ingest(Path(sys.argv[2]))"
 
@@ -48,14 +50,9 @@ class Row:
 
 def write_files(folder: Path, data: Path, count: int) -> None:
     """Texts of real documents, one file each."""
-    corpus = data / "scifact" / "corpus.jsonl"
-    if not corpus.is_file():
-        raise SystemExit(f"{corpus} is absent: name the evaluation data with --data or CITEWELL_EVAL_DATA")
     folder.mkdir()
-    with corpus.open(encoding="utf-8") as lines:
-        for number, line in zip(range(count), lines, strict=False):
-            document = json.loads(line)
-            (folder / f"{number:05}.txt").write_text(f"{document['title']}\n\n{document['text']}\n", encoding="utf-8")
+    for number, row in zip(range(count), read_jsonl(data / "scifact" / "corpus.jsonl"), strict=False):
+        (folder / f"{number:05}.txt").write_text(f"{row['title']}\n\n{row['text']}\n", encoding="utf-8")
 
 
 def timed(command: Sequence[str], environment: Mapping[str, str]) -> tuple[str, float, float]:
@@ -117,7 +114,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=1000)
     parser.add_argument("--alone", action="store_true", help="only what is ours, with the scan")
-    parser.add_argument("--data", type=Path, default=Path(os.environ.get("CITEWELL_EVAL_DATA", "../shared/data")))
+    add_data(parser)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())

@@ -117,12 +117,10 @@ def check(rows: list[Row]) -> bool:
 
 
 def plot(rows: list[Row], path: Path) -> None:
-    import matplotlib as mpl
+    from matplotlib.figure import Figure
 
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(10.5, 4.2), constrained_layout=True)
+    figure = Figure(figsize=(10.5, 4.2), layout="constrained")
+    axes = figure.subplots(1, 2)
     for saver, colour in SAVERS.items():
         own = [row for row in rows if row["saver"] == saver and row["durability"] == "sync"]
         style = {"color": colour, "marker": "o", "markersize": 4, "linewidth": 2.6 if saver == OURS else 1.4}

@@ -1,22 +1,22 @@
 """Every retrieval pack, one table and its picture: `python -m evals.all [--data FOLDER] [--quick]`, or `make eval`.
 
-The table goes to `evals/results/retrieval.json` too, the picture to `evals/results/retrieval.png` and `docs/`.
+The figures go to `evals/results/retrieval.json` too, the picture to `docs/retrieval-quality.png`.
 """
 
 import argparse
 import asyncio
 import json
-import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
+from evals.command import add_data
 from evals.condense import conversations, rule
-from evals.packs import DATA, Pack, read_pack
+from evals.packs import Pack, read_pack
 from evals.retrieval import CACHE, STAGES, Result, evaluate, sampled, table
 
 ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "evals" / "results"
+RESULTS = ROOT / "evals" / "results" / "retrieval.json"
 QUESTIONS = 500
 """Of packs that have thousands, where each takes long: the same sample in each run."""
 
@@ -43,14 +43,12 @@ def _read(name: str, folder: Path, corpora: Sequence[str], questions: int | None
     return sampled(pack, questions)
 
 
-def draw(results: Sequence[Result], paths: Sequence[Path]) -> None:
+def draw(results: Sequence[Result], path: Path) -> None:
     """Bars of nDCG@10: a group for each pack, a bar for each stage."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(11, 4.2), constrained_layout=True)
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    axes = figure.subplots()
     width = 0.2
     for number, (stage, colour) in enumerate(zip(STAGES, ("#9db4c0", "#e0c097", "#7a9e7e", "#1f4e79"), strict=True)):
         places = [place + (number - 1.5) * width for place in range(len(results))]
@@ -63,9 +61,7 @@ def draw(results: Sequence[Result], paths: Sequence[Path]) -> None:
     axes.set_ylabel("nDCG@10")
     axes.legend(ncols=len(STAGES), loc="upper center", bbox_to_anchor=(0.5, 1.12), frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
-    for path in paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=130)
+    figure.savefig(path, dpi=130)
 
 
 async def run(data: Path, cache: Path, *, quick: bool) -> list[Result]:
@@ -78,17 +74,13 @@ async def run(data: Path, cache: Path, *, quick: bool) -> list[Result]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=DATA)
+    add_data(parser)
     parser.add_argument("--cache", type=Path, default=CACHE)
     parser.add_argument("--quick", action="store_true", help="without the 20,956 paragraphs")
     arguments = parser.parse_args()
-    if not arguments.data.is_dir():
-        sys.exit(f"There is no evaluation data in {arguments.data}; set CITEWELL_EVAL_DATA or give --data.")
     results = asyncio.run(run(arguments.data, arguments.cache, quick=arguments.quick))
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    rows = [{name: getattr(result, name) for name in Result.__slots__} for result in results]
-    (RESULTS / "retrieval.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    draw(results, [RESULTS / "retrieval.png", ROOT / "docs" / "retrieval-quality.png"])
+    RESULTS.write_text(json.dumps([asdict(result) for result in results], indent=1) + "\n", encoding="utf-8")
+    draw(results, ROOT / "docs" / "retrieval-quality.png")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import json
 import random
 import re
 import string
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -38,19 +39,17 @@ from chains.evidence import Evidence, is_about
 from chains.extract import extractive_answerer
 from chains.spelling import respelt
 from citewell.citations import Citation, strip, verify
-from citewell.documents import ScoredChunk, Source
+from citewell.documents import ScoredChunk
 from citewell.guards.features import ends_at
-from citewell.ingestion.document import Document
-from citewell.ingestion.split import split
 from citewell.ingestion.sync import ingest
 from citewell.models import open_embedder
 from citewell.models.chat import open_chat_models
-from citewell.retrieval import Index, NewSource, open_index
+from citewell.retrieval import Index, open_index
 from citewell.retrieval.neighbours import join
 from citewell.settings import EXTRACTIVE, Settings
-from evals.packs import existing, read_jsonl, read_qrels
-
-_BATCH = 300
+from evals.command import existing
+from evals.packs import read_corpus, read_jsonl, read_qrels
+from evals.retrieval import fill
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,33 +100,6 @@ def read_questions(path: Path, qrels: Path | None) -> list[Asked]:
             )
         )  # fmt: skip
     return questions
-
-
-async def fill(index: Index, corpus: Path, settings: Settings) -> None:
-    """Put a corpus into an index; one that is already there stays as it is."""
-    if await index.sources():
-        return
-    if await asyncio.to_thread(corpus.is_dir):
-        report = await ingest(index, [corpus], settings)
-        print(f"ingested {corpus}: {len(report.files)} files in {report.elapsed_s:.0f} s", flush=True)
-        return
-    await fill_rows(index, list(read_jsonl(corpus)), settings)
-
-
-async def fill_rows(index: Index, rows: Sequence[dict[str, Any]], settings: Settings) -> None:
-    """Put texts of a test collection into an index, chunked as ingestion does; one that is filled stays as it is."""
-    if await index.sources():
-        return
-    new = []
-    for row in rows:
-        document = Document(text=row["text"], type="txt", title=row.get("title") or "")
-        uri = str(row["_id"])
-        source = Source(uri=uri, title=document.title, type="txt", sha256="", size_bytes=len(document.text))
-        pieces = split(document, uri, chunk_size=settings.chunk_size, chunk_overlap=settings.chunk_overlap)
-        new.append(NewSource(source=source, text=document.text, chunks=pieces))
-    async with index.writing():
-        for i in range(0, len(new), _BATCH):
-            await index.replace_sources(new[i : i + _BATCH])
 
 
 class Turn:
@@ -194,40 +166,34 @@ class Turn:
 
 
 @asynccontextmanager
-async def quoting(corpus: Path, folder: Path | None) -> AsyncIterator[tuple[Turn, Evidence]]:
-    """Turns without a key over a corpus, and the line by which they refuse.
+async def turns(
+    corpus: Path, folder: Path | None = None, *, model: str = EXTRACTIVE, **chosen: Any
+) -> AsyncIterator[tuple[Turn, Evidence]]:
+    """Turns over a corpus, and the line by which they refuse.
 
     Args:
-        corpus: As `fill` takes it.
+        corpus: A `corpus.jsonl`, or a folder of files, which is ingested.
         folder: Where the index is kept for the next run; None: nowhere.
+        model: What answers.
+        chosen: Settings that differ from the environment's. Quotations are made without neighbours unless they say otherwise.
     """
+    if model == EXTRACTIVE:
+        chosen = {"neighbour_chars": 0} | chosen
     with tempfile.TemporaryDirectory() as scratch:
-        settings = Settings.load(data_dir=folder or Path(scratch), retrieval_timeout_s=120, neighbour_chars=0)
+        settings = Settings.load(data_dir=folder or Path(scratch), chat_model=model, retrieval_timeout_s=120, **chosen)
         embedder = open_embedder(settings)
         evidence = Evidence(embedder)
-        async with open_index(settings, embedder) as index:
-            await fill(index, corpus, settings)
-            yield Turn(index, evidence, extractive_answerer(embedder), settings), evidence
+        answerer: Runnable[AnswerInput, Any] = extractive_answerer(embedder)
+        async with open_index(settings, embedder) as index, open_chat_models(settings) as models:
+            if model != EXTRACTIVE:
+                answerer = RunnableLambda(answer_messages) | models.get(model)
+            if not await asyncio.to_thread(corpus.is_dir):
+                await fill(index, read_corpus(corpus), settings)
+            elif not await index.sources():
+                report = await ingest(index, [corpus], settings)
+                print(f"ingested {corpus}: {len(report.files)} files in {report.elapsed_s:.0f} s", file=sys.stderr)
+            yield Turn(index, evidence, answerer, settings), evidence
         embedder.close()
-
-
-def pack_arguments(about: str | None, *, sample: int, of: str, seed: int) -> argparse.Namespace:
-    """The command line of a measurement over one pack.
-
-    Args:
-        about: The module's docstring.
-        sample: Default of `--sample`, the most `of` what is asked.
-        seed: Default of `--seed`.
-    """
-    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("corpus", type=existing)
-    parser.add_argument("queries", type=existing)
-    parser.add_argument("qrels", type=existing)
-    parser.add_argument("--sample", type=int, default=sample, help=f"most {of}")
-    parser.add_argument("--seed", type=int, default=seed)
-    parser.add_argument("--index", type=Path, help="keep the index in this folder and use it again")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    return parser.parse_args()
 
 
 def normalised(text: str) -> str:
@@ -345,12 +311,10 @@ def refusals(evidence: Evidence, answerable: Sequence[Outcome], others: Sequence
 
 def draw(path: Path, title: str, answerable: Sequence[float], others: dict[str, Sequence[float]]) -> None:
     """The trade-off curve for each kind of unanswerable question, and how often each confidence turns out right."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
     for name, values in others.items():
         points = tradeoff(answerable, values)
         left.plot([p[1] for p in points], [p[2] for p in points], label=f"{name} (AUC {auc(answerable, values):.2f})")
@@ -369,7 +333,6 @@ def draw(path: Path, title: str, answerable: Sequence[float], others: dict[str, 
     right.legend()
     figure.suptitle(title)
     figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
 async def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -377,34 +340,19 @@ async def run(args: argparse.Namespace) -> dict[str, Any]:
     random.Random(args.seed).shuffle(questions)
     if args.sample:
         questions = questions[: args.sample]
-    neighbour_chars = args.neighbour_chars
-    if neighbour_chars is None:  # as in the service
-        neighbour_chars = 0 if args.model == EXTRACTIVE else Settings.model_fields["neighbour_chars"].default
-    with tempfile.TemporaryDirectory() as folder:
-        settings = Settings.load(
-            data_dir=args.index or Path(folder), chat_model=args.model, retrieval_timeout_s=120, top_n=args.top_n,
-            top_k=max(5, args.top_n), neighbour_chars=neighbour_chars,
-        )  # fmt: skip
-        embedder = open_embedder(settings)
-        evidence = Evidence(embedder)
-        async with open_index(settings, embedder) as index, open_chat_models(settings) as models:
-            await fill(index, args.corpus, settings)
-            answerer: Runnable[AnswerInput, Any] = extractive_answerer(embedder)
-            if args.model != EXTRACTIVE:
-                answerer = RunnableLambda(answer_messages) | models.get(args.model)
-            turn = Turn(index, evidence, answerer, settings)
-            outcomes = [await turn(asked) for asked in questions if asked.answerable and (asked.sources or asked.pages)]
-            others = {}
-            negatives = [asked for asked in questions if not asked.answerable]
-            if negatives:
-                others["unanswerable"] = [await turn(asked, answer=False) for asked in negatives]
-            if any(asked.article for asked in questions):
-                others["absent"] = [
-                    await turn(one.asked, without=one.asked.article, answer=False)
-                    for one in outcomes
-                    if one.asked.article
-                ]
-        embedder.close()
+    chosen = {"top_n": args.top_n, "top_k": max(5, args.top_n)}
+    if args.neighbour_chars is not None:
+        chosen["neighbour_chars"] = args.neighbour_chars
+    async with turns(args.corpus, args.index, model=args.model, **chosen) as (turn, evidence):
+        outcomes = [await turn(asked) for asked in questions if asked.answerable and (asked.sources or asked.pages)]
+        others = {}
+        negatives = [asked for asked in questions if not asked.answerable]
+        if negatives:
+            others["unanswerable"] = [await turn(asked, answer=False) for asked in negatives]
+        if any(asked.article for asked in questions):
+            others["absent"] = [
+                await turn(one.asked, without=one.asked.article, answer=False) for one in outcomes if one.asked.article
+            ]
     result: dict[str, Any] = {"model": args.model, "answerable": judge(outcomes)}
     result |= {name: refusals(evidence, outcomes, found) for name, found in others.items()}
     if args.plot and others:
@@ -424,7 +372,7 @@ async def run(args: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m evals.answers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -453,14 +401,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     result = asyncio.run(run(args))
     if args.json:
         print(json.dumps(result, indent=2))
-        return 0
+        return
     for part, figures in result.items():
         if isinstance(figures, dict):
             print(f"\n{part}")
             for name, value in figures.items():
                 print(f"  {name:<26}{value:>10}")
-    return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

@@ -29,9 +29,10 @@ from chains.evidence import ALL_FEATURES, FEATURES, WORD_FEATURES, features
 from citewell.models import open_embedder
 from citewell.retrieval import open_index
 from citewell.settings import Settings
-from evals.answers import auc, draw, fill
-from evals.citations import data_folder
-from evals.packs import read_jsonl
+from evals.answers import auc, draw
+from evals.command import add_data
+from evals.packs import read_corpus, read_jsonl
+from evals.retrieval import fill
 from evals.train_sentences import fit
 
 PACKS = ("squad2", "clapnq", "conv_mtrag")
@@ -81,7 +82,7 @@ async def gather(name: str, data: Path, sample: int, seed: int, folder: Path) ->
     embedder = open_embedder(settings)
     cases = []
     async with open_index(settings, embedder) as index:
-        await fill(index, data / name / "corpus.jsonl", settings)
+        await fill(index, read_corpus(data / name / "corpus.jsonl"), settings)
         for id_, question, kind, article in questions:
             if id_ in chosen:
                 where: dict[str, object] | None = {"title": {"$ne": article}} if kind == "absent" else None
@@ -167,19 +168,18 @@ def calibration_error(cases: Sequence[Case], confidence: NDArray[np.float64]) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder with squad2/ and clapnq/")
+    add_data(parser)
     parser.add_argument("--sample", type=int, default=1000, help="of each pack, answerable and not")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--indexes", type=Path, help="keep the indexes in this folder and use them again")
     parser.add_argument("--plot", type=Path, help="draw trade-off and calibration into this PNG")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args()
-    data = args.data or data_folder()
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.indexes or Path(temporary)
         cases = [
             case for name in PACKS
-            for case in asyncio.run(gather(name, data, args.sample, args.seed, folder))
+            for case in asyncio.run(gather(name, args.data, args.sample, args.seed, folder))
         ]  # fmt: skip
     rows = np.array([case.row for case in cases], np.float32)
     right = np.array([case.kind == "answerable" for case in cases])

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import re
 import time
@@ -30,6 +29,7 @@ from citewell.citations import bears_out, verify
 from citewell.documents import Chunk, ScoredChunk
 from citewell.sentences import sentence_spans
 from citewell.terms import Term, read
+from evals.command import add_data
 from evals.packs import read_jsonl
 
 
@@ -218,34 +218,21 @@ def _precision(pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
     }
 
 
-def data_folder() -> Path:
-    """Where the evaluation data lies: `CITEWELL_EVAL_DATA`, else `../shared/data` beside the repository.
-
-    Raises:
-        SystemExit: It is not there.
-    """
-    folder = Path(os.environ.get("CITEWELL_EVAL_DATA") or Path(__file__).parents[2] / "shared" / "data")
-    if not folder.is_dir():
-        raise SystemExit(f"No evaluation data in {folder}: name its folder with CITEWELL_EVAL_DATA")
-    return folder
-
-
 def _mark(row: dict[str, Any]) -> str:
     return f"{row['marked']:>9.3f}" + ("" if row["rightly"] is None else f"{row['rightly']:>9.3f}")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m evals.citations", description=__doc__.splitlines()[0] if __doc__ else ""
     )
-    parser.add_argument("--data", type=Path, default=None, help="folder with clapnq/ and scifact/")
+    add_data(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    args = parser.parse_args(argv)
-    data = args.data or data_folder()
-    result = measure([*clapnq(data / "clapnq"), *scifact(data / "scifact")])
+    args = parser.parse_args()
+    result = measure([*clapnq(args.data / "clapnq"), *scifact(args.data / "scifact")])
     if args.json:
         print(json.dumps(result, indent=2))
-        return 0
+        return
     print(
         f"{'supported sentences':<36}{'n':>6}{'verified':>10}{'partial':>10}{'unsupported':>13}{'marked':>9}{'rightly':>9}"
     )
@@ -261,8 +248,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"{name:<36}{row['n']:>6}{row['precision'] or 0:>10.3f}{row['recall']:>10.3f}{row['still_verified']:>16}{_mark(row)}"
         )
     print(f"\n{result['ms_per_sentence']} ms per sentence")
-    return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

@@ -8,7 +8,6 @@ the right one. CANARD has no passages: there the words of the human rewrite that
 
 import argparse
 import asyncio
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,11 +19,11 @@ from chains import condense
 from chains.evidence import Evidence
 from chains.extract import extractive_answerer
 from citewell.models import open_embedder
-from citewell.retrieval import open_index
 from citewell.settings import Settings
 from evals.answers import Asked, Turn, judge
-from evals.packs import DATA, Pack, read_corpus, read_jsonl, read_qrels
-from evals.retrieval import CACHE, evaluate, fill, fingerprint
+from evals.command import add_data, show
+from evals.packs import Pack, read_corpus, read_jsonl, read_qrels
+from evals.retrieval import evaluate, indexed
 
 PACKS = ("conv_cast", "conv_mtrag")
 
@@ -92,12 +91,8 @@ async def answered(data: Path) -> dict[str, dict[str, float]]:
     try:
         for name in PACKS:
             pack, rows = conversations(data, name)
-            async with open_index(settings, embedder) as anywhere:
-                folder = CACHE / fingerprint(pack, False, anywhere.fingerprint)
-            there = settings.model_copy(update={"data_dir": folder, "retrieval_timeout_s": 120})
-            async with open_index(there, embedder) as index:
-                await fill(index, pack, False, there)
-                turn = Turn(index, Evidence(embedder), extractive_answerer(embedder), there)
+            async with indexed(pack, embedder, settings, whole=False) as index:
+                turn = Turn(index, Evidence(embedder), extractive_answerer(embedder), settings)
                 asked = [
                     Asked(
                         id=row["_id"], text=row["text"], standalone=rule(row), answerable=True, golds=[],
@@ -128,18 +123,15 @@ def _stems(text: str) -> set[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=DATA)
+    add_data(parser)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     figures = asyncio.run(measure(arguments.data)) | {"conv_canard, words supplied": supplied(arguments.data)}
     for name, counted in asyncio.run(answered(arguments.data)).items():
         shown = {part: counted[part] for part in ("gold_source_cited", "gold_source_cited_first")}
         figures[f"{name}, answers to rewritten follow-ups ({counted['questions']:.0f})"] = shown
-    if arguments.json:
-        print(json.dumps(figures, indent=1))
-    else:
-        for name, ways in figures.items():
-            print(f"{name:55}" + "  ".join(f"{way} {value:.3f}" for way, value in ways.items()))
+    rounded = {name: {way: round(value, 3) for way, value in ways.items()} for name, ways in figures.items()}
+    show(rounded, width=55, as_json=arguments.json)
 
 
 if __name__ == "__main__":

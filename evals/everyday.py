@@ -15,9 +15,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import tempfile
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -25,15 +24,10 @@ from typing import Any
 from langchain_core.messages import HumanMessage
 
 from chains.condense import condense_rule
-from chains.evidence import Evidence
-from chains.extract import NEAREST, extractive_answerer
+from chains.extract import NEAREST
 from citewell.citations import strip
-from citewell.ingestion.sync import ingest
-from citewell.models import open_embedder
-from citewell.models.embedder import Embedder
-from citewell.retrieval import open_index
-from citewell.settings import Settings
-from evals.answers import Asked, Turn
+from evals.answers import Asked, turns
+from evals.command import show
 from evals.packs import read_jsonl
 
 _HERE = Path(__file__).parent
@@ -56,28 +50,23 @@ def kind(row: dict[str, Any]) -> str:
     return "two things" if len(row["holds"]) > 1 else "one thing"
 
 
-async def answered(folder: str, rows: Sequence[dict[str, Any]], embedder: Embedder) -> list[dict[str, Any]]:
+async def answered(folder: str, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Each row with its `kind`, the `answer`, its `confidence`, whether it was `refused`, given with `reserve`, and is `right`, and how
     many sentences in it are `needless`: they hold nothing of what it must hold."""
-    evidence = Evidence(embedder)
     found = []
-    with tempfile.TemporaryDirectory() as data_dir:
-        settings = Settings.load(data_dir=Path(data_dir), retrieval_timeout_s=120, neighbour_chars=0)
-        async with open_index(settings, embedder) as index:
-            await ingest(index, [FOLDERS[folder]], settings)
-            turn = Turn(index, evidence, extractive_answerer(embedder), settings)
-            for row in rows:
-                *before, typed = row["asked"]
-                standalone = condense_rule(typed, [HumanMessage(text) for text in before])
-                asked = Asked(
+    async with turns(FOLDERS[folder]) as (turn, evidence):
+        for row in rows:
+            *before, typed = row["asked"]
+            standalone = condense_rule(typed, [HumanMessage(text) for text in before])
+            asked = Asked(
                     id="", text=typed, standalone="" if standalone == typed else standalone,
                     answerable=bool(row["holds"]), golds=[], sources=frozenset(),
                 )  # fmt: skip
-                outcome = await turn(asked)
-                refused = not (evidence.is_supported(outcome.confidence) and outcome.citations)
-                quoted = [] if refused else [citation["sentence"] for citation in outcome.citations]
-                right = refused if not row["holds"] else not refused and holds(strip(outcome.answer), row["holds"])
-                found.append(
+            outcome = await turn(asked)
+            refused = not (evidence.is_supported(outcome.confidence) and outcome.citations)
+            quoted = [] if refused else [citation["sentence"] for citation in outcome.citations]
+            right = refused if not row["holds"] else not refused and holds(strip(outcome.answer), row["holds"])
+            found.append(
                     row | {
                         "kind": kind(row), "confidence": round(outcome.confidence, 3), "refused": refused,
                         "reserve": not refused and outcome.answer.startswith(NEAREST), "right": right,
@@ -92,11 +81,7 @@ async def run() -> list[dict[str, Any]]:
     asked: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in read_jsonl(_HERE / "everyday.jsonl"):
         asked[row["folder"]].append(row)
-    embedder = open_embedder(Settings.load())
-    try:
-        return [row for folder, rows in asked.items() for row in await answered(folder, rows, embedder)]
-    finally:
-        embedder.close()
+    return [row for folder, rows in asked.items() for row in await answered(folder, rows)]
 
 
 def figures(found: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
@@ -112,15 +97,6 @@ def figures(found: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
             "needless": round(fmean(row["needless"] for row in some), 2),
         }
     return result
-
-
-def show(figures: Mapping[str, Mapping[str, float]], *, width: int, as_json: bool) -> None:
-    """Print figures by name, a line each."""
-    if as_json:
-        print(json.dumps(figures, indent=2))
-        return
-    for name, counted in figures.items():
-        print(f"{name:{width}}" + "  ".join(f"{key} {value}" for key, value in counted.items()))
 
 
 def main() -> None:

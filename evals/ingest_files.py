@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -32,6 +31,8 @@ from citewell.ingestion.sync import ingest, open_parser_for
 from citewell.models import open_embedder
 from citewell.retrieval import open_index
 from citewell.settings import Settings
+from evals.command import existing
+from evals.packs import DATA, read_jsonl
 
 _INDEXED_BYTES = 100_000
 _REFUSAL_EXPECTED = {"error", "needs_password", "no_text"}
@@ -52,15 +53,11 @@ class Outcome:
     seconds: float
 
 
-def read_manifest(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines() if line.strip()]
-
-
 async def parse_all(folder: Path) -> list[Outcome]:
     """Parse every file of the manifest and judge it."""
     outcomes = []
     async with open_parser_for(Settings(data_dir=Path("unused"))) as parser:
-        for row in read_manifest(folder):
+        for row in read_jsonl(folder / "manifest.jsonl"):
             began = time.monotonic()
             try:
                 parsed: Parsed | None = await parser.parse(folder / "files" / row["file"], row["file"])
@@ -130,14 +127,11 @@ def _rows(outcomes: list[Outcome]) -> Iterator[tuple[str, ...]]:
 
 
 def main() -> None:
-    default = Path(os.environ.get("CITEWELL_EVAL_DATA", "../shared/data")) / "ingest_files"
     parser = argparse.ArgumentParser(prog="python -m evals.ingest_files", description=__doc__.splitlines()[0])
-    parser.add_argument("folder", nargs="?", type=Path, default=default)
+    parser.add_argument("folder", nargs="?", type=existing, default=str(DATA / "ingest_files"))
     parser.add_argument("--index", action="store_true", help="also ingest the small files and compare the index")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    if not (options.folder / "manifest.jsonl").is_file():
-        sys.exit(f"{options.folder} holds no manifest.jsonl; set CITEWELL_EVAL_DATA or name the folder")
     began = time.monotonic()
     outcomes = asyncio.run(parse_all(options.folder))
     elapsed = time.monotonic() - began

@@ -24,7 +24,8 @@ from citewell.guards.features import Form
 from citewell.guards.injection import InjectionScanner
 from citewell.models.embedder import Embedder
 from citewell.models.minilm import MiniLM
-from evals.packs import existing
+from evals.command import existing
+from evals.packs import read_jsonl
 
 ASKED = "asked"
 APART = "benign_trigger_words"
@@ -73,11 +74,7 @@ def main() -> None:
     parser.add_argument("items", type=existing)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    rows = [
-        {"label": 0, "kind": ASKED} | json.loads(line)
-        for line in args.items.read_text(encoding="utf-8").splitlines()
-        if line
-    ]
+    rows = [{"label": 0, "kind": ASKED} | row for row in read_jsonl(args.items)]
     embedder = MiniLM()
     result = measure(rows, InjectionScanner(embedder), embedder)
     if args.json:

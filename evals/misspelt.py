@@ -19,8 +19,8 @@ from string import ascii_lowercase
 
 from chains.evidence import Evidence
 from citewell.citations import strip
-from evals.answers import Outcome, holds, pack_arguments, quoting, read_questions
-from evals.everyday import show
+from evals.answers import Outcome, holds, read_questions, turns
+from evals.command import pack_arguments, show
 
 _WORD = re.compile(r"(?<=\W)[A-Za-z]{5,}")
 
@@ -56,7 +56,7 @@ async def run(args: argparse.Namespace) -> dict[str, dict[str, float]]:
     rng.shuffle(questions)
     questions = questions[: args.sample]
     slips = [replace(asked, text=misspelt(asked.text, rng)) for asked in questions]
-    async with quoting(args.corpus, args.index) as (turn, evidence):
+    async with turns(args.corpus, args.index) as (turn, evidence):
         return {
             name: judge([await turn(one) for one in asked], evidence)
             for name, asked in (("as meant", questions), ("misspelt", slips))

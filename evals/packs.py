@@ -1,6 +1,5 @@
 """Evaluation data in BEIR format (Thakur et al. 2021, arXiv:2104.08663): read, never written."""
 
-import argparse
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -12,13 +11,6 @@ DATA = Path(os.environ.get("CITEWELL_EVAL_DATA") or Path(__file__).parents[2] / 
 """Where the packs are, unless an argument says otherwise."""
 Qrels = dict[str, dict[str, int]]
 """Query id -> document id -> relevance, positive ones only."""
-
-
-def existing(value: str) -> Path:
-    """A file or folder named on a command line; for argparse, which tells who mistyped it."""
-    if not (path := Path(value)).exists():
-        raise argparse.ArgumentTypeError(f"{value} does not exist")
-    return path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

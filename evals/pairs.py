@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from citewell.citations import strip
-from evals.answers import Asked, Outcome, holds, pack_arguments, quoting, read_questions
-from evals.everyday import show
+from evals.answers import Asked, Outcome, holds, read_questions, turns
+from evals.command import pack_arguments, show
 
 _ASKS = re.compile(r"(?:who|whom|whose|what|which|when|where|why|how)\b", re.IGNORECASE)
 _LONGEST = 110
@@ -72,7 +72,7 @@ def judge(asked: Sequence[tuple[Asked, Asked]], outcomes: Sequence[Outcome]) -> 
 async def run(args: argparse.Namespace) -> dict[str, dict[str, float]]:
     questions = read_questions(args.queries, args.qrels)
     figures = {}
-    async with quoting(args.corpus, args.index) as (turn, _):
+    async with turns(args.corpus, args.index) as (turn, _):
         for name, one_paragraph in (("same paragraph", True), ("two paragraphs", False)):
             asked = pairs(questions, one_paragraph=one_paragraph, most=args.sample, seed=args.seed)
             figures[name] = judge(asked, [await turn(in_one(*pair)) for pair in asked])

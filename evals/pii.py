@@ -17,7 +17,8 @@ from typing import Any
 
 from citewell.guards.names import open_names
 from citewell.guards.personal import Detector, Hit
-from evals.packs import existing
+from evals.command import existing
+from evals.packs import read_jsonl
 
 KINDS = {
     "EMAIL_ADDRESS": "email", "PHONE_NUMBER": "phone", "CREDIT_CARD": "card", "IBAN_CODE": "iban",
@@ -78,9 +79,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     detector = Detector(open_names(args.names) if args.names else None)
-    result = measure(
-        [json.loads(line) for line in args.file.read_text(encoding="utf-8").splitlines() if line], detector
-    )
+    result = measure(list(read_jsonl(args.file)), detector)
     if args.json:
         print(json.dumps(result))
         return

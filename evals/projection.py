@@ -18,7 +18,8 @@ from tokenizers import BertWordPieceTokenizer
 
 from citewell.models.minilm import MiniLM
 from citewell.retrieval import maxsim
-from evals.packs import existing, read_jsonl
+from evals.command import existing
+from evals.packs import read_jsonl
 
 VOCABULARY = files("citewell.models").joinpath("vocab.txt")
 OUT = Path(maxsim.__file__).with_name("projection.npz")

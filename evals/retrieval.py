@@ -17,19 +17,21 @@ import json
 import random
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from citewell.documents import Chunk, ScoredChunk, Source
 from citewell.ingestion.document import Document
 from citewell.ingestion.split import split
-from citewell.models import open_embedder
+from citewell.models import Embedder, open_embedder
 from citewell.retrieval import Index, NewSource, Trace, open_index
 from citewell.settings import Settings
 from evals import packs
+from evals.command import existing
 from evals.metrics import hit, ndcg, percentile, recall
-from evals.packs import Pack, existing
+from evals.packs import Pack
 
 CACHE = Path(".citewell") / "evals"
 STAGES = ("dense", "keyword", "fused", "reranked")
@@ -53,39 +55,42 @@ class Result:
     """Step -> `p50` and `p95`; `total` is from question to reranked chunks, embedding included."""
 
 
-async def evaluate(pack: Pack, *, whole: bool, cache: Path = CACHE, settings: Settings | None = None) -> Result:
+async def evaluate(pack: Pack, *, whole: bool, cache: Path = CACHE) -> Result:
     """Index a pack unless the cache holds it, then ask all its questions, one after the other."""
-    settings = settings or Settings.load()
+    settings = Settings.load()
     embedder = open_embedder(settings)
     try:
-        async with open_index(settings, embedder) as anywhere:
-            folder = cache / fingerprint(pack, whole, anywhere.fingerprint)
-        # What is measured is quality: on a machine that is busy with other things a deadline would only lose questions.
-        settings = settings.model_copy(update={"data_dir": folder, "retrieval_timeout_s": 120})
-        async with open_index(settings, embedder) as index:
-            await fill(index, pack, whole, settings)
+        async with indexed(pack, embedder, settings, whole=whole, cache=cache) as index:
             return await _ask(index, pack, whole, settings)
     finally:
         embedder.close()
 
 
-def fingerprint(pack: Pack, whole: bool, index: Mapping[str, object]) -> str:
-    """Name of the folder that holds a pack's index: by what it is built from."""
-    digest = hashlib.sha256(json.dumps([whole, index], sort_keys=True).encode())
+@asynccontextmanager
+async def indexed(
+    pack: Pack, embedder: Embedder, settings: Settings, *, whole: bool, cache: Path = CACHE
+) -> AsyncIterator[Index]:
+    """An index over a pack, in a folder of the cache that is named by what the index is built from."""
+    async with open_index(settings, embedder) as anywhere:
+        digest = hashlib.sha256(json.dumps([whole, anywhere.fingerprint], sort_keys=True).encode())
     for document in pack.documents:
         digest.update(f"\0{document.id}\0{document.title}\0{document.text}".encode())
-    return digest.hexdigest()[:16]
+    # What is measured is quality: on a machine that is busy with other things a deadline would only lose questions.
+    there = {"data_dir": cache / digest.hexdigest()[:16], "retrieval_timeout_s": 120}
+    async with open_index(settings.model_copy(update=there), embedder) as index:
+        await fill(index, pack.documents, settings, whole=whole)
+        yield index
 
 
-async def fill(index: Index, pack: Pack, whole: bool, settings: Settings) -> None:
+async def fill(index: Index, documents: Sequence[packs.Document], settings: Settings, *, whole: bool = False) -> None:
     """Index what the index does not hold yet."""
     done = {source.uri for source in await index.sources()}
-    missing = [document for document in pack.documents if document.id not in done]
+    missing = [document for document in documents if document.id not in done]
     if not missing:
         return
     async with index.writing():
         for start in range(0, len(missing), _SOURCES_A_CALL):
-            print(f"{pack.name}: {start} of {len(missing)} indexed", file=sys.stderr, flush=True)
+            print(f"{start} of {len(missing)} documents indexed", file=sys.stderr, flush=True)
             some = missing[start : start + _SOURCES_A_CALL]
             await index.replace_sources([_source(document, whole, settings) for document in some])
 
@@ -186,8 +191,7 @@ def sampled(pack: Pack, questions: int | None, *, seed: int = 0) -> Pack:
     if questions is None or len(pack.queries) <= questions:
         return pack
     chosen = set(random.Random(seed).sample(sorted(pack.queries), questions))
-    queries = {id_: text for id_, text in pack.queries.items() if id_ in chosen}
-    return Pack(name=pack.name, documents=pack.documents, queries=queries, qrels=pack.qrels)
+    return replace(pack, queries={id_: text for id_, text in pack.queries.items() if id_ in chosen})
 
 
 def main() -> None:
@@ -212,7 +216,7 @@ def main() -> None:
         parser.error(f"the data cannot be read: {error}")
     result = asyncio.run(evaluate(sampled(pack, arguments.questions), whole=arguments.whole, cache=arguments.cache))
     if arguments.json:
-        print(json.dumps({name: getattr(result, name) for name in Result.__slots__}, indent=1))
+        print(json.dumps(asdict(result), indent=1))
     else:
         print(table(result))
 

@@ -45,21 +45,20 @@ def measure(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     return {name: round(value, 4) for name, value in figures.items()}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m evals.routing", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("details", type=Path)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    args = parser.parse_args(argv)
+    args = parser.parse_args()
     figures = measure(list(read_jsonl(args.details)))
     if args.json:
         print(json.dumps(figures, indent=2))
     else:
         for name, value in figures.items():
             print(f"{name:<18}{value:>10}")
-    return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

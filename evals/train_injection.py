@@ -16,7 +16,6 @@ known attack in a new place meets); they are, and the threshold is, of all deali
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import re
 from collections import defaultdict
@@ -34,7 +33,9 @@ from citewell.guards.features import BUCKETS, Form, ngram_buckets, windows_of
 from citewell.guards.heads import DIRECT_CHARS, WEIGHTS, dense_features
 from citewell.models.embedder import Embedder
 from citewell.models.minilm import MiniLM
-from evals.packs import existing
+from evals.command import existing
+from evals.injection import form_of
+from evals.packs import read_jsonl
 
 FORMS: tuple[Form, ...] = ("question", "document")
 STRENGTH: dict[Form, float] = {"question": 10.0, "document": 3.0}
@@ -69,17 +70,9 @@ class Item:
     """Whether the figures count it; the project's own examples are only trained on."""
 
 
-def form_of(kind: str) -> Form:
-    return "document" if "document" in kind or "planted" in kind else "question"
-
-
-def read_rows(path: Path) -> list[dict[str, str]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
-
-
 def read_items(path: Path) -> list[Item]:
     """Rows with `text`, `label`, `kind`, and `grp` (surroundings) and `attack` (wording) where known."""
-    rows = read_rows(path)
+    rows = list(read_jsonl(path))
     return [
         Item(row["text"], int(row["label"]), row["kind"], form_of(row["kind"]), wording, row.get("grp") or f"text {i}")
         for i, (row, wording) in enumerate(zip(rows, _wordings(rows), strict=True))
@@ -88,20 +81,20 @@ def read_items(path: Path) -> list[Item]:
 
 def benign_documents(path: Path) -> list[str]:
     """Some documents of a BEIR corpus, and chunks of others: a chunk is what the guard meets at retrieval."""
-    texts = [row["text"] for row in read_rows(path) if len(row["text"]) > CHUNK_CHARS / 2]
+    texts = [row["text"] for row in read_jsonl(path) if len(row["text"]) > CHUNK_CHARS / 2]
     texts = random.Random(3).sample(texts, min(len(texts), 3 * BENIGN))
     chunks = [text[max(0, len(text) // 2 - CHUNK_CHARS // 2) :][:CHUNK_CHARS] for text in texts[BENIGN:]]
     return [text[:1200] for text in texts[:BENIGN]] + chunks
 
 
 def benign_questions(path: Path) -> list[Item]:
-    rows = random.Random(3).sample(read_rows(path), BENIGN)
+    rows = random.Random(3).sample(list(read_jsonl(path)), BENIGN)
     return [Item(row["text"], 0, "asked", "question", row["text"], "", False) for row in rows]
 
 
 def read_examples(hosts: Sequence[str], path: Path = EXAMPLES) -> list[Item]:
     """The project's own examples; planted sentences are put at the start, the end or inside of three hosts each."""
-    rows, rng = read_rows(path), random.Random(3)
+    rows, rng = list(read_jsonl(path)), random.Random(3)
     hosts = [*hosts, *(row["text"] for row in rows if row["kind"] == "example_document")]
     items = [Item(host, 0, "example_document", "document", f"host {i}", "", False) for i, host in enumerate(hosts)]
     for row in rows:

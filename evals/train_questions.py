@@ -22,11 +22,12 @@ import torch
 from numpy.typing import NDArray
 
 from citewell.models import open_embedder
-from citewell.retrieval import maxsim, open_index
+from citewell.retrieval import maxsim
 from citewell.retrieval.maxsim import Floats
 from citewell.settings import Settings
-from evals.packs import DATA, Document, Pack, read_corpus, read_jsonl
-from evals.retrieval import CACHE, fill, fingerprint
+from evals.command import add_data
+from evals.packs import Document, Pack, read_corpus, read_jsonl
+from evals.retrieval import CACHE, indexed
 
 OUT = Path(maxsim.__file__).with_name("questions.npz")
 SEED = 1
@@ -89,31 +90,29 @@ def _pack(name: str, documents: Sequence[Document], rows: Sequence[tuple[str, st
 
 async def lessons(pack: Pack, cache: Path) -> list[Lesson]:
     """Ask a pack's questions; those whose answer is not among the candidates teach nothing."""
-    settings = Settings.load(retrieval_timeout_s=120)
+    settings = Settings.load()
     embedder = open_embedder(settings)
     taught = []
-    async with open_index(settings, embedder) as anywhere:
-        place = cache / fingerprint(pack, True, anywhere.fingerprint)
-    settings = settings.model_copy(update={"data_dir": place})
-    async with open_index(settings, embedder) as index:
-        await fill(index, pack, True, settings)
-        async with index._current.reading() as generation:  # nobody else needs the bare token vectors
-            for id_, question in pack.queries.items():
-                found = await index.search(question, candidates=settings.candidates)
-                encoded = embedder.encode([question], tokens=True)
-                assert encoded.tokens is not None and encoded.token_ids is not None  # noqa: PT018
-                evidence = [(one.evidence.get("dense"), one.evidence.get("keyword")) for one in found]
-                others = maxsim.others([dense for dense, _ in evidence], [keyword for _, keyword in evidence])
-                right = np.array(
-                    [not pack.qrels[id_].keys().isdisjoint((one.chunk.source, *one.chunk.also_in)) for one in found]
-                )
-                if not right.any():
-                    continue
-                listed = np.argsort(-(others + 10 * right), kind="stable")[:LISTED]
-                stored = generation.token_vectors([found[i].chunk.id for i in listed])
-                chunks = [stored[found[i].chunk.id] for i in listed]
-                ids = encoded.token_ids[0].astype(np.int64)
-                taught.append(Lesson(encoded.tokens[0], ids, chunks, others[listed], right[listed]))
+    async with (
+        indexed(pack, embedder, settings, whole=True, cache=cache) as index,
+        index._current.reading() as generation,  # nobody else needs the bare token vectors
+    ):
+        for id_, question in pack.queries.items():
+            found = await index.search(question, candidates=settings.candidates)
+            encoded = embedder.encode([question], tokens=True)
+            assert encoded.tokens is not None and encoded.token_ids is not None  # noqa: PT018
+            evidence = [(one.evidence.get("dense"), one.evidence.get("keyword")) for one in found]
+            others = maxsim.others([dense for dense, _ in evidence], [keyword for _, keyword in evidence])
+            right = np.array(
+                [not pack.qrels[id_].keys().isdisjoint((one.chunk.source, *one.chunk.also_in)) for one in found]
+            )
+            if not right.any():
+                continue
+            listed = np.argsort(-(others + 10 * right), kind="stable")[:LISTED]
+            stored = generation.token_vectors([found[i].chunk.id for i in listed])
+            chunks = [stored[found[i].chunk.id] for i in listed]
+            ids = encoded.token_ids[0].astype(np.int64)
+            taught.append(Lesson(encoded.tokens[0], ids, chunks, others[listed], right[listed]))
     embedder.close()
     return taught
 
@@ -196,7 +195,7 @@ def save(model: Model) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=DATA)
+    add_data(parser)
     parser.add_argument("--cache", type=Path, default=CACHE)
     parser.add_argument("--questions", type=int, default=3500, help="of SQuAD")
     parser.add_argument("--paragraphs", type=int, default=2000, help="of SQuAD")

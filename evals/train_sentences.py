@@ -27,9 +27,9 @@ from chains.features import FEATURES, Floats, features
 from citewell.models import open_embedder
 from citewell.retrieval import Index, open_index
 from citewell.settings import Settings
-from evals.answers import fill_rows
-from evals.citations import data_folder
-from evals.packs import read_jsonl
+from evals.command import add_data
+from evals.packs import Document, read_corpus, read_jsonl
+from evals.retrieval import fill
 
 _RIDGE = 200.0
 """Strong: many features say nearly the same, and weights that cancel each other out do not travel to other documents.
@@ -38,12 +38,12 @@ Between 1 and 300 it makes no difference on other articles of SQuAD."""
 
 def choose(
     data: Path, questions: int, paragraphs: int, seed: int
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
+) -> tuple[list[Document], list[dict[str, Any]], list[dict[str, Any]]]:
     """Paragraphs of whole articles, and the questions on them: (paragraphs, training, validation)."""
     rng = random.Random(seed)
     train = list(read_jsonl(data / "ce_train" / "squad_train.jsonl"))
     held = list(read_jsonl(data / "ce_train" / "squad_val.jsonl"))
-    documents = {row["_id"]: row for row in read_jsonl(data / "squad2" / "corpus_extra.jsonl")}
+    documents = {one.id: one for one in read_corpus(data / "squad2" / "corpus_extra.jsonl")}
     articles: dict[str, list[str]] = {}
     for id_ in documents:
         articles.setdefault(id_.rsplit("-", 1)[0], []).append(id_)
@@ -124,12 +124,12 @@ def report(name: str, described: Sequence[tuple[Floats, NDArray[np.bool_]]], wei
 
 
 async def run(args: argparse.Namespace) -> None:
-    paragraphs, train, held = choose(args.data or data_folder(), args.questions, args.paragraphs, args.seed)
+    paragraphs, train, held = choose(args.data, args.questions, args.paragraphs, args.seed)
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings.load(data_dir=args.index or Path(folder), retrieval_timeout_s=120)
         embedder = open_embedder(settings)
         async with open_index(settings, embedder) as index:
-            await fill_rows(index, paragraphs, settings)
+            await fill(index, paragraphs, settings)
             described = await describe(index, embedder, train, settings.top_n)
             validation = await describe(index, embedder, held, settings.top_n)
         embedder.close()
@@ -147,7 +147,7 @@ async def run(args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder with ce_train/ and squad2/")
+    add_data(parser)
     parser.add_argument("--questions", type=int, default=1500)
     parser.add_argument("--paragraphs", type=int, default=1000, help="about; whole articles are taken")
     parser.add_argument("--seed", type=int, default=0)

@@ -35,7 +35,8 @@ from citewell.guards.skim import FEATURES, WEIGHTS, Floats, Skim, features, span
 from citewell.ingestion.document import Document
 from citewell.ingestion.split import split
 from citewell.models.minilm import DIMENSION, MiniLM
-from evals.packs import existing
+from evals.command import existing
+from evals.packs import read_jsonl
 from evals.train_injection import (
     CHUNK_CHARS,
     DOCUMENT_LOGIT,
@@ -48,7 +49,6 @@ from evals.train_injection import (
     planted,
     read_examples,
     read_items,
-    read_rows,
 )
 
 OVERLAP = 50
@@ -98,7 +98,7 @@ def plant(attack: str, host: str, rng: random.Random) -> str:
 
 
 def corpus_passages(path: Path, most: int) -> list[Passage]:
-    rows = read_rows(path)
+    rows = list(read_jsonl(path))
     rows = random.Random(7).sample(rows, min(most, len(rows)))
     return [
         Passage(text=text, title=row.get("title", ""), kind=path.parent.name)
@@ -119,12 +119,12 @@ def planted_passages(path: Path, items: Sequence[Item], hosts: Sequence[Passage]
     rng = random.Random(7)
     own = [one for one in item_passages(items) if one.kind.startswith("benign")]
     attacks: list[tuple[str, str, str, int]] = []
-    for row, item in zip(read_rows(path), items, strict=True):
+    for row, item in zip(read_jsonl(path), items, strict=True):
         if item.label:
             kind, times = ("planted", copies) if "attack" in row else ("planted, direct", copies // 4)
             attacks.append((row.get("attack", row["text"]), item.wording, kind, times))
     share = {"example_planted": copies * 2 // 3, "example_question": copies // 6}
-    examples = [row for row in read_rows(EXAMPLES) if row.get("label", 1) and row["kind"] in share]
+    examples = [row for row in read_jsonl(EXAMPLES) if row.get("label", 1) and row["kind"] in share]
     attacks += [(row["text"], "", "own", share[row["kind"]]) for row in examples]
     made = []
     for attack, wording, kind, times in dict.fromkeys(attacks):

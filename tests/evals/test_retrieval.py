@@ -51,7 +51,7 @@ async def test_every_stage_is_measured_through_the_real_index(folder, whole) -> 
     assert 0.6 < result.quality["reranked"]["ndcg@10"] <= 1
     assert 0 < result.latency_ms["total"]["p50"] <= result.latency_ms["total"]["p95"]
     assert "reranked" in table(result)
-    draw([result], [folder / "plot.png"])
+    draw([result], folder / "plot.png")
     assert (folder / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 

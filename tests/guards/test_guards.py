@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -32,6 +31,8 @@ from citewell.models.embedder import Embedder, Encoded, Progress
 from citewell.models.minilm import MiniLM
 from citewell.settings import Settings
 from citewell.wiring import open_parts
+from evals.injection import measure
+from evals.packs import DATA, read_jsonl
 from evals.train_injection import read_examples
 
 
@@ -476,15 +477,10 @@ async def test_screening_does_not_block_the_event_loop(guards: Guards) -> None:
 
 
 def test_the_shipped_weights_hold_what_was_measured_on_the_public_half() -> None:
-    """Needs the evaluation data; the path is `CITEWELL_EVAL_DATA`, by default ../shared/data."""
-    import os
-
-    from evals.injection import measure
-
-    path = Path(os.environ.get("CITEWELL_EVAL_DATA", "../shared/data")) / "injection/public/items.jsonl"
+    path = DATA / "injection/public/items.jsonl"
     if not path.exists():
         pytest.skip(f"the evaluation data is absent: {path}")
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()][::12]
+    rows = list(read_jsonl(path))[::12]
     embedder = MiniLM()
     result = measure(rows, InjectionScanner(embedder), embedder)
     assert result["kinds"]["direct"]["flagged"] >= 0.9

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +14,7 @@ from citewell.guards.injection import InjectionScanner, open_scanner
 from citewell.guards.skim import spans_of
 from citewell.models.minilm import MiniLM, token_ids
 from citewell.settings import Settings
+from evals.packs import DATA, read_jsonl
 
 ORDINARY = [
     "The lighthouse was built in 1871. Its lamp burned oil. In 1926 it was given an electric one.",
@@ -103,11 +101,10 @@ def test_windows_are_found_among_their_texts_tokens(title: str) -> None:
 
 
 def test_the_shipped_weights_let_nothing_go_that_the_scan_flags(scanner: InjectionScanner, embedder: MiniLM) -> None:
-    """Needs the evaluation data; the path is `CITEWELL_EVAL_DATA`, by default ../shared/data."""
-    path = Path(os.environ.get("CITEWELL_EVAL_DATA", "../shared/data")) / "injection/public/items.jsonl"
+    path = DATA / "injection/public/items.jsonl"
     if not path.exists():
         pytest.skip(f"the evaluation data is absent: {path}")
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = list(read_jsonl(path))
     planted = [
         row["text"][:500] for row in rows if row["kind"] == "indirect_in_document" and row["position"] == "start"
     ]

@@ -1,13 +1,11 @@
 """Real and broken files that others made, where the evaluation data is at hand."""
 
-import os
-from pathlib import Path
-
 import pytest
 
 from evals.ingest_files import parse_all
+from evals.packs import DATA
 
-FOLDER = Path(os.environ.get("CITEWELL_EVAL_DATA", Path(__file__).parents[3] / "shared" / "data")) / "ingest_files"
+FOLDER = DATA / "ingest_files"
 
 
 @pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no evaluation data: {FOLDER} is not there (CITEWELL_EVAL_DATA)")
