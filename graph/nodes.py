@@ -39,7 +39,7 @@ from graph.earlier import guarded
 from graph.events import at_end, emit
 from graph.parts import Parts
 from graph.recall import Recall
-from graph.state import Found, Hits, RunContext, State, check_context
+from graph.state import Hits, RunContext, SingleHits, State, check_context
 from graph.transcript import answer_message, is_blocked, question_message, token_counts
 
 LONG_ANSWER: Final = 4000
@@ -180,9 +180,9 @@ class Nodes:
         # It is stored and shown, now with words of documents.
         return question if meant == question else await self._parts.guards.keepable(meant)
 
-    async def _found(self, context: RunContext, question: str) -> Found:
+    async def _found(self, context: RunContext, question: str) -> SingleHits:
         trace = Trace() if context.trace else None
-        return Found(question, await self._search(context, question, self._settings.candidates, trace), trace)
+        return SingleHits(question, await self._search(context, question, self._settings.candidates, trace), trace)
 
     async def _search(
         self, context: RunContext, question: str, most: int, trace: Trace | None = None

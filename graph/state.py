@@ -32,7 +32,7 @@ class Answer(TypedDict, total=False):
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SingleHits:
     """What was found for one thing that is asked."""
 
     question: str
@@ -48,7 +48,7 @@ class Hits:
     """What was found for a question."""
 
     question: str
-    singles: list[Found]
+    singles: list[SingleHits]
     """One for each thing that it asks, in order."""
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Sequence, Set
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol
 
 from citewell import __version__
 from citewell.documents import PUBLIC, Source
@@ -20,7 +19,7 @@ from citewell.ingestion.load import TYPES
 from citewell.ingestion.manifest import Manifest
 from citewell.ingestion.parser import Parsed, Parser, open_parser
 from citewell.ingestion.report import FileReport, Progress, Report
-from citewell.retrieval import NewSource
+from citewell.retrieval import Index
 from citewell.settings import Settings
 from citewell.wording import count
 
@@ -31,36 +30,8 @@ _BATCH_CHUNKS = 256
 """Small files are handed to the index together until they have so many chunks: one embedding pass, one commit."""
 
 
-class WritableIndex(Protocol):
-    """What ingestion needs of an index; `citewell.retrieval.Index` is the one that ships."""
-
-    def writing(self) -> AbstractAsyncContextManager[Any]:
-        """Hold the index for one ingestion. Raises IngestBusy where another holds it."""
-
-    def rebuilding(self) -> AbstractAsyncContextManager[WritableIndex]:
-        """Hold the index, and fill a new one that replaces it if the block ends without an error."""
-
-    async def sources(self) -> list[Source]: ...
-
-    async def prepare(self) -> None:
-        """Load what `replace_sources` needs, which would otherwise load it itself."""
-
-    async def replace_sources(
-        self, new: Sequence[NewSource], *, progress: Callable[[int, int], None] | None = None
-    ) -> None:
-        """Embed and store; all of it becomes visible at once, or nothing."""
-
-    async def judge(self, sources: Sequence[str] | None = None) -> None:
-        """Let the guard judge the chunks that it has not judged, of these sources or of all."""
-
-    async def remove_source(self, uri: str) -> None: ...
-
-    async def is_worn(self) -> bool:
-        """Whether a rebuild is advised."""
-
-
 async def ingest(
-    index: WritableIndex,
+    index: Index,
     paths: Sequence[Path],
     settings: Settings,
     *,
@@ -109,7 +80,7 @@ async def ingest(
     return run.report
 
 
-async def forget(index: WritableIndex, names: Sequence[str] | None, settings: Settings) -> Report:
+async def forget(index: Index, names: Sequence[str] | None, settings: Settings) -> Report:
     """Remove sources from the index, whether or not their files exist.
 
     Args:
@@ -143,7 +114,7 @@ async def forget(index: WritableIndex, names: Sequence[str] | None, settings: Se
     return report
 
 
-async def _known(index: WritableIndex) -> dict[str, Source]:
+async def _known(index: Index) -> dict[str, Source]:
     return {source.uri: source for source in await index.sources()}
 
 
@@ -193,9 +164,7 @@ class _Run:
             raise ConfigurationError("nothing to ingest: name at least one file or folder")
         self._places = {uri_of(root, path): (root, path) for root, path in named}
 
-    async def sync(
-        self, index: WritableIndex, known: dict[str, Source], *, replaced: WritableIndex | None = None
-    ) -> None:
+    async def sync(self, index: Index, known: dict[str, Source], *, replaced: Index | None = None) -> None:
         """Bring `index`, which holds `known`, up to date. `replaced` is the index that it will replace in a rebuild."""
         manifest = self._manifest
         if not self._dry_run:
@@ -207,7 +176,7 @@ class _Run:
             if not self._dry_run:
                 await asyncio.shield(asyncio.to_thread(manifest.write))
 
-    async def _sync(self, index: WritableIndex, known: dict[str, Source], replaced: WritableIndex | None) -> None:
+    async def _sync(self, index: Index, known: dict[str, Source], replaced: Index | None) -> None:
         found = await asyncio.to_thread(walk, [*self._places.values()])
         held = known.keys() if replaced is None else await self._held(replaced)
         if not self._allow_empty:
@@ -251,7 +220,7 @@ class _Run:
         """Whether `uri` is below one of the places to ingest."""
         return any(is_below(uri, place) for place in self._places)
 
-    async def _held(self, index: WritableIndex) -> Set[str]:
+    async def _held(self, index: Index) -> Set[str]:
         """The URIs in an index that is to be replaced."""
         try:
             return (await _known(index)).keys()
@@ -319,7 +288,7 @@ class _Run:
                 to_read.append(file)
         return sorted(to_read, key=lambda file: file.uri)
 
-    async def _read_and_write(self, index: WritableIndex, files: list[FoundFile], known: dict[str, Source]) -> None:
+    async def _read_and_write(self, index: Index, files: list[FoundFile], known: dict[str, Source]) -> None:
         """Parse in worker processes, a few files ahead of the index, so that both are busy."""
         if not files:
             return
@@ -341,7 +310,7 @@ class _Run:
                     task.cancel()
                 await asyncio.gather(*preparing, *ahead, *self._handed, return_exceptions=True)
 
-    async def _take(self, index: WritableIndex, result: _Read, known: dict[str, Source]) -> None:
+    async def _take(self, index: Index, result: _Read, known: dict[str, Source]) -> None:
         """Report a file that failed; add one that was read to the batch, and write the batch if it is full."""
         file, error = result.file, result.error
         if error is not None:
@@ -353,7 +322,7 @@ class _Run:
         if sum(len(parsed.chunks) for parsed in self._batch) >= _BATCH_CHUNKS:
             await self._flush(index, known)
 
-    async def _flush(self, index: WritableIndex, known: dict[str, Source]) -> None:
+    async def _flush(self, index: Index, known: dict[str, Source]) -> None:
         """Hand the batch to the index, and wait until the one before it is stored."""
         batch, self._batch = self._batch, []
         if batch:
@@ -361,7 +330,7 @@ class _Run:
         while len(self._handed) > (1 if batch else 0):
             await self._handed.popleft()
 
-    async def _write(self, index: WritableIndex, batch: list[Parsed], known: dict[str, Source]) -> None:
+    async def _write(self, index: Index, batch: list[Parsed], known: dict[str, Source]) -> None:
         if not self._dry_run:
             watch = self._progress.embedded if self._progress is not None else None
             await index.replace_sources([parsed.for_index() for parsed in batch], progress=watch)

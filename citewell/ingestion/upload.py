@@ -21,7 +21,8 @@ from citewell.ingestion.files import name_roots, uri_of
 from citewell.ingestion.load import TYPES
 from citewell.ingestion.manifest import Manifest
 from citewell.ingestion.report import FileReport
-from citewell.ingestion.sync import WritableIndex, open_parser_for, report_of
+from citewell.ingestion.sync import open_parser_for, report_of
+from citewell.retrieval import Index
 from citewell.settings import Settings
 from citewell.telemetry import metrics
 
@@ -76,7 +77,7 @@ class Upload:
 
 
 async def ingest_upload(
-    index: WritableIndex,
+    index: Index,
     settings: Settings,
     upload: Upload,
     data: BinaryIO,
@@ -107,7 +108,7 @@ async def ingest_upload(
 
 
 async def _ingest(
-    index: WritableIndex,
+    index: Index,
     settings: Settings,
     upload: Upload,
     data: BinaryIO,
@@ -138,7 +139,7 @@ async def _ingest(
         await asyncio.to_thread(temporary.unlink, missing_ok=True)
 
 
-async def remove_upload(index: WritableIndex, settings: Settings, upload: Upload) -> None:
+async def remove_upload(index: Index, settings: Settings, upload: Upload) -> None:
     """Remove an uploaded document from the index, and its file.
 
     Raises:
@@ -200,7 +201,7 @@ def _save(folder: Path, data: BinaryIO) -> Path:
     return Path(path)
 
 
-async def _holds(index: WritableIndex, source: Source) -> bool:
+async def _holds(index: Index, source: Source) -> bool:
     return source in await index.sources()
 
 

@@ -171,7 +171,8 @@ def translate(exc: Exception) -> CitewellError | None:
         return fault(detail)
     if getattr(exc, "code", None) == "insufficient_quota":  # not a rate limit: waiting does not help
         return ModelRefused("The quota at the model's provider is used up.")
-    return RateLimited(detail or _BY_STATUS[429][1], retry_after_s=_retry_after_s(exc))
+    asked_s = _retry_after_s(exc)
+    return RateLimited(detail or _BY_STATUS[429][1], retry_after_s=1.0 if asked_s is None else min(asked_s, 3600.0))
 
 
 def is_models(error: CitewellError) -> bool:
@@ -205,11 +206,7 @@ def is_free(error: CitewellError) -> bool:
 
 def asked_pause_s(error: CitewellError) -> float | None:
     """How long the provider asks to wait before the next try, in seconds; None where it says nothing."""
-    headers: Mapping[str, str] = getattr(getattr(error.__cause__, "response", None), "headers", {})
-    for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        if (said := _number(headers.get(name, ""))) is not None:
-            return max(0.0, said * unit_s)
-    return None
+    return _retry_after_s(error.__cause__)
 
 
 def _status(error: CitewellError) -> int | None:
@@ -241,10 +238,12 @@ def _name(cls: type) -> str:
     return f"{cls.__module__.partition('.')[0]}.{cls.__name__}"
 
 
-def _retry_after_s(exc: Exception) -> float:
+def _retry_after_s(exc: BaseException | None) -> float | None:
     headers: Mapping[str, str] = getattr(getattr(exc, "response", None), "headers", {})
-    said = _number(headers.get("retry-after", ""))
-    return 1.0 if said is None else min(max(said, 0.0), 3600.0)
+    for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        if (said := _number(headers.get(name, ""))) is not None:
+            return max(0.0, said * unit_s)
+    return None
 
 
 def _number(text: str) -> float | None:

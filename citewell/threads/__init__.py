@@ -21,10 +21,10 @@ from citewell.threads.sqlite_saver import SqliteSaver
 from citewell.threads.sqlite_store import SqliteThreadStore
 from citewell.threads.store import ThreadInfo, ThreadStore
 from citewell.threads.strict import StrictSerializer
-from citewell.threads.turns import LEASE_KEY, Policy, Turn, Turns
+from citewell.threads.turns import LEASE_KEY, Lease, Policy, Turns
 
 __all__ = [
-    "LEASE_KEY", "Page", "Policy", "RedisSaver", "SqliteSaver", "Statistics", "StrictSerializer", "ThreadInfo", "Threads", "Turn",
+    "LEASE_KEY", "Lease", "Page", "Policy", "RedisSaver", "SqliteSaver", "Statistics", "StrictSerializer", "ThreadInfo", "Threads",
     "milestones_only", "open_threads",
 ]  # fmt: skip
 
@@ -47,8 +47,8 @@ class Threads:
 
     def turn(
         self, thread_id: str, policy: Policy | None = None, ticket: str | None = None
-    ) -> contextlib.AbstractAsyncContextManager[Turn]:
-        """Hold a thread for one run; the run's configuration must include the turn's `config`.
+    ) -> contextlib.AbstractAsyncContextManager[Lease]:
+        """Hold a thread for one run; the run's configuration must include the lease's `config`.
 
         Args:
             thread_id: The thread.

@@ -52,7 +52,7 @@ class Leases(Protocol):
 
 
 @dataclass(eq=False, slots=True)
-class Turn:
+class Lease:
     """The right to run on one thread."""
 
     thread_id: str
@@ -84,13 +84,13 @@ class Turns:
         self._leases = leases
         self._wait_s = wait_s
         self._lease_s = lease_s
-        self._held: dict[str, Turn] = {}
+        self._held: dict[str, Lease] = {}
         self._freed: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
         # Tickets are sent in the order in which they were drawn, over whichever connections they go.
         self._order: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     @contextlib.asynccontextmanager
-    async def turn(self, thread_id: str, policy: Policy, ticket: str | None = None) -> AsyncIterator[Turn]:
+    async def turn(self, thread_id: str, policy: Policy, ticket: str | None = None) -> AsyncIterator[Lease]:
         """Hold `thread_id` for the length of the block.
 
         Args:
@@ -100,29 +100,29 @@ class Turns:
             ThreadBusy: With `reject`, another run holds the thread; with `queue`, it did so for `wait_s` seconds.
             CheckpointError: The store cannot be reached.
         """
-        turn = Turn(thread_id, ticket or uuid.uuid4().hex)
+        lease = Lease(thread_id, ticket or uuid.uuid4().hex)
         try:
-            await self._claim(turn, policy)
+            await self._claim(lease, policy)
             if (before := self._held.get(thread_id)) is not None:
                 before.lost.set()
-            self._held[thread_id] = turn
+            self._held[thread_id] = lease
             # Told to stop instead of cancelled: a heartbeat under way must not be interrupted.
             over = asyncio.Event()
-            heartbeat = asyncio.create_task(self._keep(turn, over))
+            heartbeat = asyncio.create_task(self._keep(lease, over))
             try:
-                yield turn
+                yield lease
             finally:
                 over.set()
                 await asyncio.shield(asyncio.gather(heartbeat, return_exceptions=True))
         finally:
-            if self._held.get(thread_id) is turn:
+            if self._held.get(thread_id) is lease:
                 del self._held[thread_id]
-            await self._release(turn)
+            await self._release(lease)
 
     def revoke(self, thread_id: str) -> None:
         """Tell the run of this process that holds the thread, if there is one, that the thread is gone."""
-        if (turn := self._held.get(thread_id)) is not None:
-            turn.lost.set()
+        if (lease := self._held.get(thread_id)) is not None:
+            lease.lost.set()
 
     async def stop(self, thread_id: str, ticket: str = "") -> str | None:
         """Ask the run that holds the thread to stop. It notices at its next heartbeat, or at once if it is in this process.
@@ -135,19 +135,19 @@ class Turns:
             The run's ticket; None if no such run holds the thread.
         """
         asked = await self._leases.stop(thread_id, ticket)
-        if (turn := self._held.get(thread_id)) is not None and turn.ticket == asked:
-            turn.stopped = True
-            turn.lost.set()
+        if (lease := self._held.get(thread_id)) is not None and lease.ticket == asked:
+            lease.stopped = True
+            lease.lost.set()
         return asked
 
-    async def _claim(self, turn: Turn, policy: Policy) -> None:
+    async def _claim(self, lease: Lease, policy: Policy) -> None:
         deadline = time.monotonic() + self._wait_s
         freed = asyncio.Event()
-        self._freed[turn.thread_id].add(freed)
-        order = self._order.setdefault(turn.thread_id, asyncio.Lock())
+        self._freed[lease.thread_id].add(freed)
+        order = self._order.setdefault(lease.thread_id, asyncio.Lock())
         try:
             async with order:
-                held = await self._leases.claim(turn.thread_id, turn.ticket, policy, self._lease_s)
+                held = await self._leases.claim(lease.thread_id, lease.ticket, policy, self._lease_s)
             while not held:
                 if policy == "reject":
                     raise ThreadBusy("Another message of this conversation is being answered; try again later.")
@@ -158,37 +158,37 @@ class Turns:
                     async with asyncio.timeout(min(left, POLL_S)):
                         await freed.wait()
                 freed.clear()
-                held = await self._leases.claim(turn.thread_id, turn.ticket, policy, self._lease_s)
+                held = await self._leases.claim(lease.thread_id, lease.ticket, policy, self._lease_s)
         finally:
-            waiting = self._freed[turn.thread_id]
+            waiting = self._freed[lease.thread_id]
             waiting.discard(freed)
             if not waiting:
-                del self._freed[turn.thread_id]
+                del self._freed[lease.thread_id]
 
-    async def _keep(self, turn: Turn, over: asyncio.Event) -> None:
+    async def _keep(self, lease: Lease, over: asyncio.Event) -> None:
         held_until = time.monotonic() + self._lease_s
-        while not turn.lost.is_set():
+        while not lease.lost.is_set():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._lease_s / 3):
                     await over.wait()
                     return
             try:
                 async with asyncio.timeout(self._lease_s):
-                    standing = await self._leases.renew(turn.thread_id, turn.ticket, self._lease_s)
+                    standing = await self._leases.renew(lease.thread_id, lease.ticket, self._lease_s)
             except (CheckpointError, TimeoutError):
                 if time.monotonic() >= held_until:
-                    turn.is_cut_off = True
-                    turn.lost.set()
+                    lease.is_cut_off = True
+                    lease.lost.set()
                 continue
             if standing == "held":
                 held_until = time.monotonic() + self._lease_s
             else:
-                turn.stopped = standing == "stopped"
-                turn.lost.set()
+                lease.stopped = standing == "stopped"
+                lease.lost.set()
 
-    async def _release(self, turn: Turn) -> None:
+    async def _release(self, lease: Lease) -> None:
         # A cancelled run must free its thread too. If the store is out of reach, the thread is free when the lease ends.
-        releasing = asyncio.ensure_future(self._leases.release(turn.thread_id, turn.ticket))
+        releasing = asyncio.ensure_future(self._leases.release(lease.thread_id, lease.ticket))
         try:
             await asyncio.shield(releasing)
         except asyncio.CancelledError:
@@ -198,5 +198,5 @@ class Turns:
         except CheckpointError:
             return
         finally:
-            for freed in self._freed.get(turn.thread_id, ()):
+            for freed in self._freed.get(lease.thread_id, ()):
                 freed.set()
