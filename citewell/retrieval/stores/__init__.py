@@ -6,13 +6,16 @@ import importlib.util
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from citewell.documents import Chunk, Source
 from citewell.errors import MissingExtra
 from citewell.models import Vectors
 from citewell.retrieval.filters import Filter, field_value
 from citewell.settings import Settings
+
+_PACKAGES: Final = {"pinecone": "langchain_pinecone", "weaviate": "langchain_weaviate"}
+"""What has to be installed for a store, by the extra that brings it."""
 
 
 class VectorStore(Protocol):
@@ -96,7 +99,7 @@ def check_extra(settings: Settings) -> None:
         MissingExtra: They are not.
     """
     extra = re.split("[:+]", settings.vector_store)[0]
-    if extra != "chroma" and importlib.util.find_spec(f"langchain_{extra}") is None:
+    if extra in _PACKAGES and importlib.util.find_spec(_PACKAGES[extra]) is None:
         raise MissingExtra(extra, needed_for=f"CITEWELL_VECTOR_STORE={extra}")
 
 
