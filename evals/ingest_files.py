@@ -26,8 +26,8 @@ from rich.console import Console
 from rich.table import Table
 
 from citewell.errors import IngestError
-from citewell.ingestion.parser import Parsed
-from citewell.ingestion.sync import ingest, open_parser_for
+from citewell.ingestion.parser import Parsed, open_parser
+from citewell.ingestion.sync import ingest
 from citewell.models import open_embedder
 from citewell.retrieval import open_index
 from citewell.settings import Settings
@@ -56,7 +56,7 @@ class Outcome:
 async def parse_all(folder: Path) -> list[Outcome]:
     """Parse every file of the manifest and judge it."""
     outcomes = []
-    async with open_parser_for(Settings(data_dir=Path("unused"))) as parser:
+    async with open_parser(Settings(data_dir=Path("unused"))) as parser:
         for row in read_jsonl(folder / "manifest.jsonl"):
             began = time.monotonic()
             try:
@@ -96,7 +96,7 @@ async def index_small(folder: Path) -> list[str]:
             if path.stat().st_size <= _INDEXED_BYTES:
                 shutil.copy(path, files)
         settings = Settings(data_dir=Path(temporary) / "data")
-        async with open_index(settings, open_embedder(settings)) as index, open_parser_for(settings) as parser:
+        async with open_index(settings, open_embedder(settings)) as index, open_parser(settings) as parser:
             report = await ingest(index, [files], settings)
             shown = {source.uri: source for source in await index.sources()}
             faults = []

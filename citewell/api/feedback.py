@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 from langchain_core.messages import AIMessage, HumanMessage
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, StringConstraints
 
-from citewell.api.turns import identity_of
+from citewell.api.requests import identity_of
 from citewell.errors import InvalidRequest, ThreadNotFound
 from citewell.feedback import FeedbackStore, Rating, Reason, Row
 from citewell.identity import bind, given_id

@@ -22,7 +22,7 @@ from sse_starlette import EventSourceResponse
 from typing_extensions import TypedDict
 
 from citewell.api.problems import NO_JSON, to_problem
-from citewell.api.turns import SAMPLE, identity_of, options, run_context
+from citewell.api.requests import SAMPLE, identity_of, options, run_context
 from citewell.citations import Citation
 from citewell.errors import InvalidRequest
 from citewell.service import Result, Service, Turn

@@ -18,8 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from citewell import __version__
 from citewell.api.problems import to_problem
+from citewell.api.requests import identity_of, run_context
 from citewell.api.sources import SearchHit, caller_may_read
-from citewell.api.turns import identity_of, run_context
 from citewell.citations import Citation
 from citewell.errors import SourceNotFound
 from citewell.service import Service

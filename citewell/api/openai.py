@@ -22,7 +22,7 @@ from starlette.requests import HTTPConnection
 from citewell.api import problems
 from citewell.api.events import event_id, parse_event_id
 from citewell.api.problems import METHODS, Problem, to_problem
-from citewell.api.turns import SAMPLE, identity_of, run_context
+from citewell.api.requests import SAMPLE, identity_of, run_context
 from citewell.citations import Citation
 from citewell.errors import ContextOverflow, InvalidRequest, NotFound, UnknownModel
 from citewell.service import Result, Service, Turn

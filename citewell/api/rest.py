@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
 
 from citewell.api.events import MEDIA_TYPE, asked, resumed, server_sent
-from citewell.api.turns import SAMPLE, identity_of, run_context
+from citewell.api.requests import SAMPLE, identity_of, run_context
 from citewell.citations import Citation
 from citewell.errors import ThreadNotFound
 from citewell.identity import bind

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictStr
 from sse_starlette import EventSourceResponse
 
 from citewell.api.events import MEDIA_TYPE, event_id, resumed, server_sent
-from citewell.api.turns import identity_of
+from citewell.api.requests import identity_of
 from citewell.service import Service
 
 router = APIRouter(tags=["chat"])

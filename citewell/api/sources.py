@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
 from sse_starlette import EventSourceResponse
 
 from citewell.api.problems import to_problem
-from citewell.api.turns import SAMPLE, identity_of, run_context
+from citewell.api.requests import SAMPLE, identity_of, run_context
 from citewell.documents import ScoredChunk, Source, may_read
 from citewell.errors import BodyTooLarge, IngestBusy, InvalidRequest, NotAuthorized, SourceNotFound
 from citewell.ingestion.files import is_below, sha256_of

@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from citewell.api.turns import identity_of
+from citewell.api.requests import identity_of
 from citewell.questions import check_text
 from citewell.service import Service
 from citewell.threads import ThreadInfo

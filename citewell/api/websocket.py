@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, StrictStr
 from citewell.api.events import asked, resumed
 from citewell.api.identity import SUBPROTOCOL
 from citewell.api.problems import to_problem
+from citewell.api.requests import identity_now, run_context
 from citewell.api.rest import ChatRequest
-from citewell.api.turns import identity_now, run_context
 from citewell.errors import Draining, InvalidRequest
 from citewell.service import Service
 

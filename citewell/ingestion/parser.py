@@ -17,6 +17,7 @@ from citewell.documents import PUBLIC, Chunk, Source
 from citewell.errors import SourceUnreadable, SourceUnsupported
 from citewell.ingestion.worker import FRAME
 from citewell.retrieval import NewSource
+from citewell.settings import Settings
 
 # -P keeps the current directory off the path, since a folder of documents may contain a json.py.
 _COMMAND = (
@@ -47,11 +48,11 @@ class Parsed:
 class Parser:
     """A few worker processes, started when first needed. Use `open_parser`."""
 
-    def __init__(
-        self, *, chunk_size: int, chunk_overlap: int, max_bytes: int, timeout_s: float, processes: int
-    ) -> None:
-        self._options = {"chunk_size": chunk_size, "chunk_overlap": chunk_overlap, "max_bytes": max_bytes}
-        self._timeout_s = timeout_s
+    def __init__(self, settings: Settings, processes: int) -> None:
+        self._options = {
+            "chunk_size": settings.chunk_size, "chunk_overlap": settings.chunk_overlap, "max_bytes": settings.max_source_bytes,
+        }  # fmt: skip
+        self._timeout_s = settings.parse_timeout_s
         self._idle: asyncio.Queue[asyncio.subprocess.Process | None] = asyncio.Queue()
         self._running: set[asyncio.subprocess.Process] = set()
         for _ in range(processes):
@@ -111,12 +112,9 @@ class Parser:
 
 
 @contextlib.asynccontextmanager
-async def open_parser(
-    *, chunk_size: int, chunk_overlap: int, max_bytes: int, timeout_s: float, processes: int = 2
-) -> AsyncIterator[Parser]:
-    """Open a parser, whose processes end with the block."""
-    parser = Parser(chunk_size=chunk_size, chunk_overlap=chunk_overlap, max_bytes=max_bytes, timeout_s=timeout_s,
-                    processes=processes)  # fmt: skip
+async def open_parser(settings: Settings, processes: int = 2) -> AsyncIterator[Parser]:
+    """Open a parser with the limits and the chunking of the settings. Its processes end with the block."""
+    parser = Parser(settings, processes)
     try:
         yield parser
     finally:

@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Sequence, Set
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -23,7 +22,6 @@ from citewell.retrieval import Index
 from citewell.settings import Settings
 from citewell.wording import count
 
-_PROCESSES = 2
 _READ_AHEAD = 8
 """Files that are being parsed or wait for the index; few, as each may be large."""
 _BATCH_CHUNKS = 256
@@ -293,7 +291,7 @@ class _Run:
         if not files:
             return
         ahead: deque[asyncio.Task[_Read]] = deque()
-        async with open_parser_for(self._settings) as parser:
+        async with open_parser(self._settings) as parser:
             preparing = [] if self._dry_run else [asyncio.create_task(index.prepare())]  # while files are being read
             try:
                 for file in files:
@@ -365,17 +363,6 @@ def report_of(parsed: Parsed, *, is_new: bool) -> FileReport:
         reason="; ".join(parsed.notes),
         chunks=len(parsed.chunks),
         pages=parsed.source.pages,
-    )
-
-
-def open_parser_for(settings: Settings, processes: int = _PROCESSES) -> AbstractAsyncContextManager[Parser]:
-    """A parser with the limits and the chunking that the settings name."""
-    return open_parser(
-        chunk_size=settings.chunk_size,
-        chunk_overlap=settings.chunk_overlap,
-        max_bytes=settings.max_source_bytes,
-        timeout_s=settings.parse_timeout_s,
-        processes=processes,
     )
 
 

@@ -20,8 +20,9 @@ from citewell.ingestion.access import AccessFiles, beside, check_labels, write_l
 from citewell.ingestion.files import name_roots, uri_of
 from citewell.ingestion.load import TYPES
 from citewell.ingestion.manifest import Manifest
+from citewell.ingestion.parser import open_parser
 from citewell.ingestion.report import FileReport
-from citewell.ingestion.sync import open_parser_for, report_of
+from citewell.ingestion.sync import report_of
 from citewell.retrieval import Index
 from citewell.settings import Settings
 from citewell.telemetry import metrics
@@ -120,7 +121,7 @@ async def _ingest(
     try:
         uri = await asyncio.to_thread(_uri, settings.data_dir, uploads, path)
         labels = await asyncio.to_thread(upload.labels, path)
-        async with open_parser_for(settings, processes=1) as parser:
+        async with open_parser(settings, processes=1) as parser:
             parsed = await parser.parse(temporary, uri, labels)
         upload.check(parsed.source.access)
         async with index.writing():

@@ -21,7 +21,7 @@ import orjson
 from openai import APIConnectionError, APIError, APIResponseValidationError, AsyncOpenAI, AsyncStream
 from openai.resources.chat import AsyncCompletions
 
-from citewell.joining import JoiningQueue
+from citewell.models.joining import JoiningQueue
 
 Delta = dict[str, Any]
 """One `chat.completion.chunk`, as received."""

@@ -14,6 +14,7 @@ from citewell.errors import CheckpointError
 from citewell.settings import Settings
 from citewell.threads.history import Page, Statistics, history, statistics
 from citewell.threads.journal import Journal
+from citewell.threads.leases import LEASE_KEY, Lease, Policy, Turns
 from citewell.threads.milestones import milestones_only
 from citewell.threads.redis_saver import RedisSaver
 from citewell.threads.redis_store import RedisMilestones, RedisThreadStore
@@ -21,7 +22,6 @@ from citewell.threads.sqlite_saver import SqliteSaver
 from citewell.threads.sqlite_store import SqliteThreadStore
 from citewell.threads.store import ThreadInfo, ThreadStore
 from citewell.threads.strict import StrictSerializer
-from citewell.threads.turns import LEASE_KEY, Lease, Policy, Turns
 
 __all__ = [
     "LEASE_KEY", "Lease", "Page", "Policy", "RedisSaver", "SqliteSaver", "Statistics", "StrictSerializer", "ThreadInfo", "Threads",
@@ -63,7 +63,7 @@ class Threads:
         return self._turns.turn(thread_id, policy or self._policy, ticket)
 
     async def stop(self, thread_id: str, ticket: str = "") -> str | None:
-        """Ask the run that holds the thread to stop, see `citewell.threads.turns.Turns.stop`."""
+        """Ask the run that holds the thread to stop, see `citewell.threads.leases.Turns.stop`."""
         return await self._turns.stop(thread_id, ticket)
 
     async def lives(self, thread_id: str, ticket: str) -> bool:

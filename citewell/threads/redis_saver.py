@@ -26,10 +26,10 @@ from citewell.errors import RunReplaced, ThreadNotFound, TornThread
 from citewell.redis_client import Client, connect
 from citewell.threads.blocking import BlockingSaver, Opening
 from citewell.threads.codec import Incoming, Outgoing, Transcript, Transcripts
+from citewell.threads.leases import LEASE_KEY
 from citewell.threads.records import blob_field, checkpoint_tuple, encode_record, node, node_of, write_head
 from citewell.threads.redis_connection import Connection, load_scripts
 from citewell.threads.strict import StrictSerializer
-from citewell.threads.turns import LEASE_KEY
 
 BATCH = 50
 """Checkpoints that one round trip of `alist` fetches."""
@@ -89,7 +89,7 @@ class RedisSaver(BlockingSaver):
     Raises (every method):
         CheckpointError: The server cannot be reached, or refuses; that never looks like an empty conversation.
         TornThread: Part of a thread is missing.
-        RunReplaced: The run that writes does not hold the thread any more (see `citewell.threads.turns`).
+        RunReplaced: The run that writes does not hold the thread any more (see `citewell.threads.leases`).
         ThreadNotFound: The thread was deleted or evicted while the run held it.
     """
 

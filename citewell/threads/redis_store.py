@@ -15,10 +15,10 @@ from typing import Any
 from langgraph.checkpoint.base import CheckpointTuple
 
 from citewell.threads.journal import Journal
+from citewell.threads.leases import Policy, Standing
 from citewell.threads.milestones import Milestones
 from citewell.threads.redis_saver import RedisSaver, check_held, fresh_generation
 from citewell.threads.store import ThreadInfo
-from citewell.threads.turns import Policy, Standing
 
 SAMPLES = 1000
 """Fields of a thread that are measured for its size in lists, about 25 turns; of a longer thread the size is estimated. Maintenance

@@ -24,9 +24,9 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.checkpoint.sqlite.utils import search_where
 
 from citewell.errors import RunReplaced, ThreadNotFound
+from citewell.threads.leases import LEASE_KEY
 from citewell.threads.sqlite_connection import OneAtATime
 from citewell.threads.strict import StrictSerializer
-from citewell.threads.turns import LEASE_KEY
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS threads (

@@ -20,11 +20,11 @@ from langgraph.checkpoint.base import (
     CheckpointTuple,
 )
 
+from citewell.threads.leases import Policy, Standing
 from citewell.threads.milestones import Milestones
 from citewell.threads.sqlite_connection import BUSY_S, OneAtATime, sqlite_errors
 from citewell.threads.sqlite_saver import SqliteSaver, check_held
 from citewell.threads.store import ThreadInfo
-from citewell.threads.turns import Policy, Standing
 
 SIZE = """
 (SELECT coalesce(sum(length(checkpoint) + length(metadata)), 0) FROM checkpoints c WHERE c.thread_id = t.thread_id)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 
 from citewell.threads.journal import Journal
-from citewell.threads.turns import Leases
+from citewell.threads.leases import Leases
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,11 +15,12 @@ import pytest
 from citewell.errors import SourceUnreadable, SourceUnsupported
 from citewell.ingestion.load import TYPES
 from citewell.ingestion.parser import Parser, open_parser
+from citewell.settings import Settings
 
 
 @pytest.fixture
 async def parser() -> AsyncIterator[Parser]:
-    async with open_parser(chunk_size=500, chunk_overlap=50, max_bytes=1_000_000, timeout_s=3, processes=1) as parser:
+    async with open_parser(Settings(max_source_bytes=1_000_000, parse_timeout_s=3), processes=1) as parser:
         yield parser
 
 
@@ -96,7 +97,7 @@ async def test_a_file_of_headings_and_single_words_does_not_make_passages_withou
 
 async def test_nothing_else_waits_while_the_passages_of_a_large_file_are_taken_over(tmp_path: Path) -> None:
     (tmp_path / "large.md").write_text("# a\n\nb\n" * 60_000)
-    async with open_parser(chunk_size=500, chunk_overlap=50, max_bytes=20_000_000, timeout_s=60, processes=1) as parser:
+    async with open_parser(Settings(max_source_bytes=20_000_000, parse_timeout_s=60), processes=1) as parser:
         began = time.thread_time()
         parsed = await parser.parse(tmp_path / "large.md", "large.md")
         took = time.thread_time() - began  # of this thread, which is the event loop's
@@ -115,7 +116,7 @@ async def test_modules_lying_among_the_documents_are_not_imported(
 
 
 async def test_no_process_is_left_behind(library: Path) -> None:
-    async with open_parser(chunk_size=500, chunk_overlap=50, max_bytes=1_000_000, timeout_s=5, processes=2) as parser:
+    async with open_parser(Settings(max_source_bytes=1_000_000, parse_timeout_s=5), processes=2) as parser:
         await asyncio.gather(*(parser.parse(library / "a.txt", "a.txt") for _ in range(4)))
         processes = list(parser._running)
     assert processes
@@ -154,9 +155,10 @@ def test_a_reader_whose_starter_was_killed_ends_by_itself(library: Path) -> None
 import asyncio, os
 from pathlib import Path
 from citewell.ingestion.parser import open_parser
+from citewell.settings import Settings
 
 async def main():
-    async with open_parser(chunk_size=500, chunk_overlap=50, max_bytes=1000, timeout_s=1, processes=1) as parser:
+    async with open_parser(Settings(max_source_bytes=1000, parse_timeout_s=1), processes=1) as parser:
         asyncio.ensure_future(parser.parse(Path({str(library / "pipe.txt")!r}), "pipe.txt"))
         while not parser._running:
             await asyncio.sleep(0.01)

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from citewell.errors import ModelUnavailable
-from citewell.joining import JoiningQueue
 from citewell.models.chat import open_chat_models
 from citewell.models.deltas import LONGEST_HOLD_S, Delta, Lateness, Pace, deltas_of, joined
 from citewell.models.faults import map_model_errors
+from citewell.models.joining import JoiningQueue
 from citewell.settings import Settings
 
 

@@ -1,4 +1,4 @@
-"""What all doors share: the caller of a request, and the options of a turn."""
+"""What all doors read from a request: who calls, and the options of the turn."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
