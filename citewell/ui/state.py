@@ -117,17 +117,17 @@ class State:
 
 
 def opened(url: str, key: str | None) -> State:
-    """The tab's state; on its first run, with the conversation that the address names."""
+    """The tab's state, with the conversation that the address names: another one at first, and where the browser went back."""
     if _OPENED not in st.session_state:
-        st.session_state[_OPENED] = state = State(client=Client(url, key=key), key=key)
-        if named := st.query_params.get("thread", ""):
-            try:
-                state.open(named)
-            except ServiceError as fault:
-                state.open("")
-                state.note = fault.detail
-    found: State = st.session_state[_OPENED]
-    return found
+        st.session_state[_OPENED] = State(client=Client(url, key=key), key=key)
+    state: State = st.session_state[_OPENED]
+    if (named := st.query_params.get("thread", "")) != state.thread_id:
+        try:
+            state.open(named)
+        except ServiceError as fault:
+            state.open("")
+            state.note = fault.detail
+    return state
 
 
 def _turns(messages: list[Message], first: int) -> list[Turn]:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
+import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
@@ -54,6 +55,18 @@ def test_the_front_page_shows_its_conversation_again_after_a_reload(live: Live, 
     page.reload()
     expect(page.get_by_text("passages", exact=False).last).to_be_visible()
     expect(page.locator(".question")).to_have_count(0)
+
+
+def test_the_front_page_shows_the_end_of_a_long_conversation_and_that_it_is_one(live: Live, page: Page) -> None:
+    with httpx.Client(base_url=live.url, timeout=60) as client:
+        for _ in range(26):
+            client.post("/chat", json={"message": HEIGHT, "conversation_id": "a-long-one"}).raise_for_status()
+    page.goto(live.url)
+    page.evaluate("remember('a-long-one')")
+    page.reload()
+    expect(page.locator(".turn")).to_have_count(25)
+    expect(page.get_by_text("What was said before is kept, but not shown here.")).to_be_attached()
+    expect(page.locator(".about").last).to_be_in_viewport()
 
 
 def test_the_front_page_runs_and_fetches_nothing_but_its_own(live: Live, page: Page) -> None:
@@ -187,7 +200,10 @@ def test_the_front_page_keeps_what_was_stopped_and_goes_on_with_its_conversation
 ) -> None:
     page.goto(start(**paced.model(30), CITEWELL_ON_DISCONNECT="continue").url)
     asked(page, HEIGHT)
+    waiting = "getComputedStyle(document.querySelector('.answer'), '::before').content"
+    assert page.evaluate(waiting) == '"Searching …"'
     expect(page.locator(".answer")).not_to_be_empty()
+    assert page.evaluate(waiting) == "none"
     page.get_by_role("button", name="Stop").click()
     expect(page.locator(".about")).to_contain_text("stopped: what had come was not checked")
     expect(page.get_by_label("Question")).to_be_focused()

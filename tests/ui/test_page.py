@@ -150,6 +150,7 @@ def test_an_answer_shows_the_passage_behind_each_sentence(chat: Chat, page: Page
     expect(answer.locator(".cw-passage").first).to_contain_text("Agnes Tolland")
     expect(answer.locator(".cw-status").first).to_have_text("✓ Verified")
     expect(page.get_by_text(re.compile(r"^Quoted word for word from the documents .* [1-9]\d* ms$"))).to_be_visible()
+    expect(page.locator("[data-testid=stCaptionContainer]").last).to_have_css("opacity", "0.75")
     page.screenshot(path=pictures / "ui-answer.png")
     page.get_by_text("Why this answer").click()
     page.get_by_role("button", name="Search again to see why").click()
@@ -303,6 +304,22 @@ def test_a_conversation_goes_on_after_a_reload_is_renamed_rated_and_deleted(chat
     page.get_by_role("button", name="Delete for good").click()
     expect(page.get_by_text("The conversation was deleted.")).to_be_visible()
     assert httpx.get(f"{chat.service.url}/conversation/{thread}").status_code == 404
+
+
+def test_the_browsers_back_and_forward_go_from_one_conversation_to_the_other(chat: Chat, page: Page) -> None:
+    page.goto(chat.url)
+    ask(page, HORN)
+    page.get_by_role("button", name="New conversation").click()
+    expect(page.locator(".cw-question")).to_have_count(0)
+    ask(page, TOWER)
+    for _ in range(2):
+        page.go_back()
+    expect(page.locator(".cw-question")).to_have_text(HORN)
+    for _ in range(2):
+        page.go_forward()
+    expect(page.locator(".cw-question")).to_have_text(TOWER)
+    ask(page, "And when was it first lit?")
+    expect(page.locator(".cw-question")).to_have_text([TOWER, "And when was it first lit?"])
 
 
 def test_a_document_is_added_and_asked(chat: Chat, page: Page) -> None:
