@@ -7,8 +7,13 @@ from langchain_core.messages.utils import count_tokens_approximately, get_buffer
 from langchain_core.prompts import ChatPromptTemplate
 from typing_extensions import TypedDict
 
+from citewell.sentences import sentence_spans
+
 SUMMARY_CHARS = 2000
 """Longest summary kept without a chat model; about 500 tokens."""
+
+_READ = 1000
+"""Characters at the beginning of a message that the rule looks at."""
 
 
 class SummaryInput(TypedDict):
@@ -43,16 +48,21 @@ def summarize_rule(summary: str, messages: Sequence[BaseMessage], *, limit: int 
     """
     lines = summary.splitlines()
     for message in messages:
-        text = " ".join(message.text.split())
+        text = message.text[:_READ]
         if isinstance(message, HumanMessage):
-            lines.append(f"Asked: {text[:200]}")
-        elif isinstance(message, AIMessage) and text:
-            lines.append(f"Answered: {text.split('. ', 1)[0][:300]}")
+            lines.append(f"Asked: {_line(text)[:200]}")
+        elif isinstance(message, AIMessage) and (spans := sentence_spans(text)):
+            start, end = spans[0]
+            lines.append(f"Answered: {_line(text[start:end]).removesuffix('.')[:300]}")
     size, first = sum(len(line) + 1 for line in lines), 0
     while first < len(lines) - 1 and size > limit:
         size -= len(lines[first]) + 1
         first += 1
     return "\n".join(lines[first:])
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def to_fold(messages: Sequence[BaseMessage], *, most: int, tokens: int) -> int:

@@ -34,6 +34,11 @@ def test_long_messages_fold_early() -> None:
 def test_without_a_model_the_summary_keeps_questions_and_first_sentences_within_its_limit() -> None:
     first = summarize_rule("", [HumanMessage("How high?"), AIMessage("It is 42 metres. And more.")])
     assert first == "Asked: How high?\nAnswered: It is 42 metres"
+    steps = [
+        AIMessage("1. Check the oil. [1]\n2. Turn the key. [1]"),
+        AIMessage("Dr. Tolland built it. [1] Or not. [2]"),
+    ]
+    assert summarize_rule("", steps) == "Answered: 1. Check the oil\nAnswered: Dr. Tolland built it"
     long = summarize_rule(first, talk(100, words=30), limit=500)
     assert len(long) <= 500
     assert "How high?" not in long
