@@ -20,9 +20,12 @@ _CELLS = " | "
 """What separates the cells of a row, in Markdown and in what the loaders make of other formats' tables."""
 _LINE = re.compile(r"[^\s][^\r\n]*[^\s]")
 _FIRST_LINE = re.compile(r"(?P<line>[^\r\n]+)(?:\r?\n[ \t]*|$)")
-_NUMBERED_HEADING = re.compile(r"\d+(?:\.\d+)*[.)]?[ \t]+[^\W\d_a-z][^\r\n.!?:\d]{0,55}\r?\n[ \t]*(?=[^\W\d_a-z])")
-"""In plain text, a short numbered line right above one that begins with a capital. Not the item of a list: what follows that is
-another item, or the rest of it."""
+_NUMBERED_HEADING = re.compile(
+    r"(?P<apart>(?<![^\n]\n))?\d+(?:\.\d+)*[.)]?[ \t]+[^\W\d_a-z][^\r\n.!?:\d]{0,55}\r?\n"
+    r"(?(apart)(?:[ \t]*\r?\n)?)[ \t]*(?=[^\W\d_a-z])"
+)
+"""In plain text, a short numbered line right above one that begins with a capital, or between blank lines. Not the item of a list: what
+follows that is another item, or the rest of it, and what stands before the last one is another, too."""
 _LEAD_IN = re.compile(r"(\*\*|__)(?=\S)[^\r\n]{1,100}?(?<=\S)\1(?=[ \t]*(?:\r?\n)?[ \t]*\S)")
 """A sentence in bold at the head of a paragraph: a heading within the line, which says what the next sentence is about."""
 LIST_MARK: Final = r"(?:[-*+\u2022\u2023\u25aa\u25cf\u25e6]|\d{1,3}[.)])"

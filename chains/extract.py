@@ -18,6 +18,7 @@ from chains.answer import AnswerInput
 from chains.answer_type import asks_yes_or_no
 from chains.candidates import Candidate, begins, candidates, ends
 from chains.compound import Single, singles
+from chains.conditions import condition
 from chains.features import FEATURES, features
 from chains.judge import probabilities
 from chains.lists import asked_for
@@ -132,7 +133,10 @@ def _answering(
         kept = [*spread, *(i for i in kept if i not in spread)][:MOST_SENTENCES]
     # Of what is found by words of the conversation, the few that were typed leave most sentences improbable.
     is_sure = stands_out or asked.typed != asked.question or (bool(kept) and _is_of_its_number(asked, found[kept[0]]))
-    return [found[i] for i in kept], is_sure
+    answer = [found[i] for i in kept]
+    if stands_out and (limit := condition(answer[0], found, chunks)) and limit not in answer and _holds(limit, chunks):
+        answer.insert(1, limit)
+    return answer, is_sure
 
 
 def _is_of_its_number(asked: Single, one: Candidate) -> bool:

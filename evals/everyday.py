@@ -1,13 +1,14 @@
-"""Short questions as people ask them, to three small collections: how many are answered, and how many rightly refused?
+"""Short questions as people ask them, to four small collections: how many are answered, and how many rightly refused?
 
     python -m evals.everyday [--details DETAILS.jsonl] [--json]
 
 `everyday.jsonl` asks the samples in `examples/`, the made-up documents in `evals/handbook/` (a firm's handbook, house
-rules, a library's page, a machine's instructions) and the twelve in `evals/papers/` (an insurance policy, minutes, recipes, a price
-list, e-mails, ...). `holds` lists what the answer must hold, each in one of several wordings; empty where the documents do not say
-it. Of several questions in `asked` the last follows on the others. `style` says how it is asked, of those to `papers`. Each goes the
-way a turn goes, without a key. Written by hand, few, and known to those who chose the features of the confidence: they show what kind
-of question fails, not how many of yours will.
+rules, a library's page, a machine's instructions), the twelve in `evals/papers/` (an insurance policy, minutes, recipes, a price
+list, e-mails, ...) and the five in `evals/leaflets/` (terms, rules, records, news). `holds` lists what the answer must hold, each in
+one of several wordings; empty where the documents do not say it. Of several questions in `asked` the last follows on the others.
+`style` says how it is asked; a "condition" is right only with the exception that stands near the answer. Each goes the way a turn
+goes, without a key. Written by hand, few, and known to those who chose the features of the confidence: they show what kind of
+question fails, not how many of yours will.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from evals.command import show
 from evals.packs import read_jsonl
 
 _HERE = Path(__file__).parent
-FOLDERS = {"examples": _HERE.parent / "examples", "handbook": _HERE / "handbook", "papers": _HERE / "papers"}
+FOLDERS = {"examples": _HERE.parent / "examples"} | {name: _HERE / name for name in ("handbook", "papers", "leaflets")}
 
 
 def holds(answer: str, parts: Sequence[Sequence[str]]) -> bool:
@@ -42,7 +43,7 @@ def holds(answer: str, parts: Sequence[Sequence[str]]) -> bool:
 
 def kind(row: dict[str, Any]) -> str:
     if "style" in row:
-        return f"{row['folder']}: {row['style']}"
+        return f"{row['folder']}: {row['style']}" if row["folder"] in ("papers", "leaflets") else str(row["style"])
     if not row["holds"]:
         return "not there"
     if len(row["asked"]) > 1:

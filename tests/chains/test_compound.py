@@ -92,5 +92,6 @@ def test_every_part_is_answered_in_the_order_asked() -> None:
     assert [one.text for one in select(question, found, embedder, typed=question)[0]] == [
         "Dogs may come into the grounds and the café, but not into the domes.",
         "Algol fades from magnitude 2.1 to 3.4 every 2.867 days.",
+        "It is not pulsating at all: two stars circle each other, and the dimmer one passes in front of the brighter.",
     ]
     embedder.close()

@@ -21,14 +21,15 @@ def test_what_an_answer_must_hold_stands_in_the_documents(folder: str) -> None:
 
 
 def test_questions_of_every_kind_are_asked_of_both_collections() -> None:
-    kinds = {"one thing", "two things", "follow-up", "not there"}
+    kinds = {"one thing", "two things", "follow-up", "not there", "condition"}
     for folder in ("examples", "handbook"):
         assert {kind(row) for row in ROWS if row["folder"] == folder} == kinds
 
 
-def test_what_the_papers_are_asked_is_told_apart_by_how_it_is_asked() -> None:
-    kinds = [kind(row) for row in ROWS if row["folder"] == "papers"]
-    assert all(name.startswith("papers: ") for name in kinds)
+@pytest.mark.parametrize("folder", ["papers", "leaflets"])
+def test_what_others_are_asked_is_told_apart_by_how_it_is_asked(folder: str) -> None:
+    kinds = [kind(row) for row in ROWS if row["folder"] == folder]
+    assert all(name.startswith(f"{folder}: ") for name in kinds)
     assert min(kinds.count(name) for name in kinds) >= 6
 
 
