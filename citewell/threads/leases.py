@@ -26,7 +26,11 @@ Standing = Literal["held", "stopped", "lost"]
 LEASE_KEY = "__thread_lease__"
 """The fencing token's key in `config["configurable"]`; the underscores keep it out of stored metadata."""
 POLL_S = 0.05
-"""How often a waiting turn asks for its thread, in seconds; it is told at once if the turn before it runs in this process."""
+"""How often the first turn that waits in this process asks for its thread, in seconds; it is told at once if the turn before it
+runs here. The others only keep their place in line: if each asked as often, those of one caller would keep the store busy."""
+
+MOST_WAITING = 50
+"""Turns that may wait for one thread in each process. In line, each costs as much as there are others."""
 
 
 class Leases(Protocol):
@@ -85,7 +89,8 @@ class Turns:
         self._wait_s = wait_s
         self._lease_s = lease_s
         self._held: dict[str, Lease] = {}
-        self._freed: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self._waiting: defaultdict[str, dict[asyncio.Event, None]] = defaultdict(dict)
+        """By thread, the turns that wait for it here, in order: each by the event at which it asks again."""
         # Tickets are sent in the order in which they were drawn, over whichever connections they go.
         self._order: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
@@ -97,7 +102,8 @@ class Turns:
             ticket: Letters and digits that no other turn has ever had; None: a random one.
 
         Raises:
-            ThreadBusy: With `reject`, another run holds the thread; with `queue`, it did so for `wait_s` seconds.
+            ThreadBusy: With `reject`, another run holds the thread; with `queue`, it did so for `wait_s` seconds. Or too many turns
+                wait for it.
             CheckpointError: The store cannot be reached.
         """
         lease = Lease(thread_id, ticket or uuid.uuid4().hex)
@@ -142,8 +148,11 @@ class Turns:
 
     async def _claim(self, lease: Lease, policy: Policy) -> None:
         deadline = time.monotonic() + self._wait_s
-        freed = asyncio.Event()
-        self._freed[lease.thread_id].add(freed)
+        again = asyncio.Event()
+        waiting = self._waiting[lease.thread_id]
+        if len(waiting) >= MOST_WAITING:
+            raise ThreadBusy(f"{MOST_WAITING} messages of this conversation wait already; try again later.")
+        waiting[again] = None
         order = self._order.setdefault(lease.thread_id, asyncio.Lock())
         try:
             async with order:
@@ -154,16 +163,18 @@ class Turns:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise ThreadBusy(f"This message waited {self._wait_s:g} s for the one before it.")
+                pause_s = POLL_S if next(iter(waiting)) is again else self._lease_s / 2
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(min(left, POLL_S)):
-                        await freed.wait()
-                freed.clear()
+                    async with asyncio.timeout(min(left, pause_s)):
+                        await again.wait()
+                again.clear()
                 held = await self._leases.claim(lease.thread_id, lease.ticket, policy, self._lease_s)
         finally:
-            waiting = self._freed[lease.thread_id]
-            waiting.discard(freed)
-            if not waiting:
-                del self._freed[lease.thread_id]
+            del waiting[again]
+            if waiting:
+                next(iter(waiting)).set()
+            else:
+                del self._waiting[lease.thread_id]
 
     async def _keep(self, lease: Lease, over: asyncio.Event) -> None:
         held_until = time.monotonic() + self._lease_s
@@ -198,5 +209,5 @@ class Turns:
         except CheckpointError:
             return
         finally:
-            for freed in self._freed.get(lease.thread_id, ()):
-                freed.set()
+            if waiting := self._waiting.get(lease.thread_id):
+                next(iter(waiting)).set()

@@ -148,6 +148,29 @@ async def test_a_long_answer_keeps_its_thread(kept_in: dict[str, Any]) -> None:
         assert await transcript(one, "t") == spoken("a", "b")
 
 
+async def test_many_waiting_messages_of_one_conversation_do_not_keep_the_store_busy(
+    threads: Threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With 1,000 of them on Redis, everybody else's turn took a second more."""
+    asked, claim = 0, threads._store.claim
+
+    async def counted(*args: Any) -> bool:
+        nonlocal asked
+        asked += 1
+        return await claim(*args)
+
+    monkeypatch.setattr(threads._store, "claim", counted)
+    async with threads.turn("t"):
+        waiting = [asyncio.create_task(turn(threads, "t", str(number))) for number in range(40)]
+        await asyncio.sleep(1)
+        assert 40 < asked < 120
+        waiting += [asyncio.create_task(turn(threads, "t", str(number))) for number in range(40, 60)]
+        refused = await asyncio.gather(*waiting[50:], return_exceptions=True)
+        assert [type(fault) for fault in refused] == [ThreadBusy] * 10
+    await asyncio.gather(*waiting[:50])
+    assert await transcript(threads, "t") == spoken(*map(str, range(50)))
+
+
 async def test_a_waiting_message_that_is_cancelled_does_not_hold_up_the_queue(threads: Threads) -> None:
     async with threads.turn("t"):
         gone = asyncio.create_task(turn(threads, "t", "gone"))
