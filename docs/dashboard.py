@@ -103,9 +103,10 @@ def dashboard() -> str:
     whole = {
         "title": "Citewell", "uid": "citewell", "tags": ["citewell"], "schemaVersion": 39, "version": 1, "editable": True,
         "refresh": "30s", "time": {"from": "now-6h", "to": "now"}, "timezone": "browser",
-        "templating": {"list": [source]}, "panels": panels,
+        "templating": {"list": [source]},
     }  # fmt: skip
-    return json.dumps(whole, indent=2) + "\n"
+    lines = ",\n".join(map(json.dumps, panels))  # a panel a line, as a change is read
+    return f'{json.dumps(whole)[:-1]}, "panels": [\n{lines}\n]}}\n'
 
 
 def _placed(id_: int, title: str, kind: str, x: int, y: int, w: int, h: int) -> dict[str, Any]:
