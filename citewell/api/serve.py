@@ -1,4 +1,4 @@
-"""Starts the service: reads the settings, announces its address, and runs until told to stop."""
+"""Starts the service: reads the settings, runs until told to stop, and announces its address once it answers there."""
 
 import asyncio
 import gc
@@ -6,8 +6,11 @@ import resource
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
+import structlog
 import uvicorn
 from fastapi import FastAPI
 from rich.console import Console
@@ -50,6 +53,8 @@ process may have open, and strangers can do that too."""
 
 READS_WITHIN_S = 60.0
 """Time for a client to take some of what waits for it, when that is more than its connection holds, in seconds."""
+
+log = structlog.get_logger()
 
 
 class Bounded(HttpToolsProtocol):
@@ -168,13 +173,37 @@ class Process:
         await self._app(scope, receive, say)
 
 
-class Workers(Multiprocess):
-    """uvicorn's, which notices at once when a worker ends before it has answered its parent."""
+class Server(uvicorn.Server):
+    """uvicorn's, which says where it answers once it does."""
 
-    def init_processes(self) -> None:
-        super().init_processes()
+    def __init__(self, config: uvicorn.Config, announce: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._announce = announce
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._announce()
+
+
+class Workers(Multiprocess):
+    """uvicorn's, which says where they answer once one does, and how one ended, and notices at once when one ends before it has answered
+    its parent."""
+
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], announce: Callable[[], None]) -> None:
+        super().__init__(config, sockets)
+        self._announce: Callable[[], None] | None = announce
+
+    def keep_subprocess_alive(self) -> None:
         for worker in self.processes:
             worker.child_conn.close()  # the worker's own end: while it is open here too, the parent waits for an answer
+            if (code := worker.exitcode) is not None:
+                by = signal.Signals(-code).name if code < 0 else None
+                log.error("worker.ended", pid=worker.pid, exit_code=code, signal=by)
+        super().keep_subprocess_alive()
+        if self._announce and any(worker.is_ready(WORKER_STARTS_WITHIN_S) for worker in self.processes):
+            self._announce()
+            self._announce = None
 
 
 def _spare_what_stays() -> None:
@@ -203,7 +232,7 @@ def main() -> None:
     except ConfigurationError as exc:
         print(f"citewell: {exc.detail}", file=sys.stderr)
         raise SystemExit(2) from None
-    _announce(settings, bound.getsockname()[1])
+    announce = partial(_announce, settings, bound.getsockname()[1])
     options = {
         "host": settings.host, "port": settings.port, "http": Bounded, "ws": BoundedSocket,
         "ws_max_size": settings.max_body_bytes,
@@ -216,13 +245,13 @@ def main() -> None:
             "citewell.api.serve:app", factory=True, workers=settings.workers,
             timeout_worker_healthcheck=WORKER_STARTS_WITHIN_S, **options,  # type: ignore[arg-type]  # its options are of many types
         )  # fmt: skip
-        workers = Workers(config, sockets=[bound])
+        workers = Workers(config, [bound], announce)
         with shared_metrics(), suppress(KeyboardInterrupt):
             workers.run()
         if any(worker.exitcode == STARTUP_FAILURE for worker in workers.processes):
             raise SystemExit(STARTUP_FAILURE)
         return
-    server = uvicorn.Server(uvicorn.Config(first, **options))  # type: ignore[arg-type]  # as above
+    server = Server(uvicorn.Config(first, **options), announce)  # type: ignore[arg-type]  # as above
     # The server raises the signal that ended it once more when it is done; by then all is in order.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with suppress(SystemExit, KeyboardInterrupt):  # its own exit code for a start that failed

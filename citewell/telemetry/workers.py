@@ -14,12 +14,18 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
+SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108  # nothing predictable is written there
 
 
 @contextmanager
 def shared_metrics() -> Iterator[Path]:
-    """A folder for the workers that are started in this block, which is removed at its end."""
-    with tempfile.TemporaryDirectory(prefix="citewell-metrics-") as folder:
+    """A folder for the workers that are started in this block, which is removed at its end.
+
+    The workers map their files into memory, and the system kills who writes into a mapped file for which a full disk has no room. So
+    the folder lies in shared memory where there is such a thing, not among the temporary files.
+    """
+    where = SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK | os.X_OK) else None
+    with tempfile.TemporaryDirectory(prefix="citewell-metrics-", dir=where) as folder:
         os.environ[VARIABLE] = folder  # noqa: TID251  # for the workers, which inherit it
         try:
             yield Path(folder)
