@@ -20,6 +20,7 @@ from citewell.retrieval.keywords import KeywordIndex
 from citewell.retrieval.neighbours import REACH
 from citewell.retrieval.snapshot import Entry, Snapshot, digest
 from citewell.retrieval.stores import VectorStore, open_store
+from citewell.retrieval.stores.faults import LOST
 from citewell.retrieval.tokens import Room, TokenFile
 from citewell.settings import Settings
 
@@ -171,10 +172,7 @@ class Generation:
             return
         with self.catalog.glance() as now:
             if now.counts()[1] and self._store_seen == now.revision():
-                raise StoreError(
-                    "The vector store holds nothing of this index: it is another one, or has lost it. Set "
-                    "CITEWELL_VECTOR_STORE to the one that was ingested into, or ingest with --rebuild."
-                )
+                raise StoreError(LOST)
 
     def token_vectors(self, ids: Sequence[str]) -> dict[str, Packed]:
         """Packed token vectors by chunk id; chunks that are gone or have none are left out.
@@ -222,6 +220,7 @@ class Generation:
         """Make sources visible in their new state, all at once. `embedded` is the embedding of their chunks, in order."""
         chunks = [chunk for each in new for chunk in each.chunks]
         first = self.catalog.reserve(len(chunks)) if chunks else None
+        is_first = self._room is None
         if self._room is None:
             self._room = self.catalog.room()
         places = [self._room.take(len(packed)) for packed in embedded.tokens]
@@ -235,6 +234,8 @@ class Generation:
             around = [text for each in new for text in contexts(each.text, each.chunks, each.page_starts)]
             self.keywords.add(entries, around)
             self.keywords.commit()
+            if is_first:  # what is added would hide that the rest is lost
+                self.expect_vectors()
             self.store.add(keys, embedded.vectors, chunks)  # last, as the store may still be opening
         by_source: list[Replacement] = []
         for each in new:

@@ -25,7 +25,7 @@ from citewell.errors import CitewellError, ConfigurationError, StoreError, Store
 from citewell.models import Vectors
 from citewell.retrieval.filters import All, Either, Filter, Operator, Test, passes
 from citewell.retrieval.stores import metadata
-from citewell.retrieval.stores.faults import Faults, mapped
+from citewell.retrieval.stores.faults import LOST, Faults, mapped
 from citewell.retrieval.stores.hand_over import HandOver
 
 FAULTS: Faults = {
@@ -236,6 +236,8 @@ def _mapped() -> Iterator[None]:
     with mapped(FAULTS, "Chroma"):
         try:
             yield
+        except chromadb.errors.NotFoundError as exc:  # the collection, which was made when it was opened
+            raise StoreError(LOST) from exc
         except Exception as exc:
             behind = exc.__context__ if type(exc) in (Exception, ValueError) else None
             while behind is not None and not isinstance(behind, httpx.HTTPError):

@@ -10,6 +10,12 @@ from citewell.errors import CitewellError
 
 Faults: TypeAlias = Mapping[type[BaseException], type[CitewellError]]
 
+LOST = (
+    "The vector store holds nothing of this index: it is another one, or has lost it. Set CITEWELL_VECTOR_STORE to the one that was "
+    "ingested into, or ingest with --rebuild."
+)
+"""What is said of a store that is empty although the index holds chunks."""
+
 
 @contextmanager
 def mapped(table: Faults, store: str) -> Iterator[None]:
