@@ -25,7 +25,7 @@ from citewell.errors import BodyTooLarge, IngestBusy, InvalidRequest, NotAuthori
 from citewell.ingestion.files import is_below, sha256_of
 from citewell.ingestion.manifest import roots
 from citewell.ingestion.report import FileReport
-from citewell.ingestion.upload import Upload, ingest_upload, remove_upload
+from citewell.ingestion.upload import Upload, ingest_upload, remove_upload, storing
 from citewell.models.payer import paid_by
 from citewell.retrieval.index import Index
 from citewell.service import Service
@@ -298,7 +298,8 @@ async def _body(request: Request, settings: Settings) -> UploadFile:
     data = UploadFile(cast("BinaryIO", held), size=0)
     try:
         async for piece in request.stream():
-            await data.write(piece)
+            with storing():
+                await data.write(piece)
             if (data.size or 0) > settings.max_source_bytes:
                 raise BodyTooLarge(f"The file has more than {settings.max_source_bytes:,} bytes.")
         await data.seek(0)

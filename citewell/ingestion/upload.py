@@ -9,12 +9,12 @@ import re
 import shutil
 import tempfile
 import unicodedata
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from citewell.documents import Source
-from citewell.errors import InvalidRequest, NotAuthorized, SourceNotFound, SourceUnreadable
+from citewell.errors import InvalidRequest, NotAuthorized, SourceNotFound, SourceUnreadable, StoreError
 from citewell.identity import LOCAL, Identity
 from citewell.ingestion.access import AccessFiles, beside, check_labels, write_labels
 from citewell.ingestion.files import name_roots, uri_of
@@ -100,8 +100,9 @@ async def ingest_upload(
         SourceUnsupported, SourceUnreadable: No text can be extracted; nothing was changed.
         NotAuthorized, InvalidRequest: The document names access labels that its owner does not hold, or others than `upload` does.
         IngestBusy: Another ingestion holds the index.
+        StoreError: The data directory cannot be written, as on a full disk; nothing was changed.
     """
-    with metrics.ingestion():
+    with metrics.ingestion(), storing():
         report = await _ingest(index, settings, upload, data, embedded)
     metrics.INGESTED.labels(report.status).inc()
     metrics.INGESTED_CHUNKS.inc(report.chunks)
@@ -138,6 +139,17 @@ async def _ingest(
             return report_of(parsed, is_new=is_new)
     finally:
         await asyncio.to_thread(temporary.unlink, missing_ok=True)
+
+
+@contextlib.contextmanager
+def storing() -> Iterator[None]:
+    """Say what the system says where the data directory cannot be written. Raises StoreError."""
+    try:
+        yield
+    except OSError as exc:
+        if exc.errno is None:  # a deadline's, which is no fault of the disk
+            raise
+        raise StoreError(f"The data directory cannot be written: {os.strerror(exc.errno)}.") from exc
 
 
 async def remove_upload(index: Index, settings: Settings, upload: Upload) -> None:

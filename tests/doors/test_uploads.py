@@ -44,6 +44,26 @@ def test_files_that_are_sent_slowly_side_by_side_do_not_fill_the_memory(start: C
     assert '"error"' not in live.log.read_text(), "that a sender leaves is no fault of the service"
 
 
+def test_a_disk_that_takes_no_document_is_named_so(start: Callable[..., Live]) -> None:
+    live = start()
+
+    def send(size: int) -> httpx.Response:
+        return httpx.post(
+            f"{live.url}/uploads", params={"name": "high.txt"}, content=b"High water. " * (size // 12), timeout=60,
+            headers={"content-type": "application/octet-stream"},
+        )  # fmt: skip
+
+    service = psutil.Process(live.process.pid)
+    most = service.rlimit(psutil.RLIMIT_FSIZE)
+    service.rlimit(psutil.RLIMIT_FSIZE, (1000, most[1]))
+    try:
+        for size in (5000, 10 * MB):  # the second is on disk before it is whole
+            assert "cannot be written" in str(problem(send(size), "store_error", 502)["detail"])
+    finally:
+        service.rlimit(psutil.RLIMIT_FSIZE, most)
+    assert send(5000).json()["status"] == "new"
+
+
 def test_many_at_once_do_not_start_a_process_each(start: Callable[..., Live]) -> None:
     live = start()
     most, over = 0, threading.Event()

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from citewell.errors import InvalidRequest, SourceNotFound, SourceUnsupported
+from citewell.errors import InvalidRequest, SourceNotFound, SourceUnsupported, StoreError
 from citewell.ingestion import upload as upload_module
 from citewell.ingestion.sync import ingest
 from citewell.ingestion.upload import Upload, ingest_upload, remove_upload, safe_name
@@ -65,7 +65,7 @@ async def test_an_upload_for_which_the_earlier_one_cannot_be_kept_changes_nothin
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(shutil, "copy2", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(StoreError, match="No space"):
         await ingest_upload(index, settings, Upload("tides.txt"), BytesIO(b"Low water."))
     assert {path.name for path in uploads.iterdir()} == {"tides.txt", "tides.txt.access"}
     assert (uploads / "tides.txt").read_bytes() == b"High water."
@@ -210,6 +210,6 @@ async def test_an_upload_that_does_not_fit_on_the_disk_leaves_no_file(
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fdopen", lambda handle, _: Full(handle, "wb"))
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(StoreError, match="No space"):
         await ingest_upload(index, settings, Upload("tides.txt"), BytesIO(b"High water."))
     assert list((settings.data_dir / "uploads").iterdir()) == []
