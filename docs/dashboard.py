@@ -12,6 +12,7 @@ ROWS: list[tuple[str, list[tuple[str, str, list[tuple[str, str]]]]]] = [
         ("Errors by code", "ops", [(DISTINCT.format(by="code", name="citewell_errors_total") + " > 0", "{{code}}")]),
         ("Running", "short", [("sum(citewell_turns_running)", "turns")]),
         ("HTTP answers", "ops", [(DISTINCT.format(by="status", name="citewell_http_responses_total"), "{{status}}")]),
+        ("Ready, by part", "short", [("min by (part) (citewell_ready)", "{{part}}")]),
     ]),
     ("Time", [
         ("First token", "s", [

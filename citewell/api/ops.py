@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import hashlib
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from citewell import __version__
 from citewell.api.problems import OTHERS
 from citewell.errors import CitewellError, Draining, every_kind
 from citewell.service import Service
-from citewell.telemetry import metrics as gauges
+from citewell.telemetry import metrics as figures
 from citewell.telemetry.workers import exposition
 
 router = APIRouter(tags=["operations"])
@@ -79,10 +78,17 @@ async def ready(request: Request) -> Response:
     """Readiness: index and vector store can be reached, threads be written, and the process is not about to go. No model is
     asked."""
     service: Service = request.app.state.service
-    checks: dict[str, Any] = {}
     if service.runs.is_leaving:  # no further checks: the load balancer must know soon
-        checks["drain"] = {"error": Draining.code, "detail": Draining.title}
-        return JSONResponse({"status": "not ready", "checks": checks}, 503)
+        drain = {"error": Draining.code, "detail": Draining.title}
+        return JSONResponse({"status": "not ready", "checks": {"drain": drain}}, 503)
+    checks = await _checked(service)
+    fit = not any("error" in check for check in checks.values())
+    return JSONResponse({"status": "ready" if fit else "not ready", "checks": checks}, 200 if fit else 503)
+
+
+async def _checked(service: Service) -> dict[str, dict[str, Any]]:
+    """What each part of the service says of itself, or its `error` and `detail`. Kept in the metrics."""
+    checks: dict[str, dict[str, Any]] = {}
     for name, check in service.checks().items():
         try:
             async with asyncio.timeout(READY_WITHIN_S):
@@ -91,15 +97,15 @@ async def ready(request: Request) -> Response:
             checks[name] = {"error": exc.code, "detail": exc.detail}
         except TimeoutError:
             checks[name] = {"error": "timeout", "detail": f"No answer within {READY_WITHIN_S:g} s."}
-    fit = not any("error" in check for check in checks.values())
-    return JSONResponse({"status": "ready" if fit else "not ready", "checks": checks}, 200 if fit else 503)
+        figures.READY.labels(name).set("error" not in checks[name])
+    return checks
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(request: Request) -> PlainTextResponse:
-    """Prometheus text format; of several workers any answers for all."""
-    service: Service = request.app.state.service
-    with suppress(CitewellError, TimeoutError):  # readiness says so; the last figures stay
-        async with asyncio.timeout(READY_WITHIN_S):
-            gauges.index_size(await service.index.stats())
+    """Prometheus text format; of several workers any answers for all. Asks what readiness asks: nobody else may, and a service that
+    takes no turns has no failed ones to show."""
+    checks = await _checked(request.app.state.service)
+    if "error" not in checks["index"]:  # otherwise the last figures stay
+        figures.index_size(checks["index"])
     return PlainTextResponse(await asyncio.to_thread(exposition), media_type=CONTENT_TYPE_LATEST)

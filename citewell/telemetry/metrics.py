@@ -65,6 +65,12 @@ INGESTED_CHUNKS = Counter("citewell_ingested_chunks", "Chunks written for them."
 INGESTION = Histogram("citewell_ingestion_seconds", "Time for each of them, embedding included.", buckets=_LONG_S)
 INGESTION_FAILURES = Counter("citewell_ingestion_failures", "Those that failed, by error code.", ["code"])
 
+READY = Gauge(
+    "citewell_ready", "1 while a part that turns need can be used, asked at each scrape.", ["part"],
+    multiprocess_mode="livemostrecent",
+)  # fmt: skip
+"""`index` (the vector store included), `threads`, `model`: the checks of `/readyz`."""
+
 INDEX_SOURCES = Gauge("citewell_index_sources", "Documents in the index.", multiprocess_mode="livemostrecent")
 INDEX_CHUNKS = Gauge("citewell_index_chunks", "Chunks in the index.", multiprocess_mode="livemostrecent")
 INDEX_BYTES = Gauge("citewell_index_bytes", "The index on disk.", multiprocess_mode="livemostrecent")

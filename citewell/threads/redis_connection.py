@@ -63,12 +63,12 @@ class Connection:
         """
         return await self._try(lambda: evaluate(self.client, script(name), [key], *args))
 
-    async def command(self, *args: bytes | str | int) -> Any:
-        """Run a command, see `run`."""
-        return await self._try(lambda: self.client.execute_command(*args))
+    async def command(self, *args: bytes | str | int, patience_s: float | None = None) -> Any:
+        """Run a command, see `run`; with `patience_s` of its own."""
+        return await self._try(lambda: self.client.execute_command(*args), patience_s)
 
-    async def _try(self, call: Callable[[], Awaitable[Any]]) -> Any:
-        deadline = time.monotonic() + self._patience_s
+    async def _try(self, call: Callable[[], Awaitable[Any]], patience_s: float | None = None) -> Any:
+        deadline = time.monotonic() + (self._patience_s if patience_s is None else patience_s)
         pause_s = 0.02
         async with self._slots:
             while True:
@@ -80,9 +80,9 @@ class Connection:
                     raise CheckpointError("Redis refuses the credentials it was given.") from exc
                 except TRANSIENT as exc:
                     if time.monotonic() + pause_s > deadline:
-                        raise CheckpointError(
-                            "The Redis server that keeps the conversations cannot be reached."
-                        ) from exc
+                        is_replica = isinstance(exc, redis.exceptions.ReadOnlyError)
+                        what = "takes no writes: it is a replica" if is_replica else "cannot be reached"
+                        raise CheckpointError(f"The Redis server that keeps the conversations {what}.") from exc
                 except redis.exceptions.RedisError as exc:
                     if isinstance(exc, redis.exceptions.OutOfMemoryError) or _FULL in str(exc):
                         raise CheckpointError(

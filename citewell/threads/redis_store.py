@@ -24,6 +24,9 @@ SAMPLES = 1000
 """Fields of a thread that are measured for its size in lists, about 25 turns; of a longer thread the size is estimated. Maintenance
 measures all fields."""
 
+PING_PATIENCE_S = 1.0
+"""How long readiness tries again, in seconds: shorter than it waits (`citewell.api.ops`), so that it can say what is wrong."""
+
 STANDINGS: tuple[Standing, ...] = ("lost", "held", "stopped")
 """In the order of what the script `renew` returns."""
 
@@ -146,7 +149,7 @@ class RedisThreadStore:
         await self._saver.aprune([thread_id])
 
     async def ping(self) -> None:
-        await self._connection.command("HSET", _text(f"{self._saver.prefix}:ready"), "", "")
+        await self._connection.command("HSET", _text(f"{self._saver.prefix}:ready"), "", "", patience_s=PING_PATIENCE_S)
 
     # ------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 import resource
 import shutil
 import time
+from io import BytesIO
 from pathlib import Path
 
 import chromadb
@@ -10,18 +11,20 @@ import httpx
 import pytest
 
 from citewell.errors import CheckpointError, StoreError
+from citewell.ingestion.upload import Upload, ingest_upload
 from citewell.settings import Settings
 from citewell.wiring import open_service
 from graph.state import RunContext
 from tests.chroma_server import chroma_process
-from tests.redis_servers import Server
-from tests.service import LIBRARY, Live, ingest, running
+from tests.operations.scraping import scrape, total
+from tests.redis_servers import Server, server
+from tests.service import LIBRARY, Live, ingest, problem, running
 
 WITHIN_S = 30.0
 
 
-def becomes(live: Live, status: int, part: str, *errors: str) -> None:
-    """Wait until `/readyz` answers so, and see that it is this part's doing."""
+def becomes(live: Live, status: int, part: str, *errors: str) -> str:
+    """Wait until `/readyz` answers so, see that it is this part's doing and stands in the metrics, and return what is said of it."""
     deadline = time.monotonic() + WITHIN_S
     while (ready := httpx.get(f"{live.url}/readyz", timeout=10)).status_code != status:
         assert time.monotonic() < deadline, ready.text
@@ -29,6 +32,8 @@ def becomes(live: Live, status: int, part: str, *errors: str) -> None:
     checks = ready.json()["checks"]
     assert checks[part].get("error") in (errors or (None,))
     assert all("error" not in check for name, check in checks.items() if name != part)
+    assert total(scrape(live.url), "citewell_ready", part=part) == (status == 200)
+    return str(checks[part].get("detail", ""))
 
 
 def test_a_vector_store_that_dies_takes_the_service_out(tmp_path: Path) -> None:
@@ -64,7 +69,12 @@ async def test_a_vector_store_that_lost_what_it_held_is_not_taken_for_documents_
         with running(data_dir, CITEWELL_VECTOR_STORE=store) as live:
             becomes(live, 200, "index")
             lose_all(url)
-            becomes(live, 503, "index", "store_error")
+            assert "ingest with --rebuild" in becomes(live, 503, "index", "store_error")
+            added = httpx.post(
+                f"{live.url}/uploads", params={"name": "note.txt"}, content=b"The boat leaves at nine.", timeout=60,
+                headers={"content-type": "application/octet-stream"},
+            )  # fmt: skip
+            assert "ingest with --rebuild" in str(problem(added, "store_error", 502)["detail"])
         settings = Settings(_env_file=None, data_dir=data_dir, vector_store=store)
         async with open_service(settings) as service:  # which makes the collection anew, with nothing in it
             for access in (None, ("public",)):
@@ -72,6 +82,8 @@ async def test_a_vector_store_that_lost_what_it_held_is_not_taken_for_documents_
                     await service.ask(service.prepare("How high is the tower?", context=RunContext(access=access)))
             with pytest.raises(StoreError, match="ingest with --rebuild"):
                 await service.checks()["index"]()
+            with pytest.raises(StoreError, match="holds nothing of this index"):  # it would hide what is lost
+                await ingest_upload(service.index, settings, Upload("note.txt"), BytesIO(b"The boat leaves at nine."))
         ingest(data_dir, "--rebuild", LIBRARY, CITEWELL_VECTOR_STORE=store)
         async with open_service(settings) as service:
             assert "42 metres" in (await service.ask(service.prepare("How high is the tower?"))).answer
@@ -105,6 +117,19 @@ def test_a_redis_that_is_full_or_dies_takes_the_service_out_until_it_is_back(
         own_redis.client.config_set("maxmemory", 0)
         becomes(live, 200, "threads")
         own_redis.kill()
-        becomes(live, 503, "threads", "checkpoint_error", "timeout")  # that it is tried again may take longer
+        assert "cannot be reached" in becomes(live, 503, "threads", "checkpoint_error")
         own_redis.start()
+        becomes(live, 200, "threads")
+
+
+def test_a_redis_that_is_a_replica_is_named_so(indexed: Path, tmp_path: Path, own_redis: Server) -> None:
+    data_dir = Path(shutil.copytree(indexed, tmp_path / "data", ignore=shutil.ignore_patterns("threads.db*")))
+    with (
+        server(replicaof=f"127.0.0.1 {own_redis.port}", repl_diskless_sync_delay="0") as replica,
+        running(data_dir, CITEWELL_REDIS_URL=own_redis.url) as live,
+    ):
+        becomes(live, 200, "threads")
+        own_redis.client.execute_command("REPLICAOF", "127.0.0.1", replica.port)
+        assert "it is a replica" in becomes(live, 503, "threads", "checkpoint_error")
+        own_redis.client.execute_command("REPLICAOF", "NO", "ONE")
         becomes(live, 200, "threads")
