@@ -16,18 +16,18 @@ _CONTRASTS = re.compile(
 """How a sentence begins that is said against the one before."""
 _LIMITED = re.compile(
     r"(?:(?:above|after|before|below|between|during|for|from|if|in|on|once|outside|until|when|with)\s(?:\S+\s){0,8}?"
-    r"(?:it|one|ones|others?|they|this)|after that|an?\s\S+\sone)\b",
+    r"(?:it|one|ones|others?|they|this)|after that|an?\s\S+\sone|for(?! (?:example|instance)))\b",
     re.I,
 )
 """How one begins that says for what, when or where it holds, and refers to what was said: "In August it is two", "A longer one"."""
 _EXEMPTS = re.compile(r"\b(?:except(?:ed|ions?)|excluded|exempt(?:ed)?|(?:are|do|does|is) not(?=\s*[.,:;]))", re.I)
 _REFERS = re.compile(
-    r"(?:(?:it|its|one|others?|such|their|these|they|this|those)\b|(?:for(?! (?:example|instance))|if)\b|(?:any|every)(?:body|one|thing) else\b)",
+    r"(?:(?:if|it|its|one|others?|such|their|these|they|this|those)\b|(?:any|every)(?:body|one|thing) else\b)",
     re.I,
 )
 _RESTRICTS = re.compile(
     r"\b(?:at (?:least|most|the (?:earliest|latest|least|longest|most))|cannot|forbidden|if|instead|may|must|needs?|never|no|nobody|none"
-    r"|not|nothing|only|unless|until|void)\b|n[’']t\b",
+    r"|not|nothing|only|unless|void)\b|n[’']t\b",
     re.I,
 )
 _DENIES = re.compile(r"\b(?:cannot|forbidden|never|no|nobody|none|not|nothing)\b|n[’']t\b", re.I)

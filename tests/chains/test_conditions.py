@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from chains.answer import AnswerInput
 from chains.candidates import candidates
 from chains.conditions import condition, restricts
 from chains.extract import extractive_answerer
-from chains.prompts import AnswerInput
 from citewell.citations import verify
 from citewell.documents import Chunk, ScoredChunk
 from citewell.models.minilm import MiniLM
