@@ -203,6 +203,7 @@ async def open_limits(settings: Settings) -> AsyncIterator[Limits]:
     prices = Prices(settings.prices)
     if settings.budget_usd_per_day:
         named = {
+            "CHAT_MODEL": (settings.chat_model,), "CHAT_MODELS": settings.chat_models,
             "BUDGET_MODEL": (settings.budget_model,), "SIMPLE_MODEL": (settings.simple_model,),
             "FALLBACK_MODELS": settings.fallback_models,
             "EMBEDDING_MODEL": (settings.embedding_model,) if settings.embedding_model.startswith("openai:") else (),
@@ -210,7 +211,10 @@ async def open_limits(settings: Settings) -> AsyncIterator[Limits]:
         for setting, names in named.items():
             for name in filter(None, names):
                 if not prices.knows(name):
-                    raise ConfigurationError(f"CITEWELL_{setting}: {name} has no price; add it to CITEWELL_PRICES")
+                    raise ConfigurationError(
+                        f"CITEWELL_{setting}: {name} has no price, which a budget needs; add it to CITEWELL_PRICES, as "
+                        f'{{"{name}": [0.5, 2.0]}}, dollars per million tokens read and written'
+                    )
     is_on = bool(settings.requests_per_minute or settings.tokens_per_day or settings.budget_usd_per_day)
     ledger: Ledger = ProcessLedger()
     if is_on and settings.redis_url is not None:

@@ -164,6 +164,19 @@ async def test_a_model_without_a_price_is_refused_only_under_a_budget(url: str |
         pass
 
 
+@pytest.mark.parametrize(
+    ("setting", "value"), [("chat_model", "openai:unheard-of"), ("chat_models", ("openai:gpt-4o", "openai:unheard-of"))]
+)
+async def test_a_model_that_may_be_asked_for_and_has_no_price_stops_the_start_under_a_budget(
+    setting: str, value: object
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"CITEWELL_{setting.upper()}: openai:unheard-of has no price"):
+        async with open_limits(make_settings(budget_usd_per_day=5, **{setting: value})):
+            pytest.fail("started")
+    async with open_limits(make_settings(tokens_per_day=5, **{setting: value})):
+        pass
+
+
 async def test_a_cheaper_model_takes_over_before_a_refusal(url: str | None) -> None:
     async with open_limits(make_settings(url, budget_usd_per_day=0.03, budget_model=CHEAP)) as limits:
         models = []
