@@ -105,6 +105,11 @@ class KeyFile:
         try:
             stat = self._path.stat()
             lines = self._path.read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError as exc:
+            raise ConfigurationError(
+                f"CITEWELL_API_KEYS_FILE: there is no {self._path}; "
+                f"`python -m citewell.identity new --caller NAME --file {self._path}` makes it, with a first key"
+            ) from exc
         except (OSError, UnicodeDecodeError) as exc:
             raise ConfigurationError(
                 f"CITEWELL_API_KEYS_FILE: {self._path} cannot be read ({type(exc).__name__})"

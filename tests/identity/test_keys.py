@@ -170,6 +170,13 @@ def test_a_wrong_line_stops_the_start_and_is_not_repeated(tmp_path: Path, line: 
     assert "secret" not in str(caught.value)
 
 
+def test_a_file_that_is_not_there_stops_the_start_and_is_told_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"there is no .*keys; `python -m citewell\.identity new .* --file .*keys`"
+    ):
+        opened(tmp_path / "keys")
+
+
 def test_settings_print_no_secret() -> None:
     names = ("openai_api_key", "anthropic_api_key", "pinecone_api_key", "weaviate_api_key", "redis_url", "api_key", "ui_api_key")  # fmt: skip
     settings = Settings(_env_file=None, **dict.fromkeys(names, "hush-hush"))  # type: ignore[arg-type]
