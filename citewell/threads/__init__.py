@@ -12,7 +12,6 @@ from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 
 from citewell.errors import CheckpointError
 from citewell.settings import Settings
-from citewell.threads.history import Page, Statistics, history, statistics
 from citewell.threads.journal import Journal
 from citewell.threads.leases import LEASE_KEY, Lease, Policy, Turns
 from citewell.threads.milestones import milestones_only
@@ -24,7 +23,7 @@ from citewell.threads.store import ThreadInfo, ThreadStore
 from citewell.threads.strict import StrictSerializer
 
 __all__ = [
-    "LEASE_KEY", "Lease", "Page", "Policy", "RedisSaver", "SqliteSaver", "Statistics", "StrictSerializer", "ThreadInfo", "Threads",
+    "LEASE_KEY", "Lease", "Policy", "RedisSaver", "SqliteSaver", "StrictSerializer", "ThreadInfo", "Threads",
     "milestones_only", "open_threads",
 ]  # fmt: skip
 
@@ -106,14 +105,6 @@ class Threads:
             before: Only threads last used before this moment: `updated` of the last thread of the previous page.
         """
         return await self._store.list(owner, limit, before)
-
-    async def history(self, thread_id: str, *, before: int | None = None, limit: int = 50) -> Page:
-        """A page of a thread's transcript, see `citewell.threads.history`."""
-        return await history(self.checkpointer, thread_id, before=before, limit=limit)
-
-    async def statistics(self, thread_id: str) -> Statistics:
-        """Counts over a thread's transcript."""
-        return await statistics(self.checkpointer, thread_id)
 
     async def touch(self, thread_id: str, *, ttl_s: int | None = None) -> None:
         """Restart a thread's time to live; `ttl_s` gives it one of its own, in seconds (0: no end)."""

@@ -8,6 +8,8 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import add_messages
 from typing_extensions import TypedDict
 
+from citewell.threads import Threads
+
 
 class Talk(TypedDict, total=False):
     messages: Annotated[list[AnyMessage], add_messages]
@@ -43,3 +45,9 @@ def config(thread_id: str, **more: Any) -> Any:
 
 def contents(values: Any) -> list[str]:
     return [message.content for message in values["messages"]]
+
+
+async def transcript(threads: Threads, thread_id: str) -> list[str]:
+    """What the messages of a thread say; nothing where there is no such thread."""
+    saved = await threads.checkpointer.aget_tuple(config(thread_id))
+    return contents(saved.checkpoint["channel_values"]) if saved else []

@@ -24,6 +24,7 @@ from citewell.threads import Threads, open_threads
 from citewell.threads.archive import Outcome, export
 from citewell.wiring import open_service
 from graph.state import RunContext
+from tests.threads.echo_graph import transcript
 from tests.threads.maintenance import maintain
 from tests.threads.test_lists_and_life import _everything, converse
 
@@ -125,7 +126,7 @@ async def test_only_what_has_not_been_used_for_so_long(
     outcome = await export(threads, feedback, tmp_path / "a.jsonl", until=until, delete=True)
     assert outcome == Outcome(exported=1, deleted=1)
     assert set(lines(tmp_path / "a.jsonl")) == {"old"}
-    assert (await threads.history("new")).total == 2
+    assert len(await transcript(threads, "new")) == 2
 
 
 class Meanwhile:
@@ -158,7 +159,7 @@ async def test_what_has_changed_since_it_was_written_is_not_deleted(
     outcome = await export(threads, store, tmp_path / "a.jsonl", until=now(), delete=True)
     assert outcome == Outcome(exported=1, kept={"t": "changed"})
     assert len(lines(tmp_path / "a.jsonl")["t"]["messages"]) == 2
-    assert (await threads.history("t")).total == (4 if what == "message" else 2)
+    assert len(await transcript(threads, "t")) == (4 if what == "message" else 2)
     assert len(await feedback.of_thread("t")) == (what == "rating")
 
 
@@ -169,7 +170,7 @@ async def test_a_thread_that_is_being_answered_is_not_deleted(
     async with open_threads(Settings(**kept_in)) as elsewhere, elsewhere.turn("t"):
         outcome = await export(threads, feedback, tmp_path / "a.jsonl", until=now(), delete=True)
     assert outcome == Outcome(exported=1, kept={"t": "busy"})
-    assert (await threads.history("t")).total == 2
+    assert len(await transcript(threads, "t")) == 2
 
 
 async def test_what_cannot_be_written_deletes_nothing_and_leaves_nothing(
@@ -209,7 +210,7 @@ async def test_what_cannot_be_written_deletes_nothing_and_leaves_nothing(
     with pytest.raises(KeyboardInterrupt):
         await export(threads, feedback, path, until=now(), delete=True, progress=interrupted)
     assert list(path.parent.iterdir()) == []
-    assert (await threads.history("t")).total == 2
+    assert len(await transcript(threads, "t")) == 2
 
 
 async def test_an_archive_is_no_use_of_a_thread(kept_in: dict[str, Any], tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from citewell.settings import Settings
 from citewell.threads import RedisSaver, Threads, open_threads
 from citewell.wiring import open_service
 from tests.service import LIBRARY, ingest
-from tests.threads.echo_graph import ask, config, contents, talk
+from tests.threads.echo_graph import ask, config, contents, talk, transcript
 
 WORDS = "the keeper wrote down the wind and the weather " * 11
 
@@ -45,7 +45,7 @@ async def test_a_turn_on_a_thread_of_a_thousand_costs_milliseconds_more_than_on_
         for number in range(20):  # in turn, so that whatever else the machine does meets both
             early.append(await turn_s(threads, f"early {number}", "new"))
             late.append(await turn_s(threads, f"late {number}"))
-        assert (await threads.history("t")).total == 2 * 1000
+        assert len(await transcript(threads, "t")) == 2 * 1000
         print(f"CPU of a turn, ms: {min(early) * 1000:.1f} early, {min(late) * 1000:.1f} after 1,000 turns")
         extra_ms = (min(late) - min(early)) * 1000
         assert extra_ms < 20, "a turn with retrieval and reranking takes 40 and more"

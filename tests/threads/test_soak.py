@@ -14,6 +14,7 @@ import pytest
 
 from citewell.settings import Settings
 from citewell.threads import open_threads
+from tests.threads.echo_graph import transcript
 
 ROOT = Path(__file__).parents[2]
 SERVE = ("-m", "tests.threads.worker", "--serve")
@@ -107,7 +108,7 @@ async def soak(kept_in: dict[str, Any], workers: int, threads: int, turns: int, 
         await worker.kill()
     async with open_threads(Settings(**kept_in)) as kept:
         for name in names:
-            said = [str(message.content) for message in (await kept.history(name, limit=1000)).messages]
+            said = await transcript(kept, name)
             questions = [text for text in said if not text.startswith("re: ")]
             assert questions == [str(number) for number in range(turns)], "each question once, in order"
             for number in range(turns):

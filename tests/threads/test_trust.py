@@ -22,7 +22,7 @@ from citewell.errors import CheckpointError
 from citewell.settings import Settings
 from citewell.threads import RedisSaver, SqliteSaver, StrictSerializer, open_threads
 from tests.redis_servers import Server
-from tests.threads.echo_graph import ask, config, contents, talk
+from tests.threads.echo_graph import ask, config, contents, talk, transcript
 
 FIXTURE = Path(__file__).with_name("state_v1.json")
 
@@ -167,7 +167,7 @@ async def test_no_command_of_a_turn_touches_more_than_its_own_thread(own_redis: 
         await threads.record("t", "me", "a")
         assert await threads.delete("t")
         with pytest.raises(CheckpointError, match="refused"):
-            await threads.history("other")
+            await transcript(threads, "other")
 
 
 async def test_a_state_written_by_version_1_still_loads(saver: RedisSaver, redis_url: str) -> None:
