@@ -22,6 +22,8 @@ Client = redis.asyncio.Redis | redis.asyncio.RedisCluster
 
 SCHEMES = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster", "redis+sentinel", "rediss+sentinel")
 
+_UNREADABLE = "CITEWELL_REDIS_URL cannot be read as a Redis URL"
+
 TRANSIENT = (
     redis.exceptions.ConnectionError,  # includes BusyLoadingError, MaxConnectionsError, a closed pool
     redis.exceptions.TimeoutError,
@@ -51,7 +53,10 @@ def connect(url: str, *, max_connections: int, timeout_s: float) -> Client:
     Raises:
         ConfigurationError: The URL cannot be read. The message does not repeat it: it may hold a password.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as exc:
+        raise ConfigurationError(_UNREADABLE) from exc
     if parts.scheme not in SCHEMES:
         raise ConfigurationError(f"CITEWELL_REDIS_URL must begin with one of {', '.join(f'{s}://' for s in SCHEMES)}")
     # Callers make the retries, as they know the deadline.
@@ -73,7 +78,7 @@ def connect(url: str, *, max_connections: int, timeout_s: float) -> Client:
             return _sentinel(url, base, max_connections, options)
         return redis.asyncio.Redis.from_url(plain, max_connections=max_connections, **options)
     except ValueError as exc:
-        raise ConfigurationError("CITEWELL_REDIS_URL cannot be read as a Redis URL") from exc
+        raise ConfigurationError(_UNREADABLE) from exc
 
 
 def _sentinel(url: str, base: str, max_connections: int, options: dict[str, Any]) -> Client:

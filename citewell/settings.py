@@ -416,6 +416,8 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"jwt_algorithms: {unfit[0]} cannot be used with public keys; these can: {', '.join(_SIGNATURES)}"
             )
+        if "://" in self.jwt_jwks and not _is_address(self.jwt_jwks):
+            raise ValueError("CITEWELL_JWT_JWKS must be a file, or an address that begins with https://")
         url = urlsplit(self.jwt_jwks)
         if url.scheme == "http" and url.hostname not in ("127.0.0.1", "::1", "localhost"):
             raise ValueError("jwt_jwks: public keys that come over http could be anybody's; use https")

@@ -17,11 +17,12 @@ TEXT_KEYS: Final = frozenset({
 })  # fmt: skip
 """Keys whose values are text of users, documents or models; above DEBUG only its length is logged."""
 KEPT_KEYS: Final = frozenset({
-    "event", "level", "timestamp", "logger", "door", "outcome", "code", "request_id", "trace_id", "thread",
+    "level", "timestamp", "logger", "door", "outcome", "code", "request_id", "trace_id", "thread",
 })  # fmt: skip
-"""Keys whose values the program writes: an id whose digits look like a telephone number must stay whole. `event` is a fixed
-name such as `run.finished`. A request id may come from the caller, but has only the characters that ids may have."""
-EXCEPTION_KEYS: Final = frozenset({"exception", "exc_info", "stack"})
+"""Keys whose values the program writes: an id whose digits look like a telephone number must stay whole. A request id may come
+from the caller, but has only the characters that ids may have. `event` is not one of them: a library's is a sentence."""
+UNCUT_KEYS: Final = frozenset({"event", "exception", "exc_info", "stack"})
+"""Keys whose values may be tracebacks, which end with what matters."""
 LONGEST_VALUE: Final = 500
 """Longest value, in characters; the rest is cut off, since a document does not belong in a log line."""
 
@@ -53,7 +54,7 @@ class RedactText:
             return f"<{len(value):,} characters>" if isinstance(value, str) else f"<{type(value).__name__}>"
         if isinstance(value, str):
             value = self._secrets.sub("[secret]", value)
-            return self._detector.redact(value if key in EXCEPTION_KEYS else value[:LONGEST_VALUE])
+            return self._detector.redact(value if key in UNCUT_KEYS else value[:LONGEST_VALUE])
         if isinstance(value, Mapping):
             return {str(name): self._clean(str(name), item, omit) for name, item in value.items()}
         if isinstance(value, list | tuple | set | frozenset):

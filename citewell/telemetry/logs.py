@@ -73,11 +73,22 @@ def configure_logging(settings: Settings) -> None:
     )
     logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
     logging.getLogger("uvicorn").setLevel(level)
+    logging.getLogger("opentelemetry.util.re").setLevel(
+        logging.ERROR
+    )  # it repeats headers that it cannot read, keys in them too
 
 
 def secrets(settings: Settings) -> set[str]:
     """All secrets of the settings, and the passwords in their URLs. Those shorter than `SHORTEST_SECRET`, which also occur within words, are
     left out."""
     values = {value.get_secret_value() for _, value in settings if isinstance(value, SecretStr)}
-    values |= {unquote(urlsplit(value).password or "") for value in values if "://" in value}
-    return {value for value in values if len(value) >= SHORTEST_SECRET}
+    plain = {value for _, value in settings if isinstance(value, str)}
+    passwords = {_password(value) for value in values | plain if "://" in value}
+    return {value for value in values | passwords if len(value) >= SHORTEST_SECRET}
+
+
+def _password(url: str) -> str:
+    try:
+        return unquote(urlsplit(url).password or "")
+    except ValueError:  # no URL
+        return ""

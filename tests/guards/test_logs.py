@@ -53,6 +53,12 @@ def test_figures_names_and_urls_stay_and_secrets_go() -> None:
     assert entry["url"] == "redis://[url_credentials]@db:6379/0"
 
 
+def test_what_a_library_says_loses_secrets_and_personal_data_and_is_whole() -> None:
+    said = f"{'It failed. ' * 100}Header invalid: Bearer our-own-key of ada@example.com"
+    entry = RedactText({"our-own-key"})(None, "warning", {"event": said})
+    assert entry["event"] == f"{'It failed. ' * 100}Header invalid: Bearer [secret] of [email]"
+
+
 def test_tracebacks_lose_personal_data() -> None:
     try:
         raise ValueError("cannot reach ann@firm.example")

@@ -190,7 +190,11 @@ def test_settings_refuse_algorithms_without_a_public_key(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("more", "says"),
-    [({"jwt_issuer": None}, "CITEWELL_JWT_ISSUER"), ({"jwt_jwks": "http://issuer.example/jwks"}, "use https")],
+    [
+        ({"jwt_issuer": None}, "CITEWELL_JWT_ISSUER"),
+        ({"jwt_jwks": "http://issuer.example/jwks"}, "use https"),
+        ({"jwt_jwks": "https://[::1/jwks"}, "CITEWELL_JWT_JWKS"),
+    ],
 )
 def test_settings_refuse_half_a_set_up(more: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):

@@ -16,6 +16,8 @@ import httpx
 import pytest
 import websockets
 
+from citewell.settings import Settings
+from citewell.telemetry.logs import secrets
 from citewell.telemetry.turns import thread_digest
 from tests.service import ROOT, START_WITHIN_S, STOP_WITHIN_S, Live, environment, free_port, problem
 
@@ -121,6 +123,15 @@ def test_a_log_that_cannot_be_written_fails_no_turn(indexed: Path, tmp_path: Pat
     finally:
         process.kill()
         process.wait()
+
+
+def test_passwords_in_addresses_are_secrets_too() -> None:
+    settings = Settings(
+        redis_url="redis://user:for-redis@[::1", vector_store="chroma+http://user:for-chroma@127.0.0.1:8010",
+        openai_base_url="https://user:for%20models@127.0.0.1/v1", otlp_endpoint="http://user:for-traces@127.0.0.1:4318",
+        instructions="Answer as on https://[wiki] and no longer.",
+    )  # fmt: skip
+    assert {"for-chroma", "for models", "for-traces", "redis://user:for-redis@[::1"} <= secrets(settings)
 
 
 async def test_what_a_provider_repeats_of_secrets_and_text_is_not_logged(start: Callable[..., Live]) -> None:

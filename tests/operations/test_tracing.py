@@ -145,12 +145,14 @@ def test_langsmith_gets_runs_where_its_own_variable_says_so_and_a_collector_that
     live = start(
         **LANGSMITH, LANGSMITH_ENDPOINT=collector.url, LANGSMITH_TRACING="true",
         CITEWELL_OTLP_ENDPOINT="http://127.0.0.1:9", OTEL_EXPORTER_OTLP_TIMEOUT="2",
+        OTEL_EXPORTER_OTLP_HEADERS="a=b, Authorization: Bearer its-own-key",
     )  # fmt: skip
     httpx.post(f"{live.url}/rag/invoke", json={"input": {"question": QUESTION}}, timeout=60).raise_for_status()
     began = time.monotonic()
     stopped(live)
     assert time.monotonic() - began < 15
     assert [path for path, _, _ in collector.requests if "runs" in path]
+    assert "its-own-key" not in live.log.read_text()
 
 
 def test_what_is_off_costs_nothing() -> None:
