@@ -117,7 +117,11 @@ class Door:
             for citation in result.citations
         ]
         cut = ["(The answer was cut: it had reached its longest length.)"] if result.metadata.get("truncated") else []
-        return _result("\n".join([result.answer, *cut, "", *sources]).strip(), answered)
+        thread = (
+            f"thread_id, to go on with the conversation: {result.thread_id}"  # many assistants are shown the text alone
+        )
+        parts = ("\n".join([result.answer, *cut]), "\n".join(sources), thread)
+        return _result("\n\n".join(filter(None, parts)), answered)
 
     async def _search(self, context: Context, call: Search) -> types.CallToolResult:
         chosen = run_context({"filter": call.filter, "top_k": call.limit}, identity_of(_request(context)))
@@ -140,6 +144,12 @@ class Door:
             if caller_may_read(_request(context), source)
         ]  # fmt: skip
         return types.ListResourcesResult(resources=resources, cache_scope="private")
+
+    async def list_resource_templates(
+        self, _: Context, __: types.PaginatedRequestParams | None
+    ) -> types.ListResourceTemplatesResult:
+        """None: every document is listed. Programs ask for both lists, and show a fault where there is no second one."""
+        return types.ListResourceTemplatesResult(resource_templates=[])
 
     async def read_resource(
         self, context: Context, params: types.ReadResourceRequestParams
@@ -169,7 +179,7 @@ def install(app: FastAPI, settings: Settings) -> AbstractAsyncContextManager[Non
     server: Server[Any] = Server(
         "citewell", title="Citewell", version=__version__, instructions=_INSTRUCTIONS,
         on_list_tools=door.list_tools, on_call_tool=door.call_tool,
-        on_list_resources=door.list_resources, on_read_resource=door.read_resource,
+        on_list_resources=door.list_resources, on_list_resource_templates=door.list_resource_templates, on_read_resource=door.read_resource,
     )  # fmt: skip
     inner = server.streamable_http_app(
         streamable_http_path=PATH,

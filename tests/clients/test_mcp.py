@@ -40,6 +40,7 @@ async def test_ask_answers_with_checked_citations_and_remembers(url: str) -> Non
         )
         assert "1871" in more.structured_content["answer"]
         assert "verified" in more.content[0].text
+        assert more.content[0].text.endswith(first["thread_id"])
 
 
 async def test_ask_says_who_answered_why_and_whether_the_answer_was_cut(indexed: Path) -> None:
@@ -87,6 +88,7 @@ async def test_documents_are_resources(url: str) -> None:
             "library/handbook.html",
             "library/lighthouse.md",
         ]
+        assert (await client.list_resource_templates()).resource_templates == []
         text = (await client.read_resource(resources[0].uri)).contents[0].text
         assert "every 40 minutes" in text
         with pytest.raises(MCPError, match="No document"):
