@@ -5,7 +5,7 @@ import json
 from contextlib import aclosing, suppress
 from typing import Any
 
-from fastapi import APIRouter, WebSocket, WebSocketDisconnect
+from fastapi import APIRouter, HTTPException, WebSocket, WebSocketDisconnect
 from pydantic import BaseModel, ConfigDict, StrictStr
 
 from citewell.api.events import asked, resumed
@@ -66,6 +66,12 @@ async def no_socket() -> None:
     raise InvalidRequest(
         "This address takes WebSockets. A proxy in between must hand on the headers Upgrade and Connection, over HTTP/1.1."
     )
+
+
+@router.websocket("/{path:path}")
+async def nowhere(socket: WebSocket) -> None:
+    """No other address takes WebSockets. Without a route the refusal is 403, as if a key were missing."""
+    raise HTTPException(404)
 
 
 async def _read(socket: WebSocket, inbox: asyncio.Queue[str | bytes]) -> None:

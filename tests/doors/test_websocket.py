@@ -66,6 +66,14 @@ def test_a_proxy_that_hands_on_no_websocket_is_told_of(live: Live) -> None:
     assert "Upgrade" in str(problem(httpx.get(f"{live.url}/ws/chat"), "invalid_request", 422)["detail"])
 
 
+async def test_an_address_that_takes_no_websocket_is_told_from_one_that_needs_a_key(live: Live) -> None:
+    for address in (f"{live.ws}/", live.ws.removesuffix("/chat")):
+        with pytest.raises(websockets.InvalidStatus) as refused:
+            await websockets.connect(address)
+        assert refused.value.response.status_code == 404
+        assert b"/docs describes what there is" in (refused.value.response.body or b"")
+
+
 async def test_a_page_from_elsewhere_is_turned_away(live: Live) -> None:
     with pytest.raises(websockets.InvalidStatus):
         await websockets.connect(live.ws, origin="https://elsewhere.example")  # type: ignore[arg-type]
