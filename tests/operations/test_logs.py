@@ -1,8 +1,10 @@
 """One line a turn, under the request's id, which every answer carries."""
 
 import asyncio
+import fcntl
 import json
 import re
+import select
 import shutil
 import subprocess
 import sys
@@ -89,8 +91,9 @@ def test_an_id_that_could_break_a_log_is_not_taken_over(live: Live, given: str) 
     assert len(reply.headers["x-request-id"]) == 36
 
 
-@pytest.mark.parametrize("gone", ["disk", "reader"])
+@pytest.mark.parametrize("gone", ["disk", "reader", "interest"])
 def test_a_log_that_cannot_be_written_fails_no_turn(indexed: Path, tmp_path: Path, gone: str) -> None:
+    """Of the reader or, the last, of its interest: it is there and reads nothing."""
     data_dir = Path(shutil.copytree(indexed, tmp_path / "data", ignore=shutil.ignore_patterns("threads.db*")))
     port = free_port()
     url = f"http://127.0.0.1:{port}"
@@ -100,8 +103,10 @@ def test_a_log_that_cannot_be_written_fails_no_turn(indexed: Path, tmp_path: Pat
             stdout=full if gone == "disk" else subprocess.PIPE, stderr=subprocess.DEVNULL,
         )  # fmt: skip
     try:
-        if process.stdout is not None:
+        if process.stdout is not None and gone == "reader":
             process.stdout.close()
+        elif process.stdout is not None:
+            fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, select.PIPE_BUF)
         deadline = time.monotonic() + START_WITHIN_S
         while True:
             with suppress(httpx.TransportError):
@@ -111,6 +116,8 @@ def test_a_log_that_cannot_be_written_fails_no_turn(indexed: Path, tmp_path: Pat
             time.sleep(0.1)
         body = {"message": QUESTION, "conversation_id": "t"}
         assert "42 metres" in httpx.post(f"{url}/chat", json=body, timeout=60).raise_for_status().json()["response"]
+        for _ in range(10):  # more lines than the pipe holds
+            httpx.post(f"{url}/chat", json=body, timeout=60).raise_for_status()
         events = httpx.post(f"{url}/chat", json=body, headers={"accept": "text/event-stream"}, timeout=60).text
         assert "event: done" in events
         lost = re.search(
@@ -123,6 +130,8 @@ def test_a_log_that_cannot_be_written_fails_no_turn(indexed: Path, tmp_path: Pat
     finally:
         process.kill()
         process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
 
 
 def test_passwords_in_addresses_are_secrets_too() -> None:
