@@ -126,7 +126,7 @@ class Service:
         if policy not in (None, "queue", "reject", "replace"):
             raise InvalidRequest("The thread policy must be queue, reject or replace.")
         if context.chat_model is not None and context.chat_model not in self.settings.offered_models:
-            raise not_offered(self.settings)
+            raise not_offered(self.settings.offered_models)
         check_context(context)
         if context.filter:
             filters.parse(context.filter)

@@ -378,15 +378,15 @@ class Settings(BaseSettings):
         return self
 
     @property
-    def offered_models(self) -> frozenset[str]:
-        """The models that a caller may choose, `extractive` among them."""
-        return frozenset({self.chat_model, *self.chat_models, EXTRACTIVE})
+    def offered_models(self) -> tuple[str, ...]:
+        """The models that a caller may choose, the one that answers unless told otherwise first, `extractive` among them."""
+        return tuple(dict.fromkeys((self.chat_model, *self.chat_models, EXTRACTIVE)))
 
     @property
     def called_models(self) -> frozenset[str]:
         """All chat models that may be called, whether a caller chooses them or the settings do."""
-        others = {name for name in (self.budget_model, self.simple_model) if name}
-        return (self.offered_models | others | set(self.fallback_models)) - {EXTRACTIVE}
+        named = {*self.offered_models, self.budget_model, self.simple_model, *self.fallback_models}
+        return frozenset(name for name in named if name and name != EXTRACTIVE)
 
     @property
     def is_keyless(self) -> bool:

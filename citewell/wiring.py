@@ -13,7 +13,7 @@ from citewell.models import open_embedder
 from citewell.models.chat import open_chat_models
 from citewell.retrieval import open_index
 from citewell.service import Service
-from citewell.settings import EXTRACTIVE, Settings
+from citewell.settings import Settings
 from citewell.threads import open_threads
 from graph.build import build_graph
 from graph.parts import Parts
@@ -31,8 +31,6 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
             if model is not None:
                 await asyncio.to_thread(model.load)  # a damaged file stops the start
         index = await stack.enter_async_context(open_index(settings, embedder, guard=guards.scanner))
-        if models.default != EXTRACTIVE:
-            models.get()  # a missing key or package stops the start, not the first question
         yield Parts(
             settings=settings,
             index=index,

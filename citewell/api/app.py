@@ -8,7 +8,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi_offline import FastAPIOffline
 
 from citewell import __version__
-from citewell.api import feedback, langserve, openai, ops, problems, rest, runs, sources, threads, websocket
+from citewell.api import feedback, langserve, openai, ops, problems, rest, runs, sources, threads, uploads, websocket
 from citewell.api.arrivals import Arrivals
 from citewell.api.edge import Edge
 from citewell.api.identity import Identification, describe
@@ -63,9 +63,10 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(threads.router)
     app.include_router(feedback.router)
     app.include_router(sources.router)
+    app.include_router(uploads.router)
     app.include_router(ops.router)
     mcp = _mcp(app, settings)
-    app.add_middleware(Edge, max_body_bytes=settings.max_body_bytes, unbounded=(sources.UPLOADS,))
+    app.add_middleware(Edge, max_body_bytes=settings.max_body_bytes, unbounded=(uploads.UPLOADS,))
     app.add_middleware(Identification, settings=settings)
     describe(app, settings)
     if settings.cors_origins:

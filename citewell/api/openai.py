@@ -25,8 +25,9 @@ from citewell.api.problems import METHODS, Problem, to_problem
 from citewell.api.requests import SAMPLE, identity_of, run_context
 from citewell.citations import Citation
 from citewell.errors import ContextOverflow, InvalidRequest, NotFound, UnknownModel
+from citewell.models.chat import not_offered
 from citewell.service import Result, Service, Turn
-from citewell.settings import EXTRACTIVE, Settings
+from citewell.settings import Settings
 
 DEFAULT = "citewell"
 """The name of the model that the settings say."""
@@ -381,13 +382,13 @@ def _data(body: dict[str, Any]) -> bytes:
     return b"data: " + orjson.dumps(body) + b"\n\n"
 
 
-def _offered(settings: Settings) -> list[str]:
-    return list(dict.fromkeys([DEFAULT, settings.chat_model, *settings.chat_models, EXTRACTIVE]))
+def _offered(settings: Settings) -> tuple[str, ...]:
+    return (DEFAULT, *settings.offered_models)
 
 
 def _check_offered(name: str, settings: Settings) -> None:
     if name not in (offered := _offered(settings)):
-        raise UnknownModel(f"The model is not offered here. Offered are: {', '.join(offered)}.")
+        raise not_offered(offered)
 
 
 def _model(name: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,8 @@ from citewell.telemetry import tracing
 if TYPE_CHECKING:
     import openai
 
-_EXTRAS = {"anthropic": "anthropic", "ollama": "ollama"}
+_EXTRAS = ("anthropic", "ollama")
+"""Providers whose package is an extra of the same name."""
 _CONNECTIONS = 1000
 """Most calls under way at once to all `openai:` models; the SDK's default."""
 _IDLE_S = 2.0
@@ -55,7 +56,7 @@ class ChatModels:
         if name == EXTRACTIVE:
             raise ValueError("the extractive answerer is no chat model: chains.extract makes it")
         if name not in self._settings.called_models:
-            raise not_offered(self._settings)
+            raise not_offered(self._settings.offered_models)
         key = (
             name,
             self._settings.temperature if temperature is None else temperature,
@@ -105,7 +106,7 @@ class ChatModels:
             "openai": self._openai, "anthropic": self._anthropic, "ollama": self._ollama,
         }  # fmt: skip
         if provider in _EXTRAS and importlib.util.find_spec(f"langchain_{provider}") is None:
-            raise MissingExtra(_EXTRAS[provider], f"The chat model {name}")
+            raise MissingExtra(provider, f"The chat model {name}")
         options = special.get(provider, self._plain)(name, temperature, max_tokens)
         try:
             made: BaseChatModel = init_chat_model(model, model_provider=provider, **options)
@@ -190,10 +191,11 @@ class ChatModels:
         }
 
 
-def not_offered(settings: Settings) -> UnknownModel:
+def not_offered(offered: Iterable[str]) -> UnknownModel:
     """The error for a model that a caller may not choose."""
-    offered = ", ".join(sorted(settings.offered_models))
-    return UnknownModel(f"The model is not offered here. Offered are: {offered}. CITEWELL_CHAT_MODELS offers more.")
+    return UnknownModel(
+        f"The model is not offered here. Offered are: {', '.join(offered)}. CITEWELL_CHAT_MODELS offers more."
+    )
 
 
 @asynccontextmanager
