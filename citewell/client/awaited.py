@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 
 import httpx
 
@@ -17,6 +17,7 @@ from .values import (
     Feedback,
     Found,
     Ingested,
+    Options,
     Passage,
     Progress,
     Rating,
@@ -47,12 +48,12 @@ class AsyncClient(Door):
     async def close(self) -> None:
         await self._http.aclose()
 
-    async def ask(self, question: str, *, thread_id: str | None = None, **options: Any) -> Answer:
+    async def ask(self, question: str, *, thread_id: str | None = None, **options: Unpack[Options]) -> Answer:
         """See `Client.ask`."""
         return await self._call("POST", "/chat", wire.answer, json=wire.chat(question, thread_id, options))
 
     async def stream(
-        self, question: str, *, thread_id: str | None = None, **options: Any
+        self, question: str, *, thread_id: str | None = None, **options: Unpack[Options]
     ) -> AsyncGenerator[str | Answer, None]:
         """See `Client.stream`."""
         reader = wire.StreamReader()
@@ -94,9 +95,13 @@ class AsyncClient(Door):
         """See `Client.rename`."""
         return await self._call("PATCH", f"/threads/{wire.path(thread_id)}", Thread.read, json={"title": title})
 
-    async def search(self, question: str, **options: Any) -> Found:
+    async def search(
+        self, question: str, *, top_k: int | None = None, filter: Mapping[str, Any] | None = None
+    ) -> Found:
         """See `Client.search`."""
-        return await self._call("POST", "/search", wire.found, json={"question": question} | wire.chosen(options))
+        return await self._call(
+            "POST", "/search", wire.found, json=wire.given(question=question, top_k=top_k, filter=filter)
+        )
 
     async def sources(self) -> list[Source]:
         """See `Client.sources`."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 
 import httpx
 
@@ -17,6 +17,7 @@ from .values import (
     Feedback,
     Found,
     Ingested,
+    Options,
     Passage,
     Progress,
     Rating,
@@ -53,17 +54,17 @@ class Client(Door):
     def close(self) -> None:
         self._http.close()
 
-    def ask(self, question: str, *, thread_id: str | None = None, **options: Any) -> Answer:
+    def ask(self, question: str, *, thread_id: str | None = None, **options: Unpack[Options]) -> Answer:
         """Ask and wait for the whole answer.
 
         Args:
             thread_id: Conversation to go on with; None starts one, which the answer names.
-            options: `chat_model`, `temperature`, `max_tokens`, `top_k`, `filter`, `thread_policy`, `trace`.
+            options: See `Options`.
         """
         return self._call("POST", "/chat", wire.answer, json=wire.chat(question, thread_id, options))
 
     def stream(
-        self, question: str, *, thread_id: str | None = None, **options: Any
+        self, question: str, *, thread_id: str | None = None, **options: Unpack[Options]
     ) -> Generator[str | Answer, None, None]:
         """Ask, and yield the pieces of the answer as they come, then the whole `Answer`.
 
@@ -112,9 +113,9 @@ class Client(Door):
         """Give a conversation another title."""
         return self._call("PATCH", f"/threads/{wire.path(thread_id)}", Thread.read, json={"title": title})
 
-    def search(self, question: str, **options: Any) -> Found:
-        """Search for passages without an answer, and explain the order. Options: `top_k`, `filter`."""
-        return self._call("POST", "/search", wire.found, json={"question": question} | wire.chosen(options))
+    def search(self, question: str, *, top_k: int | None = None, filter: Mapping[str, Any] | None = None) -> Found:
+        """Search for passages without an answer, and explain the order."""
+        return self._call("POST", "/search", wire.found, json=wire.given(question=question, top_k=top_k, filter=filter))
 
     def sources(self) -> list[Source]:
         """All documents that the caller may read."""

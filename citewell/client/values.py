@@ -4,11 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypedDict, TypeVar
 
 Status = Literal["verified", "partial", "unsupported"]
 Rating = Literal["up", "down"]
 T = TypeVar("T", bound="Value")
+
+
+class Options(TypedDict, total=False):
+    """What a question may be asked with; what is left out or None is as the service is set."""
+
+    chat_model: str | None
+    """One of `Client.models`."""
+    temperature: float | None
+    max_tokens: int | None
+    """Longest answer."""
+    top_k: int | None
+    """Passages that the answer is made from, at most 50."""
+    filter: Mapping[str, Any] | None
+    """Only documents that it fits, as `{"type": "pdf"}`."""
+    thread_policy: Literal["queue", "reject", "replace"] | None
+    """What becomes of the question while another one of its conversation is being answered."""
+    trace: bool
+    """Whether `Answer.metadata["trace"]` says why these passages."""
 
 
 class ServiceError(Exception):
