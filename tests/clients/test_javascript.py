@@ -13,6 +13,9 @@ from tests.service import ROOT, free_port, running
 
 
 def test_the_example_streams_an_answer_into_a_page(indexed: Path, page: Page, tmp_path: Path) -> None:
+    page.add_init_script(
+        "delete Crypto.prototype.randomUUID"
+    )  # as in a page that came over plain HTTP from another machine
     port = free_port()
     origin = f"http://127.0.0.1:{port}"
     folder = ROOT / "examples" / "javascript"
