@@ -20,7 +20,7 @@ OPTIONS = (
     "--server.headless=true",
     "--server.fileWatcherType=none",
     "--theme.light.primaryColor=#0b5cad",
-    "--theme.dark.primaryColor=#58a6ff",
+    "--theme.dark.primaryColor=#1f6feb",  # dark enough for white words on a button
 )
 
 

@@ -23,6 +23,8 @@ from tests.service import LIBRARY, ROOT, Live, environment, free_port, ingest, r
 
 pytest.importorskip("streamlit")
 LISTED = 30
+LEGIBLE = 4.5
+"""Contrast from which WCAG 2.2 takes words of a usual size for legible (1.4.3)."""
 HORN = "In which year was the fog horn of the Skerrow lighthouse added?"
 TOWER = "How high is the tower of the lighthouse?"
 
@@ -244,6 +246,32 @@ def test_what_can_be_chosen_and_added_stands_above_a_list_that_grows(chat: Chat,
             client.delete(f"grown {number}")
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_words_on_a_button_stand_out_by_day_and_night(chat: Chat, browser: Browser, scheme: str) -> None:
+    context = browser.new_context(color_scheme=scheme)
+    page = context.new_page()
+    page.goto(chat.url)
+    button = page.get_by_role("button", name="New conversation")
+    expect(button).to_be_visible(timeout=20_000)
+    assert contrast(button) >= LEGIBLE
+    context.close()
+
+
+def contrast(of: Locator) -> float:
+    """Of an element's words with its own background, which has to be opaque; as WCAG 2.2 defines it."""
+    colours = of.evaluate("e => [getComputedStyle(e).color, getComputedStyle(e).backgroundColor]")
+    dark, light = sorted(luminance(colour) for colour in colours)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def luminance(colour: str) -> float:
+    found = re.fullmatch(r"rgb\((\d+), (\d+), (\d+)\)", colour)
+    assert found, colour
+    parts = [int(part) / 255 for part in found.groups()]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
 def test_a_pdf_opens_at_the_page_on_a_narrow_dark_screen(chat: Chat, browser: Browser, pictures: Path) -> None:
     context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme="dark")
     page = context.new_page()
@@ -254,6 +282,7 @@ def test_a_pdf_opens_at_the_page_on_a_narrow_dark_screen(chat: Chat, browser: Br
     expect(answer.locator("summary").first).to_have_attribute(
         "aria-label", "Source 1, verified: Tides of the Skerrow coast, page 2"
     )
+    assert contrast(answer.locator("mark").first) >= LEGIBLE
     link = answer.get_by_role("link", name="Open the PDF at page 2")
     url = link.get_attribute("href") or ""
     assert url.endswith("#page=2")
