@@ -124,6 +124,9 @@ def test_its_services_fit_together() -> None:
             assert re.search(r":v?\d+\.\d+", service["image"]), f"{name} names no version"
             assert "healthcheck" in service
     ours = services["citewell"]
+    assert [name for name, each in services.items() if "env_file" in each] == ["citewell", "keys", "ingest"], (
+        "nobody else needs the model's key"
+    )
     assert {name for name in ours["environment"] if name.startswith("CITEWELL_")} <= KNOWN
     assert ours["read_only"] is True
     assert services["chroma"]["image"] == f"chromadb/chroma:{version('chromadb')}"
@@ -195,7 +198,12 @@ def test_the_deployment_drains_and_runs_with_few_rights() -> None:
     assert readiness["periodSeconds"] * readiness["failureThreshold"] < int(settings["CITEWELL_DRAIN_NOTICE_S"])
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
     assert {"/data", "/tmp", "/keys"} == {mount["mountPath"] for mount in container["volumeMounts"]}
+    assert "replicas" not in deployment["spec"], "the autoscaler decides"
+    [volume] = [each for each in manifests() if each["kind"] == "PersistentVolumeClaim"]
+    [together] = pod["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert (volume["spec"]["accessModes"], together["topologyKey"]) == (["ReadWriteOnce"], "kubernetes.io/hostname")
     labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert together["labelSelector"]["matchLabels"] == labels
     for each in manifests():
         chosen = each["spec"].get("selector")
         if chosen is not None:
