@@ -60,16 +60,20 @@ class CitewellError(Exception):
         status: HTTP status the fault maps to.
         retryable: Whether the same request may succeed later, unchanged.
         detail: What went wrong this time and what to do about it.
+        retry_after_s: When the same request may succeed, in seconds; None where that is not known.
     """
 
     code: ClassVar[str] = "error"
     title: ClassVar[str] = "Something went wrong"
     status: ClassVar[int] = 500
     retryable: ClassVar[bool] = False
+    retry_after_s: float | None = None
 
-    def __init__(self, detail: str = "") -> None:
+    def __init__(self, detail: str = "", *, retry_after_s: float | None = None) -> None:
         super().__init__(detail or self.title)
         self.detail = detail or self.title
+        if retry_after_s is not None:
+            self.retry_after_s = retry_after_s
 
 
 class ConfigurationError(CitewellError):
@@ -174,16 +178,13 @@ class ResumeOff(CitewellError):
 
 
 class RateLimited(CitewellError):
-    """Too much in too short a time. `retry_after_s` is in seconds."""
+    """Too much in too short a time."""
 
     code = "rate_limited"
     title = "Too many requests"
     status = 429
     retryable = True
-
-    def __init__(self, detail: str = "", *, retry_after_s: float = 1.0) -> None:
-        super().__init__(detail)
-        self.retry_after_s = retry_after_s
+    retry_after_s = 1.0
 
 
 class BudgetExceeded(RateLimited):
@@ -228,14 +229,9 @@ class ModelUnavailable(ModelError):
 
 
 class CircuitOpen(ModelUnavailable):
-    """`retry_after_s` is in seconds: when it will be asked again."""
-
     code = "model_circuit_open"
     title = "The chat model has failed repeatedly and is left alone for a while"
-
-    def __init__(self, detail: str = "", *, retry_after_s: float = 1.0) -> None:
-        super().__init__(detail)
-        self.retry_after_s = retry_after_s
+    retry_after_s = 1.0
 
 
 class StoreError(UpstreamError):
@@ -299,13 +295,11 @@ class TurnTimeout(CitewellError):
 
 
 class Draining(CitewellError):
-    """`retry_after_s` is in seconds: another process answers, or soon will."""
-
     code = "draining"
     title = "The service is shutting down"
     status = 503
     retryable = True
-    retry_after_s = 1.0
+    retry_after_s = 1.0  # another process answers, or soon will
 
 
 class RunLost(CitewellError):

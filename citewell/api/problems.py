@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.routing import Match
 
-from citewell.errors import CircuitOpen, CitewellError, Draining, InvalidRequest, RateLimited
+from citewell.errors import CitewellError, InvalidRequest
 from citewell.telemetry import arrival
 
 MEDIA_TYPE = "application/problem+json"
@@ -81,8 +81,7 @@ def to_problem(exc: BaseException) -> Problem:
     """Turn any exception into a problem. An unforeseen one is logged and becomes a 500 that reveals nothing of it."""
     match exc:
         case CitewellError():
-            retry_after = exc.retry_after_s if isinstance(exc, RateLimited | Draining | CircuitOpen) else None
-            return _problem(exc.code, exc.title, exc.status, exc.detail, exc.retryable, retry_after_s=retry_after)
+            return _problem(exc.code, exc.title, exc.status, exc.detail, exc.retryable, retry_after_s=exc.retry_after_s)
         case RequestValidationError() | ValidationError():
             faults = [_fault(error) for error in exc.errors()]
             detail = "; ".join(f"{fault.field}: {fault.message}" if fault.field else fault.message for fault in faults)

@@ -14,8 +14,7 @@ from typing import Any
 import orjson
 import structlog
 
-from citewell import errors
-from citewell.errors import CheckpointError, CitewellError
+from citewell.errors import CheckpointError, CitewellError, every_kind
 from citewell.runs.run import Result, Run
 from citewell.threads.journal import Journal
 
@@ -57,16 +56,14 @@ def _entry(run: Run, n: int, said: Sequence[str], is_over: bool) -> bytes:
 def _fault(exc: BaseException) -> dict[str, Any]:
     if not isinstance(exc, CitewellError):  # logged by the run; its text is not for callers
         return {"code": CitewellError.code, "detail": CitewellError.title}
-    return {"code": exc.code, "detail": exc.detail, "retry_after_s": getattr(exc, "retry_after_s", None)}
+    return {"code": exc.code, "detail": exc.detail, "retry_after_s": exc.retry_after_s}
 
 
 def revive(fault: dict[str, Any]) -> CitewellError:
     """The exception that was raised in another process."""
     kind = _KINDS.get(fault["code"], CitewellError)
     exc = kind.__new__(kind)  # some classes take other arguments than the text
-    CitewellError.__init__(exc, fault["detail"])
-    if fault.get("retry_after_s") is not None:
-        exc.retry_after_s = fault["retry_after_s"]  # type: ignore[attr-defined]  # only a class that has it
+    CitewellError.__init__(exc, fault["detail"], retry_after_s=fault.get("retry_after_s"))
     return exc
 
 
@@ -75,6 +72,4 @@ def result(entry: dict[str, Any]) -> Result:
     return Result(**entry["result"])
 
 
-_KINDS: dict[str, type[CitewellError]] = {
-    each.code: each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, CitewellError)
-}
+_KINDS = {kind.code: kind for kind in every_kind()}
