@@ -26,6 +26,8 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 """Control characters, which a terminal would obey. They are removed from questions and documents too."""
 _WORDS = re.compile(r"\w+|\W+")
 
+_BETWEEN: Final = " \n。、，"
+"""Signs at which a text may be divided: those between words and, where there are none, between clauses."""
 LONGEST_SPACED: Final = 80
 """Longest personal data that contains spaces, in characters; a grouped IBAN has 42."""
 
@@ -82,19 +84,20 @@ class PersonalData:
         self._detector = detector
         self._before = ""
         self._waiting = ""
+        self._look_at = 2 * LONGEST_SPACED
         self.found = False
 
     def feed(self, piece: str, *, last: bool = False) -> str:
         if self._policy == "allow":
             return piece
         self._waiting += piece
-        if not last and len(self._waiting) < 2 * LONGEST_SPACED:
+        if not last and len(self._waiting) < self._look_at:
             return ""
         text, begin = self._before + self._waiting, len(self._before)
         hits = [hit for hit in self._detector.find(text) if hit.end > begin]
         cut = len(text)
         if not last:
-            cut = max(begin, text.rfind(" ", begin, len(text) - LONGEST_SPACED))
+            cut = max(begin, *(text.rfind(sign, begin, len(text) - LONGEST_SPACED) for sign in _BETWEEN))
             for hit in reversed(hits):
                 if hit.start < cut < hit.end:
                     cut = max(begin, hit.start)
@@ -107,6 +110,9 @@ class PersonalData:
             return ""
         out = replace(text[begin:cut], done)
         self._before, self._waiting = text[max(0, cut - CUE_WINDOW) : cut], text[cut:]
+        self._look_at = 2 * max(
+            LONGEST_SPACED, len(self._waiting)
+        )  # else a long run is looked over again with each piece
         return out
 
 

@@ -41,6 +41,8 @@ class KeySet:
         self._fetched: float | None = None
         self._tried: float | None = None
         self._fetching = asyncio.Lock()
+        self._has_failed = False
+        self._trying: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Fetch the keys for the first time. An issuer that does not answer yet may do so later; a file must be there.
@@ -65,8 +67,11 @@ class KeySet:
             NotAuthenticated: The issuer has no such key, or not for this algorithm.
             IdentityUnavailable: The keys cannot be fetched.
         """
-        if self._age() > REFRESH_S or self._find(kid) is None:
+        if self._find(kid) is None or self._age() > OLDEST_S or (self._age() > REFRESH_S and not self._has_failed):
             await self._refresh(kid)
+        elif self._age() > REFRESH_S and not self._fetching.locked():
+            # The issuer did not answer last time: nobody waits for it once more as long as the keys may be used.
+            self._trying = asyncio.create_task(self._refresh(kid))
         if self._age() > OLDEST_S:
             raise IdentityUnavailable()
         found = self._find(kid)
@@ -99,8 +104,10 @@ class KeySet:
                     data = await self._fetch()
                 self._keys = _usable(orjson.loads(data))
             except (OSError, TimeoutError, httpx.HTTPError, ValueError) as exc:
+                self._has_failed = True
                 log.error("jwks.unavailable", error=type(exc).__name__)
                 return
+            self._has_failed = False
             self._fetched = time.monotonic()
 
     async def _fetch(self) -> bytes:

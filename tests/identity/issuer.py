@@ -7,7 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -28,7 +28,7 @@ def rsa_key() -> RSAPrivateKey:
 
 @dataclass
 class Issuer:
-    """Change `keys`, `status` or `location` and what is served changes."""
+    """Change `keys`, `status` or `location` and what is served changes; `pause_s` is how long that takes."""
 
     url: str = ""
     rsa: RSAPrivateKey = field(default_factory=rsa_key)
@@ -36,6 +36,7 @@ class Issuer:
     keys: list[dict[str, Any]] = field(default_factory=list)
     status: int = 200
     location: str = ""
+    pause_s: float = 0.0
     fetches: int = 0
 
     def __post_init__(self) -> None:
@@ -72,13 +73,15 @@ def issuing() -> Iterator[Issuer]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             issuer.fetches += 1
+            time.sleep(issuer.pause_s)
             body = json.dumps({"keys": issuer.keys}).encode()
             self.send_response(issuer.status)
             if issuer.location:
                 self.send_header("location", issuer.location)
             self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            with suppress(BrokenPipeError):  # whoever asked has given up
+                self.end_headers()
+                self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
             """Not worth a line."""

@@ -256,6 +256,34 @@ async def test_a_silent_issuer_is_given_up_on(monkeypatch: pytest.MonkeyPatch) -
         assert time.monotonic() - began < 2
 
 
+async def test_while_the_issuer_is_silent_those_whose_key_is_known_do_not_wait_for_it(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every other five seconds all callers waited, for as long as the issuer was silent."""
+    for name, value in (("FETCH_TIMEOUT_S", 0.5), ("RETRY_S", 0.0), ("REFRESH_S", -1.0)):
+        monkeypatch.setattr(key_set, name, value)
+    authenticator = await open_identity(make_settings(issuer.url))
+    issuer.pause_s = 2
+    await authenticator.identify(issuer.token())  # finds out that it is silent
+    began = time.monotonic()
+    for _ in range(5):
+        assert (await authenticator.identify(issuer.token())).caller == "jwt:alice"
+    assert time.monotonic() - began < 0.5
+    issuer.pause_s, before = 0, issuer.fetches
+    fresh = rsa_key()
+    issuer.keys = [Issuer.public(fresh, "rsa-1")]
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            await authenticator.identify(issuer.token())
+        except NotAuthenticated:
+            break
+        await asyncio.sleep(0.05)
+    assert issuer.fetches > before, "it is asked again all the same"
+    with pytest.raises(NotAuthenticated):
+        await authenticator.identify(issuer.token())
+
+
 async def test_keys_from_a_file(issuer: Issuer, tmp_path: Path) -> None:
     path = tmp_path / "jwks.json"
     with pytest.raises(ConfigurationError, match="CITEWELL_JWT_JWKS"):
