@@ -143,7 +143,8 @@ def _unmatched(
             if not places:
                 continue  # the next term that the denial governs decides
             around = _around(terms, i)
-            place = max(places, key=lambda j: (_fit(around, other_terms, j), j in denied))
+            # of places that fit alike, one that is not denied: what cannot be told apart is not verified
+            place = max(places, key=lambda j: (_fit(around, other_terms, j), j not in denied))
             if place not in denied:
                 return True
             break
