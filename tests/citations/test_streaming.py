@@ -78,6 +78,7 @@ def test_a_sentence_without_a_marker_that_a_passage_verifies_is_given_one(answer
         "```\nIts flag is blue.\n```\n",
         "Its flag is blue [1].",  # has one, which is put right and stays the only one
         "Blue.",
+        "Its flag is blue, etc. Prussian.",  # ends later than it seems
     ],
 )
 def test_no_marker_is_put_where_a_passage_does_not_hold_the_whole_sentence_or_nothing_is_stated(answer: str) -> None:

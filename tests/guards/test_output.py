@@ -37,9 +37,10 @@ def stream(pieces: list[str], policy: Policy = "allow") -> tuple[str, AnswerScre
     ("<svg/onload=x>", "&lt;svg/onload=x>"),
 ])  # fmt: skip
 def test_active_markup_is_defused_and_said_so(answer: str, shown: str) -> None:
-    text, screen = stream([answer])
-    assert text == shown
-    assert (screen.verdict.allowed, screen.verdict.rule, screen.verdict.text) == (True, "active_markup", shown)
+    for pieces in ([answer], list(answer)):
+        text, screen = stream(pieces)
+        assert text == shown
+        assert (screen.verdict.allowed, screen.verdict.rule, screen.verdict.text) == (True, "active_markup", shown)
 
 
 @pytest.mark.parametrize("answer", [
@@ -92,6 +93,12 @@ def test_so_many_words_of_the_instructions_are_a_leak(words: int, is_leak: bool)
     assert LEAK_WORDS == 12
     _, screen = stream(["Well, ", " ".join(INSTRUCTIONS.split()[:words]), ". Next."])
     assert screen.is_blocked == is_leak
+
+
+@pytest.mark.parametrize(("words", "is_shown"), [(LEAK_WORDS - 1, True), (LEAK_WORDS, False)])
+def test_the_end_of_an_answer_is_shown_unless_it_is_a_leak(words: int, is_shown: bool) -> None:
+    answer = "Well, " + " ".join(INSTRUCTIONS.split()[:words])
+    assert (stream([answer])[0] == answer) == is_shown
 
 
 def test_what_is_blocked_here_is_sent_to_no_moderation() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 from fastapi import FastAPI
+from structlog.testing import capture_logs
 
 from citewell.api import problems
 from citewell.api.identity import Identification
@@ -71,6 +72,18 @@ def test_a_minute_slides_and_one_ipv6_network_is_one_address() -> None:
     attempts.check("2001:db8::1", "other")
 
 
+def test_the_log_tells_of_many_wrong_ones_within_a_minute_and_of_no_fewer() -> None:
+    now = 0.0
+    attempts = Attempts(2, clock=lambda: now)
+    with capture_logs() as logged:
+        for at in (0.0, 60.0):
+            now = at
+            attempts.failed("host", "wrong")
+        assert logged == []
+        attempts.failed("host", "wrong")
+    assert [line["event"] for line in logged] == ["credentials.many_wrong"]
+
+
 def test_what_is_remembered_is_bounded() -> None:
     attempts = Attempts(1)
     for number in range(MOST_ADDRESSES + 1):
@@ -78,7 +91,8 @@ def test_what_is_remembered_is_bounded() -> None:
         attempts.succeeded(f"good {number}")
     assert len(attempts._failed) == len(attempts._good) == MOST_ADDRESSES
     with pytest.raises(RateLimited):
-        attempts.check(f"host-{MOST_ADDRESSES}", "other")
+        attempts.check(f"host-{MOST_ADDRESSES}", "good 0")
+    attempts.check(f"host-{MOST_ADDRESSES}", f"good {MOST_ADDRESSES}")
     attempts.check("host-0", "other")
 
 

@@ -220,6 +220,18 @@ async def test_a_new_key_of_the_issuer_is_fetched_when_first_seen(
         await authenticator.identify(issuer.token())  # its key is not listed any more
 
 
+async def test_a_key_that_the_issuer_withdrew_is_refused_after_the_next_look(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authenticator = await open_identity(make_settings(issuer.url))
+    del issuer.keys[0]
+    assert (await authenticator.identify(issuer.token())).caller == "jwt:alice"
+    monkeypatch.setattr(key_set, "RETRY_S", 0.0)
+    monkeypatch.setattr(key_set, "REFRESH_S", -1.0)
+    with pytest.raises(NotAuthenticated):
+        await authenticator.identify(issuer.token())
+
+
 async def test_unknown_key_ids_do_not_make_it_fetch(issuer: Issuer) -> None:
     authenticator = await open_identity(make_settings(issuer.url))
     for number in range(30):
@@ -246,6 +258,12 @@ async def test_an_issuer_that_cannot_be_reached_shuts_the_door(issuer: Issuer, m
         await authenticator.identify(issuer.token())
 
 
+async def test_an_issuer_that_is_not_there_shuts_the_door(issuer: Issuer) -> None:
+    authenticator = await open_identity(make_settings("http://127.0.0.1:1/jwks"))
+    with pytest.raises(IdentityUnavailable):
+        await authenticator.identify(issuer.token())
+
+
 async def test_a_silent_issuer_is_given_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(key_set, "FETCH_TIMEOUT_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as server:  # takes connections and says nothing
@@ -253,7 +271,7 @@ async def test_a_silent_issuer_is_given_up_on(monkeypatch: pytest.MonkeyPatch) -
         authenticator = await open_identity(make_settings(f"http://127.0.0.1:{server.getsockname()[1]}/jwks"))
         with pytest.raises(IdentityUnavailable):
             await authenticator.identify(by_hand({"alg": "RS256", "kid": "a"}, {}, b"x"))
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 4
 
 
 async def test_while_the_issuer_is_silent_those_whose_key_is_known_do_not_wait_for_it(

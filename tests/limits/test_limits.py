@@ -148,6 +148,20 @@ async def test_an_exhausted_budget_stops_before_the_call_and_says_when_the_day_e
     await call(budget, "bob")
 
 
+@pytest.mark.parametrize(
+    ("limits", "says"),
+    [
+        ({"budget_usd_per_day": 0.03, "tokens_per_day": 9000}, r"\$0\.03"),
+        ({"budget_usd_per_day": 1, "tokens_per_day": 2000}, "2,000 tokens"),
+    ],
+)
+async def test_a_refusal_names_what_is_used_up(limits: dict[str, float], says: str) -> None:
+    async with open_limits(make_settings(**limits)) as opened:
+        await call(opened)
+        with pytest.raises(BudgetExceeded, match=says):
+            await call(opened)
+
+
 async def test_tokens_per_day_are_kept_as_exactly_as_money(url: str | None) -> None:
     async with open_limits(make_settings(url, tokens_per_day=15_000)) as limits:
         results = await asyncio.gather(*(call(limits, used=None) for _ in range(100)), return_exceptions=True)
@@ -208,6 +222,16 @@ async def test_a_budget_that_is_given_back_and_used_again_is_warned_of_once_a_da
     assert [entry["event"] for entry in logs] == ["budget.nearly_spent"] * 2
 
 
+async def test_every_day_is_warned_of_anew() -> None:
+    clock = Clock()
+    limits = Limits(make_settings(budget_usd_per_day=CALL_USD), ProcessLedger(clock), Prices(PRICES))
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(2):
+            await call(limits)
+            clock.now += DAY_S
+    assert [entry["event"] for entry in logs] == ["budget.nearly_spent"] * 2
+
+
 async def test_two_processes_share_one_budget(redis_url: str) -> None:
     program = f"""
 import asyncio, sys
@@ -262,14 +286,25 @@ async def test_a_lost_server_refuses_and_never_lets_through(own_redis: object) -
         assert (await limits.spent("ann"))["usd"] == pytest.approx(2 * CALL_USD)
 
 
-async def test_limits_that_cannot_be_kept_stop_the_start() -> None:
+SEVERAL = {"workers": 2, "vector_store": "chroma+http://127.0.0.1:1"}
+
+
+@pytest.mark.parametrize("limit", ["requests_per_minute", "tokens_per_day", "budget_usd_per_day"])
+@pytest.mark.parametrize(("url", "workers"), [("redis://127.0.0.1:1", {}), (None, SEVERAL)])
+async def test_a_limit_that_workers_cannot_share_stops_the_start(
+    limit: str, url: str | None, workers: dict[str, object]
+) -> None:
     with pytest.raises(ConfigurationError, match="CITEWELL_REDIS_URL"):
-        async with open_limits(make_settings("redis://127.0.0.1:1", requests_per_minute=1)):
+        async with open_limits(make_settings(url, **{limit: 1}, **workers)):
             pytest.fail("started")
-    several = make_settings(requests_per_minute=1, workers=2, vector_store="chroma+http://127.0.0.1:1")
-    with pytest.raises(ConfigurationError, match="CITEWELL_REDIS_URL"):
-        async with open_limits(several):
-            pytest.fail("started")
+
+
+async def test_several_workers_without_limits_need_no_redis() -> None:
+    async with open_limits(make_settings(**SEVERAL)) as limits:
+        await limits.admit("ann")
+
+
+async def test_a_cheaper_model_without_a_price_stops_the_start() -> None:
     with pytest.raises(ConfigurationError, match="CITEWELL_BUDGET_MODEL"):
         async with open_limits(make_settings(budget_usd_per_day=1, budget_model="openai:unheard-of")):
             pytest.fail("started")

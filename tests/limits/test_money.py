@@ -72,6 +72,14 @@ async def test_what_was_used_stays_charged_though_the_call_is_released() -> None
         assert (await limits.spent("ann"))["tokens"] == 1100
 
 
+async def test_impossible_figures_of_a_provider_give_nothing_back() -> None:
+    async with open_limits(make_settings(budget_usd_per_day=1)) as limits:
+        for used in ({"input_tokens": 1000, "output_tokens": 100}, {"input_tokens": -1000, "output_tokens": "many"}):
+            async with limits.reserve("ann", MODEL, 1000, 500) as reservation:
+                reservation.settle(used)
+        assert (await limits.spent("ann"))["tokens"] == 1100
+
+
 async def test_a_caller_who_leaves_while_money_is_given_back_gets_it() -> None:
     begun, go_on = asyncio.Event(), asyncio.Event()
 
