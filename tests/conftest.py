@@ -1,8 +1,11 @@
 """Fixtures that every area shares."""
 
 import importlib.util
+from collections.abc import Iterator
 
 import pytest
+
+from citewell.models.minilm import MiniLM
 
 pytest_plugins = [
     name
@@ -11,11 +14,21 @@ pytest_plugins = [
         "tests.redis_servers",
         "tests.models.openai_server",
         "tests.models.paced_server",
+        "tests.models.scripted_server",
         "tests.browser",
         "tests.chroma_server",
     )
     if importlib.util.find_spec(name)
 ]
+
+
+@pytest.fixture(scope="session")
+def embedder() -> Iterator[MiniLM]:
+    """The built-in embedding model."""
+    model = MiniLM(threads=1)
+    yield model
+    model.close()
+
 
 LONGEST = (
     "test_openapi.py",

@@ -117,6 +117,17 @@ def indexed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return data_dir
 
 
+def copied(indexed: Path, folder: Path) -> Path:
+    """A data directory in `folder` with what is `indexed`, without the conversations that other tests may be having there."""
+    return Path(shutil.copytree(indexed, folder / "data", ignore=shutil.ignore_patterns("threads.db*")))
+
+
+@pytest.fixture
+def data_dir(indexed: Path, tmp_path: Path) -> Path:
+    """A data directory of the test's own, with the test library ingested."""
+    return copied(indexed, tmp_path)
+
+
 @pytest.fixture(scope="session")
 def live(indexed: Path) -> Iterator[Live]:
     """The service with default settings, shared by tests that do not change it."""
@@ -131,12 +142,11 @@ def start(tmp_path: Path, indexed: Path) -> Iterator[Callable[..., Live]]:
 
         def begin(documents: Path | None = LIBRARY, **settings: str) -> Live:
             data_dir = tmp_path / "data"
-            data_dir.mkdir(exist_ok=True)
-            if documents is not None and not any(data_dir.iterdir()):
-                if documents == LIBRARY:
-                    # A service of another test may be answering from the folder: its conversations are none of this one's.
-                    shutil.copytree(indexed, data_dir, dirs_exist_ok=True, ignore=shutil.ignore_patterns("threads.db*"))
-                else:
+            if documents == LIBRARY and not data_dir.exists():
+                copied(indexed, tmp_path)
+            elif not data_dir.exists():
+                data_dir.mkdir()
+                if documents is not None:
                     ingest(data_dir, documents)
             return stack.enter_context(running(data_dir, **settings))
 

@@ -85,8 +85,7 @@ def test_the_best_of_each_ranking_comes_first_and_each_chunk_once() -> None:
     assert interleaved([[], []], 5) == []
 
 
-def test_every_part_is_answered_in_the_order_asked() -> None:
-    embedder = MiniLM(threads=1)
+def test_every_part_is_answered_in_the_order_asked(embedder: MiniLM) -> None:
     question = "Where do dogs have to stay out, and how often does Algol fade?"
     found = [chunk("stars", STARS), chunk("guide", GUIDE)]
     assert [one.text for one in select(question, found, embedder, typed=question)[0]] == [
@@ -94,4 +93,3 @@ def test_every_part_is_answered_in_the_order_asked() -> None:
         "Algol fades from magnitude 2.1 to 3.4 every 2.867 days.",
         "It is not pulsating at all: two stars circle each other, and the dimmer one passes in front of the brighter.",
     ]
-    embedder.close()

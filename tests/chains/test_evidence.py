@@ -1,6 +1,7 @@
 """The line between "in the documents" and "not there", over a real index's scores."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -21,9 +22,8 @@ TEXTS = {
 
 
 @pytest.fixture
-async def index(tmp_path) -> AsyncIterator[Index]:
+async def index(tmp_path: Path, embedder: MiniLM) -> AsyncIterator[Index]:
     settings = Settings(data_dir=tmp_path, retrieval_timeout_s=60)
-    embedder = MiniLM(threads=1)
     async with open_index(settings, embedder) as opened:
         async with opened.writing():
             for title, text in TEXTS.items():
@@ -31,15 +31,14 @@ async def index(tmp_path) -> AsyncIterator[Index]:
                 chunks = split(Document(text=text, type="txt", title=title), title, chunk_size=500, chunk_overlap=50)
                 await opened.replace_sources([NewSource(source=source, text=text, chunks=chunks)])
         yield opened
-    embedder.close()
 
 
 async def found(index: Index, question: str) -> list[ScoredChunk]:
     return await index.rerank(question, await index.search(question), top_k=5)
 
 
-async def test_what_is_there_is_told_from_what_is_not(index: Index) -> None:
-    evidence = Evidence(MiniLM(threads=1))
+async def test_what_is_there_is_told_from_what_is_not(index: Index, embedder: MiniLM) -> None:
+    evidence = Evidence(embedder)
     there = [
         "When did the oil crisis begin?",
         "How many ships are in the harbour of Norfolk?",
@@ -73,19 +72,19 @@ VISITORS = (
     ],
 )
 async def test_a_short_question_is_judged_by_the_sentence_that_answers_not_by_all_that_stands_beside_it(
-    index: Index, question: str, supported: bool
+    index: Index, question: str, supported: bool, embedder: MiniLM
 ) -> None:
     document = Document(text=VISITORS, type="txt", title="What to bring")
     source = Source(uri="visitors", title=document.title, type="txt", sha256="", size_bytes=len(VISITORS))
     async with index.writing():
         chunks = split(document, "visitors", chunk_size=500, chunk_overlap=50)
         await index.replace_sources([NewSource(source=source, text=VISITORS, chunks=chunks)])
-    evidence = Evidence(MiniLM(threads=1))
+    evidence = Evidence(embedder)
     assert evidence.is_supported(evidence.confidence(question, await found(index, question))) is supported
 
 
-async def test_confidence_is_a_probability_and_none_without_chunks(index: Index) -> None:
-    evidence = Evidence(MiniLM(threads=1))
+async def test_confidence_is_a_probability_and_none_without_chunks(index: Index, embedder: MiniLM) -> None:
+    evidence = Evidence(embedder)
     assert evidence.confidence("Anything?", []) == 0
     for question in ("?", "bread " * 500, "\u65e5\u672c\u8a9e"):
         assert 0 <= evidence.confidence(question, await found(index, question)) <= 1
@@ -97,8 +96,8 @@ async def test_every_sign_is_given_and_finite(index: Index) -> None:
     assert all(abs(value) < 100 for value in values.values())
 
 
-async def test_without_late_interaction_the_words_decide(index: Index) -> None:
-    evidence = Evidence(MiniLM(threads=1))
+async def test_without_late_interaction_the_words_decide(index: Index, embedder: MiniLM) -> None:
+    evidence = Evidence(embedder)
     question = "When did the oil crisis begin?"
     searched = await index.search(question)
     assert "maxsim" not in searched[0].evidence
@@ -106,5 +105,5 @@ async def test_without_late_interaction_the_words_decide(index: Index) -> None:
 
 
 @pytest.mark.parametrize(("answer_from", "supported"), [(None, False), (0.0, True), (0.05, True), (0.5, False)])
-def test_the_line_is_where_the_settings_put_it(answer_from: float | None, supported: bool) -> None:
-    assert Evidence(MiniLM(threads=1), answer_from).is_supported(0.06) == supported
+def test_the_line_is_where_the_settings_put_it(answer_from: float | None, supported: bool, embedder: MiniLM) -> None:
+    assert Evidence(embedder, answer_from).is_supported(0.06) == supported

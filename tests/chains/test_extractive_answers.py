@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -23,13 +22,6 @@ OIL = (
 )
 FLEET = "- The **U.S. fleet** has 1,204 ships.\n- J. Smith commands it from [Norfolk](http://navy.example/n).\n"
 BREAD = "Bread is baked from flour, water and salt. It keeps for three days."
-
-
-@pytest.fixture(scope="module")
-def embedder() -> Iterator[MiniLM]:
-    model = MiniLM(threads=1)
-    yield model
-    model.close()
 
 
 def asked(question: str, *texts: str) -> AnswerInput:

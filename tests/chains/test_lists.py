@@ -1,7 +1,5 @@
 """A list that is asked for as a whole is given as a whole."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from chains.answer import AnswerInput
@@ -40,13 +38,6 @@ The teams are:
 \u2022 Red
 \u2022 Green
 """
-
-
-@pytest.fixture(scope="module")
-def embedder() -> Iterator[MiniLM]:
-    model = MiniLM(threads=1)
-    yield model
-    model.close()
 
 
 def chunk(text: str, *headings: str, source: str = "stove.md", title: str = TITLE, start: int = 0) -> ScoredChunk:

@@ -4,23 +4,25 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
 from citewell.client import Answer, AsyncClient, Client, ServiceError
 from tests.models.paced_server import Paced
-from tests.service import LIBRARY, Live, ingest, running
+from tests.service import Live, copied, running
 
 TOWER = "How high is the tower of the lighthouse?"
 
 
 @pytest.fixture(scope="module", params=["continue", "cancel"])
-def kept(request: pytest.FixtureRequest, paced: Paced, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    data_dir = tmp_path_factory.mktemp("kept") / "data"
-    data_dir.mkdir()
-    ingest(data_dir, LIBRARY)
-    with running(data_dir, CITEWELL_ON_DISCONNECT=request.param, **paced.model(6)) as live:
+def kept(
+    request: pytest.FixtureRequest, paced: Paced, indexed: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Live]:
+    with running(
+        copied(indexed, tmp_path_factory.mktemp("kept")), CITEWELL_ON_DISCONNECT=request.param, **paced.model(6)
+    ) as live:
         yield live
 
 

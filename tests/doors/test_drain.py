@@ -2,10 +2,9 @@
 
 import asyncio
 import json
-import shutil
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -13,28 +12,9 @@ import pytest
 import websockets
 
 from tests.models.paced_server import Paced
-from tests.service import LIBRARY, Live, ingest, problem, running
+from tests.service import LIBRARY, Live, copied, ingest, problem, running
 
 QUESTION = "How high is the tower of the lighthouse?"
-
-
-@pytest.fixture
-def service(indexed: Path, tmp_path: Path) -> Iterator[Callable[..., Live]]:
-    """Start services over copies of the one index."""
-    with ExitStack() as stack:
-
-        def begin(name: str = "data", **settings: str) -> Live:
-            return stack.enter_context(over_a_copy(indexed, tmp_path / name, **settings))
-
-        yield begin
-
-
-@contextmanager
-def over_a_copy(indexed: Path, data_dir: Path, **settings: str) -> Iterator[Live]:
-    if not data_dir.exists():
-        shutil.copytree(indexed, data_dir)
-    with running(data_dir, **settings) as live:
-        yield live
 
 
 async def until_the_model_is_asked(paced: Paced, before: int) -> None:
@@ -45,8 +25,8 @@ async def until_the_model_is_asked(paced: Paced, before: int) -> None:
     raise AssertionError("no call reached the model")
 
 
-async def test_a_turn_under_way_ends_and_a_new_one_is_refused(service: Callable[..., Live], paced: Paced) -> None:
-    live = service(**paced.model(6))
+async def test_a_turn_under_way_ends_and_a_new_one_is_refused(start: Callable[..., Live], paced: Paced) -> None:
+    live = start(**paced.model(6))
     before = paced.calls()["started"]
     async with httpx.AsyncClient(base_url=live.url, timeout=30) as client, websockets.connect(live.ws) as idle:
         turn = asyncio.create_task(client.post("/chat", json={"message": QUESTION, "conversation_id": "t"}))
@@ -82,8 +62,8 @@ async def test_a_turn_under_way_ends_and_a_new_one_is_refused(service: Callable[
     assert await asyncio.to_thread(live.process.wait, 10) == 0
 
 
-async def test_a_socket_hears_the_end_of_its_turn(service: Callable[..., Live], paced: Paced) -> None:
-    live = service(**paced.model(3))
+async def test_a_socket_hears_the_end_of_its_turn(start: Callable[..., Live], paced: Paced) -> None:
+    live = start(**paced.model(3))
     async with websockets.connect(live.ws) as socket:
         await socket.send(json.dumps({"message": QUESTION}))
         await socket.recv()
@@ -97,8 +77,8 @@ async def test_a_socket_hears_the_end_of_its_turn(service: Callable[..., Live], 
     assert await asyncio.to_thread(live.process.wait, 10) == 0
 
 
-async def test_readiness_fails_before_turns_are_refused(service: Callable[..., Live]) -> None:
-    live = service(CITEWELL_DRAIN_NOTICE_S="2")
+async def test_readiness_fails_before_turns_are_refused(start: Callable[..., Live]) -> None:
+    live = start(CITEWELL_DRAIN_NOTICE_S="2")
     live.process.send_signal(signal.SIGTERM)
     async with httpx.AsyncClient(base_url=live.url, timeout=30) as client:
         for _ in range(50):
@@ -110,8 +90,8 @@ async def test_readiness_fails_before_turns_are_refused(service: Callable[..., L
     assert await asyncio.to_thread(live.process.wait, 10) == 0
 
 
-async def test_a_turn_that_outlasts_the_deadline_is_cut_and_told_so(service: Callable[..., Live], paced: Paced) -> None:
-    live = service(CITEWELL_DRAIN_S="0.5", **paced.model(30))
+async def test_a_turn_that_outlasts_the_deadline_is_cut_and_told_so(start: Callable[..., Live], paced: Paced) -> None:
+    live = start(CITEWELL_DRAIN_S="0.5", **paced.model(30))
     async with websockets.connect(live.ws) as socket:
         await socket.send(json.dumps({"message": QUESTION}))
         await socket.recv()
@@ -123,8 +103,8 @@ async def test_a_turn_that_outlasts_the_deadline_is_cut_and_told_so(service: Cal
     assert await asyncio.to_thread(live.process.wait, 10) == 0
 
 
-def test_ctrl_c_ends_it_at_once_and_without_a_traceback(service: Callable[..., Live]) -> None:
-    live = service(CITEWELL_DRAIN_NOTICE_S="60")
+def test_ctrl_c_ends_it_at_once_and_without_a_traceback(start: Callable[..., Live]) -> None:
+    live = start(CITEWELL_DRAIN_NOTICE_S="60")
     live.process.send_signal(signal.SIGINT)
     assert live.process.wait(10) == 0
     assert "Traceback" not in live.log.read_text()
@@ -161,23 +141,31 @@ async def test_a_rolling_restart_under_load_loses_no_turn(
                 body = {"message": question, "conversation_id": thread}
                 (await client.post(f"{await ready(client)}/chat", json=body)).raise_for_status()
 
+    async def go_on() -> None:
+        """Until each has asked two questions more."""
+        most = {thread: len(questions) + 2 for thread, questions in asked.items()}
+        while any(len(asked[thread]) < count for thread, count in most.items()):
+            for ended in (await asyncio.wait(talks, timeout=0.02))[0]:
+                ended.result()
+
     stacks = [ExitStack(), ExitStack()]
+    copies = [copied(indexed, tmp_path / str(n)) for n in range(2)]
 
     def start(n: int) -> Live:
-        return stacks[n].enter_context(over_a_copy(indexed, tmp_path / f"data {n}", **settings))
+        return stacks[n].enter_context(running(copies[n], **settings))
 
     try:
         workers[:] = await asyncio.gather(*(asyncio.to_thread(start, n) for n in range(2)))
         talks = [asyncio.create_task(talk(thread)) for thread in asked]
         for n in range(rounds):
-            await asyncio.sleep(0.5)
+            await go_on()
             old = workers[n % 2]
             assert old is not None
             old.process.send_signal(signal.SIGTERM)
             assert await asyncio.to_thread(old.process.wait, 30) == 0
             if comes_back:
                 workers[n % 2] = await asyncio.to_thread(start, n % 2)
-        await asyncio.sleep(0.5)
+        await go_on()
         restarted.set()
         await asyncio.gather(*talks)
         one = workers[1]
@@ -188,7 +176,6 @@ async def test_a_rolling_restart_under_load_loses_no_turn(
                 assert [message["content"] for message in history if message["role"] == "user"] == questions
                 assert [message["role"] for message in history] == ["user", "assistant"] * len(questions)
                 assert all(message["content"] for message in history)
-        assert sum(map(len, asked.values())) > 12, "there was no load to speak of"
     finally:
         for stack in stacks:
             await asyncio.to_thread(stack.close)

@@ -3,13 +3,14 @@
 import asyncio
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 import websockets
 
 from tests.models.paced_server import Paced
-from tests.service import Live
+from tests.service import Live, copied, running
 
 QUESTION = "How high is the tower of the lighthouse?"
 MESSAGES = {"messages": [{"type": "human", "content": QUESTION}]}
@@ -23,13 +24,8 @@ def upstream(paced: Paced) -> str:
 
 
 @pytest.fixture(scope="module")
-def slow(paced: Paced, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    from tests.service import LIBRARY, ingest, running
-
-    data_dir = tmp_path_factory.mktemp("slow") / "data"
-    data_dir.mkdir()
-    ingest(data_dir, LIBRARY)
-    with running(data_dir, **paced.model(30)) as live:
+def slow(paced: Paced, indexed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    with running(copied(indexed, tmp_path_factory.mktemp("slow")), **paced.model(30)) as live:
         yield live
 
 

@@ -22,15 +22,12 @@ from citewell import __version__
 from citewell.api.serve import WORKER_STARTS_WITHIN_S
 from citewell.terminal import _show
 from tests.redis_servers import Server
-from tests.service import LIBRARY, ROOT, Live, environment, free_port, ingest, problem, running
+from tests.service import LIBRARY, ROOT, Live, environment, free_port, problem, running
 
 QUESTION = "How high is the tower of the lighthouse?"
 
 
-def test_a_restart_keeps_the_conversation(tmp_path: Path) -> None:
-    data_dir = tmp_path / "data"
-    data_dir.mkdir()
-    ingest(data_dir, LIBRARY)
+def test_a_restart_keeps_the_conversation(data_dir: Path) -> None:
     with running(data_dir) as live:
         httpx.post(f"{live.url}/chat", json={"message": QUESTION, "conversation_id": "t"}, timeout=60).raise_for_status()  # fmt: skip
         before = httpx.get(f"{live.url}/conversation/t").json()

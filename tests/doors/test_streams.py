@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import json
-import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -24,7 +23,7 @@ from tests.doors import test_contract as doors
 from tests.models.paced_server import Paced
 from tests.models.scripted_server import scripted_server
 from tests.redis_servers import server
-from tests.service import Live, problem, running
+from tests.service import Live, copied, problem, running
 
 QUESTION = "How high is the tower of the lighthouse?"
 UNKNOWN = "0" * 32 + ".3"
@@ -41,7 +40,7 @@ def workers(indexed: Path, paced: Paced, tmp_path_factory: pytest.TempPathFactor
 
 
 def over_a_copy(indexed: Path, tmp_path_factory: pytest.TempPathFactory, **settings: str) -> Any:
-    return running(Path(shutil.copytree(indexed, tmp_path_factory.mktemp("worker") / "data")), **settings)
+    return running(copied(indexed, tmp_path_factory.mktemp("worker")), **settings)
 
 
 class Flaky:
@@ -380,17 +379,19 @@ async def test_without_redis_a_stream_is_resumed_and_stopped_in_its_process(
 ) -> None:
     settings = paced.model(15) | {"CITEWELL_ON_DISCONNECT": "continue", "CITEWELL_RESUME_S": "3"}
     with over_a_copy(indexed, tmp_path_factory, **settings) as live:
-        text, ids = await hear(Chat(), live, "t", most=6)
-        rest, more = await hear(Chat(), live, "t", ids[-1])
-        assert text + rest == (await history(live, "t"))[-1]["content"]
-        await hear(Chat(), live, "stopped", most=6)
         async with httpx.AsyncClient(base_url=live.url, timeout=30) as client:
+            text, ids = await hear(Chat(), live, "t", most=6)
+            rest, more = await hear(Chat(), live, "t", ids[-1])
+            events = f"/runs/{more[-1].partition('.')[0]}/events"
             last = {"last-event-id": more[-1]}  # as EventSource gives it back, until it is told that this was all
-            assert (await client.get(f"/runs/{more[-1].partition('.')[0]}/events", headers=last)).status_code == 204
+            assert (await client.get(events, headers=last)).status_code == 204
+            assert text + rest == (await history(live, "t"))[-1]["content"]
+            await hear(Chat(), live, "stopped", most=6)
             assert (await client.post("/conversation/stopped/stop")).raise_for_status().json()["stopped"]
             assert (await history(live, "stopped"))[-1]["metadata"]["stopped"]
-            await asyncio.sleep(3)
-            problem(await client.get(f"/runs/{ids[0].partition('.')[0]}/events"), "run_not_found", 404)
+            while (reply := await client.get(events, headers=last)).status_code == 204:
+                await asyncio.sleep(0.1)
+            problem(reply, "run_not_found", 404)
 
 
 async def test_a_killed_worker_leaves_what_it_wrote_down_and_a_clear_end(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
@@ -24,7 +23,7 @@ from citewell.settings import Settings
 from citewell.wiring import open_service
 from graph.recall import _ELSEWHERE, fingerprint
 from graph.state import RunContext
-from tests.models.scripted_server import ANSWER, USED, ScriptedServer, scripted_server
+from tests.models.scripted_server import ANSWER, USED, ScriptedServer
 from tests.redis_servers import Server
 from tests.retrieval.samples import made
 
@@ -39,18 +38,6 @@ def settings(data_dir: Path, **more: Any) -> Settings:
     return Settings(_env_file=None, **given | more)
 
 
-@pytest.fixture
-def documents(indexed: Path, tmp_path: Path) -> Path:
-    """An index of the test's own, to be changed."""
-    return Path(shutil.copytree(indexed, tmp_path / "data"))
-
-
-@pytest.fixture
-async def told() -> AsyncIterator[ScriptedServer]:
-    async with scripted_server() as server:
-        yield server
-
-
 async def ask(service: Service, question: str, thread: str | None = None, **context: Any) -> Result:
     return await service.ask(service.prepare(question, thread_id=thread, context=RunContext(**context)))
 
@@ -59,8 +46,8 @@ def looked_up(result: str) -> float:
     return REGISTRY.get_sample_value("citewell_answer_cache_total", {"result": result}) or 0.0
 
 
-async def test_an_equal_question_is_answered_as_before_until_the_documents_change(documents: Path) -> None:
-    async with open_service(settings(documents)) as service:
+async def test_an_equal_question_is_answered_as_before_until_the_documents_change(data_dir: Path) -> None:
+    async with open_service(settings(data_dir)) as service:
         hits = looked_up("hit")
         first = await ask(service, TOWER, "first")
         assert first.metadata["cached"] is False
@@ -96,10 +83,10 @@ async def test_an_equal_question_is_answered_as_before_until_the_documents_chang
         assert "42 metres" not in gone.answer
 
 
-async def test_no_answer_crosses_to_who_may_not_read_what_it_was_made_from(documents: Path) -> None:
+async def test_no_answer_crosses_to_who_may_not_read_what_it_was_made_from(data_dir: Path) -> None:
     minutes = made("minutes.txt", [f"The vault code of the observatory is {SECRET}."], access=("board",))
     open_ = made("open.txt", ["The observatory has a vault of oak."], access=("public",))
-    async with open_service(settings(documents)) as service:
+    async with open_service(settings(data_dir)) as service:
         async with service.index.writing():
             await service.index.replace_sources([minutes, open_])
         alice: dict[str, Any] = {"caller": "alice", "access": ("public", "board", "caller:alice")}

@@ -11,17 +11,15 @@ import httpx
 import pytest
 from langgraph_sdk import get_client
 
-from tests.service import LIBRARY, ROOT, environment, free_port, ingest
+from tests.service import ROOT, copied, environment, free_port
 
 START_WITHIN_S = 90
 
 
 @pytest.fixture(scope="module")
-def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def studio(indexed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     home = tmp_path_factory.mktemp("studio")
-    data_dir = home / "data"
-    data_dir.mkdir()
-    ingest(data_dir, LIBRARY)
+    data_dir = copied(indexed, home)
     # The development server keeps its own files where it is started, so that is not the repository.
     config = home / "langgraph.json"
     config.write_text((ROOT / "langgraph.json").read_text().replace('"dependencies": ["."]', f'"dependencies": ["{ROOT}"]').replace('"env": ".env"', '"env": {}'))  # fmt: skip

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from citewell.service import Result, Service
 from citewell.settings import Settings
 from citewell.wiring import open_service
 from graph.state import RunContext
-from tests.models.scripted_server import ScriptedServer, scripted_server
+from tests.models.scripted_server import ScriptedServer
 
 QUESTION = "Which colour does the keeper of Skerrow paint the doors of the boathouse?"
 FOUND = "The keeper of Skerrow paints the doors of the boathouse green."
@@ -35,12 +34,6 @@ def diary(*, planted: str = "", access: tuple[str, ...] = (PUBLIC,)) -> NewSourc
     return NewSource(
         source=source, text=document.text, chunks=split(document, "diary.txt", chunk_size=500, chunk_overlap=50)
     )
-
-
-@pytest.fixture
-async def told() -> AsyncIterator[ScriptedServer]:
-    async with scripted_server() as server:
-        yield server
 
 
 async def filled(service: Service, *sources: NewSource, is_judged: bool = True) -> None:

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from shutil import copytree
 from typing import Any
 
 import pytest
@@ -20,7 +19,7 @@ from citewell.service import Result, Service
 from citewell.settings import Settings
 from citewell.threads.archive import export
 from citewell.wiring import open_service
-from tests.models.scripted_server import ScriptedServer, scripted_server
+from tests.models.scripted_server import ScriptedServer
 from tests.service import ingest
 
 TOWER = "How high is the tower of the lighthouse?"
@@ -30,18 +29,9 @@ Open = Callable[..., AbstractAsyncContextManager[Service]]
 
 
 @pytest.fixture
-async def told() -> AsyncIterator[ScriptedServer]:
-    async with scripted_server() as server:
-        yield server
-
-
-@pytest.fixture
-def opened(told: ScriptedServer, indexed: Path, tmp_path: Path) -> Open:
+def opened(told: ScriptedServer, data_dir: Path) -> Open:
     @asynccontextmanager
     async def opening(**changes: Any) -> AsyncIterator[Service]:
-        data_dir = tmp_path / "data"
-        if not data_dir.exists():
-            copytree(indexed, data_dir)
         given = {
             "data_dir": data_dir,
             "chat_model": "openai:told",
@@ -100,11 +90,11 @@ def test_only_an_unsupported_sentence_is_a_reason(status: str, reasons: list[str
     assert review_reasons({"confidence": 0.9}, [citation], below=0.5) == reasons
 
 
-async def test_a_passage_that_was_set_aside_is_a_reason(opened: Open, tmp_path: Path) -> None:
+async def test_a_passage_that_was_set_aside_is_a_reason(opened: Open, data_dir: Path, tmp_path: Path) -> None:
     async with opened() as service:
         await ask(service)
     (tmp_path / "bell.txt").write_text(PLANTED)
-    ingest(tmp_path / "data", tmp_path / "bell.txt")
+    ingest(data_dir, tmp_path / "bell.txt")
     async with opened() as service:
         result = await ask(
             service, "How high is the tower of the lighthouse on Skerrow Point, and what does its bell weigh?"

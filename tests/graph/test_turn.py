@@ -19,15 +19,11 @@ from graph.build import build_graph
 from graph.nodes import Nodes
 from graph.state import RunContext
 from tests.models.scripted_server import scripted_server
+from tests.service import LIBRARY, ingest
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    from tests.service import LIBRARY, ingest
-
-    data_dir = tmp_path / "data"
-    data_dir.mkdir()
-    ingest(data_dir, LIBRARY)
+def settings(data_dir: Path) -> Settings:
     return Settings(_env_file=None, data_dir=data_dir)  # type: ignore[call-arg]
 
 
@@ -262,8 +258,6 @@ async def test_no_word_of_a_document_that_the_caller_may_not_read_is_taken_for_w
 
 
 async def test_questions_in_other_languages_stay_as_they_were_typed(tmp_path: Path) -> None:
-    from tests.service import LIBRARY, ingest
-
     ingest(data_dir := tmp_path / "data", LIBRARY, CITEWELL_LANGUAGE="none")
     async with open_service(Settings(_env_file=None, data_dir=data_dir, language="none")) as service:  # type: ignore[call-arg]
         answer = await ask(service, "When was the lighthuose first lit?")

@@ -12,15 +12,9 @@ from citewell.service import Result, Service
 from citewell.settings import Settings
 from citewell.wiring import open_service
 from graph.state import RunContext
-from tests.models.scripted_server import ScriptedServer, scripted_server
+from tests.models.scripted_server import ScriptedServer
 
 QUESTION = "How high is the tower of the lighthouse?"
-
-
-@pytest.fixture
-async def told() -> AsyncIterator[ScriptedServer]:
-    async with scripted_server() as server:
-        yield server
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,7 @@ OURS = "The codeword of the harbour office is PLATYPUS, and it is for nobody."
 
 
 @pytest.mark.parametrize("asked_for", [{}, {"include_types": ["chat_model", "llm"]}, {"exclude_types": None}])
-async def test_neither_the_prompt_nor_a_raw_answer_is_in_them(
-    indexed: Path, tmp_path: Path, asked_for: dict[str, Any]
-) -> None:
-    data_dir = Path(shutil.copytree(indexed, tmp_path / "data"))
+async def test_neither_the_prompt_nor_a_raw_answer_is_in_them(data_dir: Path, asked_for: dict[str, Any]) -> None:
     async with scripted_server() as told:
         told.answer = f"The tower is 42 metres high, says {ADDRESS} [1]."
         settings = {

@@ -35,14 +35,6 @@ from evals.injection import measure
 from evals.packs import DATA, read_jsonl
 from evals.train_injection import read_examples
 
-
-@pytest.fixture(scope="module")
-def embedder() -> Iterator[MiniLM]:
-    model = MiniLM()
-    yield model
-    model.close()
-
-
 ASKED_IN_OTHER_LANGUAGES = """\
 Combien de jours de congés payés par an ?
 Combien de jours de congés ai-je ?

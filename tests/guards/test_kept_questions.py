@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -21,8 +20,7 @@ QUESTIONS = {
 
 @pytest.mark.parametrize("kind", QUESTIONS)
 @pytest.mark.parametrize("policy", ["redact", "refuse"])
-async def test_no_personal_data_is_kept_of_it(indexed: Path, tmp_path: Path, policy: str, kind: str) -> None:
-    data_dir = Path(shutil.copytree(indexed, tmp_path / "data", ignore=shutil.ignore_patterns("threads*")))
+async def test_no_personal_data_is_kept_of_it(data_dir: Path, policy: str, kind: str) -> None:
     async with open_service(Settings(_env_file=None, data_dir=data_dir, pii_policy=policy)) as service:  # type: ignore[arg-type]
         result = await service.ask(service.prepare(QUESTIONS[kind], thread_id="t"))
         assert bool(result.metadata.get("blocked")) == (policy == "refuse" or kind == "injected")
@@ -40,9 +38,8 @@ async def test_no_personal_data_is_kept_of_it(indexed: Path, tmp_path: Path, pol
 
 
 @pytest.mark.parametrize("policy", ["redact", "refuse"])
-async def test_none_is_kept_or_shown_of_what_a_model_makes_of_it(indexed: Path, tmp_path: Path, policy: str) -> None:
+async def test_none_is_kept_or_shown_of_what_a_model_makes_of_it(data_dir: Path, policy: str) -> None:
     """Models write the question that is searched for, other wordings of it, and the summary."""
-    data_dir = Path(shutil.copytree(indexed, tmp_path / "data", ignore=shutil.ignore_patterns("threads*")))
     async with scripted_server() as told:
         told.answer = f"Ask {MAIL} about the tower of the lighthouse."
         model = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -18,25 +18,17 @@ from citewell.models.minilm import MiniLM
 from citewell.service import Result, Service
 from citewell.settings import Settings
 from citewell.wiring import open_service
-from tests.models.scripted_server import ANSWER, ScriptedServer, scripted_server
+from tests.models.scripted_server import ANSWER, ScriptedServer
 
 MODEL = "omni-moderation-latest"
 QUESTION = "How high is the tower of the lighthouse?"
 HARMFUL = {"gore": "violence", "blade": "self-harm/intent"}
 
 
-@pytest.fixture(scope="module")
-def embedder() -> Iterator[MiniLM]:
-    model = MiniLM()
-    yield model
-    model.close()
-
-
 @pytest.fixture
-async def told() -> AsyncIterator[ScriptedServer]:
-    async with scripted_server() as server:
-        server.harmful = HARMFUL
-        yield server
+def told(told: ScriptedServer) -> ScriptedServer:
+    told.harmful = HARMFUL
+    return told
 
 
 def made(told: ScriptedServer, **more: Any) -> Settings:

@@ -50,6 +50,7 @@ def test_each_kind_is_found_with_its_span(kind: str, text: str, value: str) -> N
 def test_all_hits_are_found_not_only_the_first() -> None:
     text = "a@b.example, c@d.example, +49 30 901820 and 4111111111111111"
     assert [kind for kind, _ in found(text)] == ["email", "email", "phone", "card"]
+    assert redact(text) == "[email], [email], [phone] and [card]"
 
 
 @pytest.mark.parametrize("text", [
@@ -57,6 +58,7 @@ def test_all_hits_are_found_not_only_the_first() -> None:
     "The card 4111 1111 1111 1112 fails its check digit.",
     "Released on 2026-11-23 10:15:00, version 10.0.19.4, see 127.0.0.1.",
     "ISBN 978-3-16-148410-0, ISSN 2049-3630, pages 100-120",
+    "Please call on 2026-11-23. The phone 1914-1918 was rare.",
     "Order 1234567890123, tuition was $38,000 to $57,000",
     "GB82 WEST 1234 5698 7654 33 fails its check digit",
     "| 64.7 (18.2) | 65.6 (18.7) | 68.7 (20.4) |",

@@ -10,7 +10,7 @@ import pytest
 
 from citewell.documents import Source
 from citewell.errors import IngestBusy
-from citewell.models import Embedder, open_embedder
+from citewell.models import Embedder
 from citewell.retrieval import Index, NewSource, open_index
 from citewell.settings import Settings
 
@@ -79,11 +79,6 @@ def settings(tmp_path: Path) -> Settings:
 @pytest.fixture
 def index() -> MemoryIndex:
     return MemoryIndex()
-
-
-@pytest.fixture(scope="session")
-def embedder() -> Embedder:
-    return open_embedder(Settings())
 
 
 @pytest.fixture

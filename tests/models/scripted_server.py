@@ -11,6 +11,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
+
 Deed = int | str
 """A status to refuse with; `silent`: accepts the request and sends nothing; `cut`: breaks off after the first word;
 `hollow`: ends without a word; `page`: sends an HTML page; `null`: sends an answer without choices; `answer`."""
@@ -155,3 +157,10 @@ async def scripted_server() -> AsyncIterator[ScriptedServer]:
         yield told
     finally:
         server.close()
+
+
+@pytest.fixture
+async def told() -> AsyncIterator[ScriptedServer]:
+    """A server to be told what to do."""
+    async with scripted_server() as server:
+        yield server

@@ -5,7 +5,6 @@ import fcntl
 import json
 import re
 import select
-import shutil
 import subprocess
 import sys
 import time
@@ -92,9 +91,8 @@ def test_an_id_that_could_break_a_log_is_not_taken_over(live: Live, given: str) 
 
 
 @pytest.mark.parametrize("gone", ["disk", "reader", "interest"])
-def test_a_log_that_cannot_be_written_fails_no_turn(indexed: Path, tmp_path: Path, gone: str) -> None:
+def test_a_log_that_cannot_be_written_fails_no_turn(data_dir: Path, gone: str) -> None:
     """Of the reader or, the last, of its interest: it is there and reads nothing."""
-    data_dir = Path(shutil.copytree(indexed, tmp_path / "data", ignore=shutil.ignore_patterns("threads.db*")))
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     with Path("/dev/full").open("wb") as full:

@@ -1,7 +1,6 @@
 """Readiness says it when what a turn needs has died, and when it is back."""
 
 import resource
-import shutil
 import time
 from io import BytesIO
 from pathlib import Path
@@ -89,8 +88,7 @@ async def test_a_vector_store_that_lost_what_it_held_is_not_taken_for_documents_
             assert "42 metres" in (await service.ask(service.prepare("How high is the tower?"))).answer
 
 
-async def test_a_disk_that_is_full_takes_the_service_out_until_there_is_room(indexed: Path, tmp_path: Path) -> None:
-    data_dir = Path(shutil.copytree(indexed, tmp_path / "data", ignore=shutil.ignore_patterns("threads.db*")))
+async def test_a_disk_that_is_full_takes_the_service_out_until_there_is_room(data_dir: Path) -> None:
     _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
     async with open_service(Settings(_env_file=None, data_dir=data_dir)) as service:
         await service.checks()["threads"]()
@@ -106,10 +104,7 @@ async def test_a_disk_that_is_full_takes_the_service_out_until_there_is_room(ind
         assert "42 metres" in (await service.ask(service.prepare("How high is the tower?"))).answer
 
 
-def test_a_redis_that_is_full_or_dies_takes_the_service_out_until_it_is_back(
-    indexed: Path, tmp_path: Path, own_redis: Server
-) -> None:
-    data_dir = Path(shutil.copytree(indexed, tmp_path / "data", ignore=shutil.ignore_patterns("threads.db*")))
+def test_a_redis_that_is_full_or_dies_takes_the_service_out_until_it_is_back(data_dir: Path, own_redis: Server) -> None:
     with running(data_dir, CITEWELL_REDIS_URL=own_redis.url) as live:
         becomes(live, 200, "threads")
         own_redis.client.config_set("maxmemory", 1)
@@ -122,8 +117,7 @@ def test_a_redis_that_is_full_or_dies_takes_the_service_out_until_it_is_back(
         becomes(live, 200, "threads")
 
 
-def test_a_redis_that_is_a_replica_is_named_so(indexed: Path, tmp_path: Path, own_redis: Server) -> None:
-    data_dir = Path(shutil.copytree(indexed, tmp_path / "data", ignore=shutil.ignore_patterns("threads.db*")))
+def test_a_redis_that_is_a_replica_is_named_so(data_dir: Path, own_redis: Server) -> None:
     with (
         server(replicaof=f"127.0.0.1 {own_redis.port}", repl_diskless_sync_delay="0") as replica,
         running(data_dir, CITEWELL_REDIS_URL=own_redis.url) as live,

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from citewell.models.minilm import MiniLM
 from citewell.retrieval import maxsim
 
 PASSAGES = [
@@ -22,10 +21,8 @@ QUESTION = "Where does the river Danube begin?"
 
 
 @pytest.fixture(scope="module")
-def encoded():
-    model = MiniLM(threads=1)
-    yield model.encode([*PASSAGES, QUESTION, "?!"], tokens=True)
-    model.close()
+def encoded(embedder):
+    return embedder.encode([*PASSAGES, QUESTION, "?!"], tokens=True)
 
 
 @pytest.fixture(scope="module")

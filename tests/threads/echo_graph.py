@@ -1,6 +1,7 @@
 """A graph for tests of threads, which answers each message by repeating it."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
@@ -16,14 +17,16 @@ class Talk(TypedDict, total=False):
     cited: list[str]
 
 
-def talk(pause_s: float = 0.0) -> StateGraph[Talk]:
-    """A graph with two nodes, which waits and then answers by repeating the message."""
+def talk(pause_s: float = 0.0, meanwhile: Callable[[], Awaitable[object]] | None = None) -> StateGraph[Talk]:
+    """A graph with two nodes, which waits and then answers by repeating the message; `meanwhile` happens once that is stored."""
 
     async def hear(state: Talk) -> dict[str, Any]:
         return {"cited": [f"c{len(state['messages'])}"]}
 
     async def answer(state: Talk) -> dict[str, Any]:
         await asyncio.sleep(pause_s)
+        if meanwhile is not None:
+            await meanwhile()
         return {"messages": [AIMessage(f"re: {state['messages'][-1].content}", id=f"a-{state['messages'][-1].id}")]}
 
     graph = StateGraph(Talk)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 import signal
 import sqlite3
 import time
@@ -144,11 +143,10 @@ def out_of_reach(server: Server, data_dir: Path, fault: str) -> Iterator[None]:
 
 
 def test_a_turn_whose_store_is_out_of_reach_says_so_and_not_that_it_was_replaced(
-    own_redis: Server, paced: Paced, indexed: Path, tmp_path: Path
+    own_redis: Server, paced: Paced, data_dir: Path
 ) -> None:
-    shutil.copytree(indexed, tmp_path / "data")
     body = {"message": "How high is the tower of the lighthouse?", "conversation_id": "t"}
-    with running(tmp_path / "data", CITEWELL_REDIS_URL=own_redis.url, **paced.model(100)) as live:
+    with running(data_dir, CITEWELL_REDIS_URL=own_redis.url, **paced.model(100)) as live:
         before = paced.calls()["started"]
         with ThreadPoolExecutor(1) as asking:
             answer = asking.submit(httpx.post, f"{live.url}/chat", json=body, timeout=60)
@@ -247,12 +245,10 @@ async def test_a_hundred_threads_of_twenty_turns_at_once_on_ten_connections(redi
 
 
 async def test_a_thread_evicted_in_mid_answer_is_stored_whole(saver: RedisSaver) -> None:
-    app = talk(0.3).compile(checkpointer=saver)
+    evicted = talk(meanwhile=lambda: saver.connection.command("UNLINK", saver.key("t")))
     await talk().compile(checkpointer=saver).ainvoke(ask("0"), config("t"), durability="sync")
-    answering = asyncio.create_task(app.ainvoke(ask("1"), config("t"), durability="sync"))
-    await asyncio.sleep(0.15)
-    await saver.connection.command("UNLINK", saver.key("t"))  # what an eviction does
-    await answering
+    app = evicted.compile(checkpointer=saver)
+    await app.ainvoke(ask("1"), config("t"), durability="sync")
     assert contents((await app.aget_state(config("t"))).values) == spoken(2)
     async with RedisSaver.from_conn_string(_url(saver)) as cold:
         assert contents((await talk().compile(checkpointer=cold).aget_state(config("t"))).values) == spoken(2)
@@ -296,13 +292,11 @@ async def test_a_thread_with_a_hole_is_an_error_and_not_a_shorter_thread(saver: 
 
 async def test_a_run_whose_thread_expired_says_so(redis_url: str, tmp_path: Any) -> None:
     async with open_threads(Settings(data_dir=tmp_path, redis_url=redis_url)) as threads:
-        app = talk(0.3).compile(checkpointer=threads.checkpointer)
+        expire = redis.Redis.from_url(redis_url).flushdb
+        app = talk(meanwhile=lambda: asyncio.to_thread(expire)).compile(checkpointer=threads.checkpointer)
         async with threads.turn("t") as held:
-            answering = asyncio.create_task(app.ainvoke(ask("a"), {"configurable": held.config}, durability="sync"))
-            await asyncio.sleep(0.15)
-            redis.Redis.from_url(redis_url).flushdb()
             with pytest.raises(ThreadNotFound):
-                await answering
+                await app.ainvoke(ask("a"), {"configurable": held.config}, durability="sync")
 
 
 async def test_it_speaks_tls(redis_tls_url: str, redis_url: str) -> None:

@@ -20,10 +20,28 @@ from tests.threads.echo_graph import ask, config, talk, transcript
 ROOT = Path(__file__).parents[2]
 
 
-async def turn(threads: Threads, thread: str, text: str, pause_s: float = 0.02, policy: Any = None) -> None:
-    async with threads.turn(thread, policy) as held:
-        app = talk(pause_s).compile(checkpointer=threads.checkpointer)
+async def turn(
+    threads: Threads,
+    thread: str,
+    text: str,
+    pause_s: float = 0.02,
+    *,
+    policy: Any = None,
+    ticket: str | None = None,
+    meanwhile: Any = None,
+) -> None:
+    async with threads.turn(thread, policy, ticket) as held:
+        app = talk(pause_s, meanwhile).compile(checkpointer=threads.checkpointer)
         await app.ainvoke(ask(text), {"configurable": held.config}, durability="sync")
+
+
+async def begin(threads: Threads, thread: str, text: str, pause_s: float = 0.02) -> asyncio.Task[None]:
+    """A turn that holds its thread or has its place in line."""
+    ticket = f"ticket{text}"
+    begun = asyncio.create_task(turn(threads, thread, text, pause_s, ticket=ticket))
+    while not begun.done() and not await threads.lives(thread, ticket):
+        await asyncio.sleep(0.01)
+    return begun
 
 
 def spoken(*texts: str) -> list[str]:
@@ -46,11 +64,7 @@ async def test_messages_to_a_busy_thread_are_answered_in_the_order_they_came(thr
 async def test_two_workers_keep_the_order_too(kept_in: dict[str, Any]) -> None:
     settings = Settings(**kept_in)
     async with open_threads(settings) as one, open_threads(settings) as other:
-        tasks = []
-        for number in range(8):
-            tasks.append(asyncio.create_task(turn((one, other)[number % 2], "t", str(number), 0.1)))
-            await asyncio.sleep(0.1)  # the order of arrival is the order of these calls
-        await asyncio.gather(*tasks)
+        await asyncio.gather(*[await begin((one, other)[number % 2], "t", str(number), 0.1) for number in range(8)])
         assert await transcript(one, "t") == spoken(*map(str, range(8)))
 
 
@@ -61,13 +75,11 @@ async def test_different_threads_do_not_wait_for_each_other(threads: Threads) ->
 
 
 async def test_a_second_message_can_be_rejected(threads: Threads) -> None:
-    first = asyncio.create_task(turn(threads, "t", "a", 0.3))
-    await asyncio.sleep(0.1)
-    with pytest.raises(ThreadBusy):
-        await turn(threads, "t", "b", policy="reject")
-    await first
-    await turn(threads, "t", "c", policy="reject")
-    assert await transcript(threads, "t") == spoken("a", "c")
+    async with threads.turn("t"):
+        with pytest.raises(ThreadBusy):
+            await turn(threads, "t", "a", policy="reject")
+    await turn(threads, "t", "b", policy="reject")
+    assert await transcript(threads, "t") == spoken("b")
 
 
 async def test_the_setting_is_the_policy_of_calls_that_name_none(kept_in: dict[str, Any]) -> None:
@@ -91,13 +103,12 @@ async def test_a_replacing_message_takes_the_place_of_the_one_being_answered(kep
     settings = Settings(**kept_in)
     async with open_threads(settings) as one, open_threads(settings) as other:
         async with one.turn("t") as old:
-            slow = talk(0.5).compile(checkpointer=one.checkpointer)
-            answering = asyncio.create_task(slow.ainvoke(ask("a"), {"configurable": old.config}, durability="sync"))
-            await asyncio.sleep(0.2)
-            await turn(other, "t", "b", policy="replace")
-            await asyncio.wait_for(old.lost.wait(), 5)  # told within a heartbeat, though it lives elsewhere
+            replaced = talk(meanwhile=lambda: turn(other, "t", "b", policy="replace"))
             with pytest.raises(RunReplaced):
-                await answering
+                await replaced.compile(checkpointer=one.checkpointer).ainvoke(
+                    ask("a"), {"configurable": old.config}, durability="sync"
+                )
+            await asyncio.wait_for(old.lost.wait(), 5)  # told within a heartbeat, though it lives elsewhere
         assert await transcript(one, "t") == ["a", *spoken("b")]
         await turn(one, "t", "c")
         assert await transcript(other, "t") == ["a", *spoken("b"), *spoken("c")]
@@ -137,8 +148,7 @@ async def test_a_holder_that_stopped_breathing_loses_its_thread_and_cannot_write
 async def test_a_long_answer_keeps_its_thread(kept_in: dict[str, Any]) -> None:
     settings = Settings(**kept_in)
     async with open_threads(settings, lease_s=1) as one, open_threads(settings) as other:
-        first = asyncio.create_task(turn(one, "t", "a", pause_s=2))  # longer than the lease
-        await asyncio.sleep(0.3)
+        first = await begin(one, "t", "a", pause_s=2)  # longer than the lease
         await turn(other, "t", "b")
         await first
         assert await transcript(one, "t") == spoken("a", "b")
@@ -169,10 +179,8 @@ async def test_many_waiting_messages_of_one_conversation_do_not_keep_the_store_b
 
 async def test_a_waiting_message_that_is_cancelled_does_not_hold_up_the_queue(threads: Threads) -> None:
     async with threads.turn("t"):
-        gone = asyncio.create_task(turn(threads, "t", "gone"))
-        await asyncio.sleep(0.1)
-        last = asyncio.create_task(turn(threads, "t", "last"))
-        await asyncio.sleep(0.1)
+        gone = await begin(threads, "t", "gone")
+        last = await begin(threads, "t", "last")
         gone.cancel()
         await asyncio.gather(gone, return_exceptions=True)
     await asyncio.wait_for(last, 2)
@@ -180,8 +188,14 @@ async def test_a_waiting_message_that_is_cancelled_does_not_hold_up_the_queue(th
 
 
 async def test_a_cancelled_run_frees_its_thread_at_once(threads: Threads) -> None:
-    running = asyncio.create_task(turn(threads, "t", "a", 30))
-    await asyncio.sleep(0.3)
+    heard = asyncio.Event()
+
+    async def stay() -> None:
+        heard.set()
+        await asyncio.sleep(60)
+
+    running = asyncio.create_task(turn(threads, "t", "a", meanwhile=stay))
+    await heard.wait()
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     await asyncio.wait_for(turn(threads, "t", "b"), 2)
@@ -190,13 +204,10 @@ async def test_a_cancelled_run_frees_its_thread_at_once(threads: Threads) -> Non
 
 async def test_deleting_a_thread_stops_the_run_that_holds_it(threads: Threads) -> None:
     async with threads.turn("t") as held:
-        app = talk(0.3).compile(checkpointer=threads.checkpointer)
-        answering = asyncio.create_task(app.ainvoke(ask("a"), {"configurable": held.config}, durability="sync"))
-        await asyncio.sleep(0.1)
-        assert await threads.delete("t")
-        assert held.lost.is_set()
+        deleted = talk(meanwhile=lambda: threads.delete("t")).compile(checkpointer=threads.checkpointer)
         with pytest.raises(ThreadNotFound):
-            await answering
+            await deleted.ainvoke(ask("a"), {"configurable": held.config}, durability="sync")
+        assert held.lost.is_set()
     assert await transcript(threads, "t") == []
     assert not await threads.delete("t")
 
