@@ -168,18 +168,19 @@ async def test_a_written_answer_costs_nothing_the_second_time_and_only_whole_one
         assert (await service.limits.spent("another"))["tokens"] == 0
         assert (await ask(service, TOWER, temperature=0.1)).metadata["cached"] is False
 
-        # What somebody said before is in the model's prompt, so the same follow-up elsewhere is another question.
-        calls = len(told.calls)
-        told.answer = "You are Ann, and dogs are not let into the tower [1]."
-        for thread, before in (
-            ("a", "I am Ann. Is the museum open on Tuesday?"),
-            ("b", "Is the museum open on Sunday?"),
-        ):
-            await ask(service, before, thread)
-            assert (await ask(service, "Are dogs allowed in the tower of the museum?", thread)).metadata[
-                "cached"
-            ] is False
-        assert len(told.calls) == calls + 4
+
+@pytest.mark.parametrize("default", [MODEL, "extractive"])
+async def test_an_answer_that_was_written_after_other_words_is_not_given(
+    indexed: Path, told: ScriptedServer, default: str
+) -> None:
+    """What somebody said before is in the model's prompt, so the same follow-up elsewhere is another question."""
+    chosen = settings(indexed, chat_model=default, chat_models=(MODEL,), openai_base_url=told.base_url, model_retries=0)
+    async with open_service(chosen) as service:
+        for thread, name, is_cached in (("a", "Ann", False), ("b", "Bob", False), ("c", "Ann", True)):
+            await ask(
+                service, f"I am {name}. When was the tower of the lighthouse first lit?", thread, chat_model=MODEL
+            )
+            assert (await ask(service, TOWER, thread, chat_model=MODEL)).metadata["cached"] is is_cached
 
 
 async def test_one_answers_for_all_who_ask_the_same_at_once(indexed: Path, told: ScriptedServer) -> None:
