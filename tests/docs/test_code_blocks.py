@@ -25,9 +25,8 @@ from citewell.models.chat import open_chat_models
 from citewell.settings import Settings
 from tests.docs.blocks import Block, blocks, shown
 from tests.redis_servers import server
-from tests.service import environment, running
+from tests.service import ROOT, environment, running
 
-ROOT = Path(__file__).parents[2]
 BLOCKS = blocks()
 INGESTING = next(block for block in BLOCKS if block.page == "docs/ingestion.md" and block.language == "console")
 """Fills the index that all the others use."""

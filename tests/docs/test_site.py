@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.service import ROOT
 
 
 @pytest.fixture(scope="module")

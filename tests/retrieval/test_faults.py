@@ -13,8 +13,8 @@ import pytest
 from citewell.retrieval import Index, open_index
 from tests.retrieval.samples import HashedWords, settings
 from tests.retrieval.writers import STEPS, replace, version
+from tests.service import ROOT
 
-ROOT = Path(__file__).parents[2]
 WHOLE = [sorted(chunk.text for new in version(number) for chunk in new.chunks) for number in (0, 1, 2)]
 
 

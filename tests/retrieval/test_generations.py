@@ -15,8 +15,8 @@ from citewell.errors import IndexMismatch, IngestBusy
 from citewell.retrieval import Index, open_index
 from citewell.retrieval.generation import Generation
 from tests.retrieval.samples import HashedWords, made, settings
+from tests.service import ROOT
 
-ROOT = Path(__file__).parents[2]
 OTHER = "another model"
 
 

@@ -18,8 +18,8 @@ from citewell.retrieval import Index, NewSource, open_index
 from citewell.retrieval.tokens import TokenFile
 from tests.retrieval.samples import HashedWords, made, settings
 from tests.retrieval.writers import STEPS, WORDS, Held, written
+from tests.service import ROOT
 
-ROOT = Path(__file__).parents[2]
 KILLED = -9
 
 names = st.sampled_from(["a.txt", "b.txt", "c/d.txt", "e.md"])

@@ -11,8 +11,7 @@ import pytest
 from citewell.models import open_embedder
 from citewell.retrieval import open_index
 from tests.retrieval.samples import made, settings
-
-ROOT = Path(__file__).parents[2]
+from tests.service import ROOT
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,6 @@ from citewell.threads.sqlite_store import SqliteThreadStore
 from tests.threads.echo_graph import ask, config, contents, talk, transcript
 from tests.threads.maintenance import maintain
 
-ROOT = Path(__file__).parents[2]
-
 
 async def converse(threads: Threads, thread: str, count: int = 1, owner: str = "me", first: int = 0) -> None:
     app = talk().compile(checkpointer=threads.checkpointer)
@@ -39,10 +37,10 @@ async def test_threads_that_stay_for_good_stay_in_the_list(redis_url: str, tmp_p
 
 
 async def test_a_thread_that_is_only_read_stays_in_the_list(kept_in: dict[str, Any]) -> None:
-    async with open_threads(Settings(**kept_in | {"thread_ttl_s": 5})) as threads:
+    async with open_threads(Settings(**kept_in | {"thread_ttl_s": 3})) as threads:
         await converse(threads, "t")
         for _ in range(3):
-            await asyncio.sleep(2)
+            await asyncio.sleep(1.1)
             await threads.touch("t")
         assert [info.thread_id for info in await threads.list("me")] == ["t"]
 
@@ -64,9 +62,9 @@ async def test_a_list_that_is_never_read_loses_the_threads_that_are_gone(redis_u
 
 
 async def test_a_thread_that_is_begun_anew_while_others_are_swept_stays(tmp_path: Path) -> None:
-    async with open_threads(Settings(thread_ttl_s=2, data_dir=tmp_path)) as threads:
+    async with open_threads(Settings(thread_ttl_s=1, data_dir=tmp_path)) as threads:
         await converse(threads, "t")
-        await asyncio.sleep(2.1)
+        await asyncio.sleep(1.1)
         assert isinstance(threads._store, SqliteThreadStore)
         sweep, threads._store._connection.rows = threads._store.sweep, begin_anew_after(threads)  # type: ignore[method-assign]
         assert await sweep() == 0

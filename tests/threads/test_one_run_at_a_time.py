@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,9 +14,8 @@ import pytest
 from citewell.errors import RunReplaced, ThreadBusy, ThreadNotFound
 from citewell.settings import Settings
 from citewell.threads import Threads, open_threads
+from tests.service import ROOT
 from tests.threads.echo_graph import ask, config, talk, transcript
-
-ROOT = Path(__file__).parents[2]
 
 
 async def turn(
