@@ -80,8 +80,8 @@ class Nodes:
             "blocked": verdict.rule, "answer": answer, "citations": [], "usage": token_counts(), "metadata": metadata,
         }  # fmt: skip
 
-    def after_screen(self, state: State) -> list[str]:
-        """Where to go from `screen`; pure."""
+    async def after_screen(self, state: State) -> list[str]:
+        """Where to go from `screen`; pure. LangGraph would call a plain function in a thread, for half a millisecond of processor time."""
         if state.get("blocked"):
             return [END]
         is_long = self._fold(state) > 0
@@ -137,8 +137,8 @@ class Nodes:
             "answer": kept["answer"], "citations": kept["citations"], "usage": token_counts(), "metadata": metadata,
         }  # fmt: skip
 
-    def after_recall(self, state: State) -> str:
-        """Where to go from `recall`; pure."""
+    async def after_recall(self, state: State) -> str:
+        """Where to go from `recall`; pure, and asynchronous as `after_screen` is."""
         return END if "answer" in state else "retrieve"
 
     async def retrieve(self, state: State, runtime: Runtime[RunContext]) -> dict[str, Any]:

@@ -46,6 +46,12 @@ async def test_nothing_blocks_the_event_loop(service: Service) -> None:
     assert "14 March 1871" in second.answer
 
 
+async def test_no_thread_decides_which_step_follows(service: Service) -> None:
+    ways = [way for each in service.graph.builder.branches.values() for way in each.values()]
+    assert ways
+    assert all(way.path.func is None for way in ways), "LangGraph calls plain functions in threads"
+
+
 async def test_nobody_waits_while_a_long_answer_is_checked(settings: Settings) -> None:
     async with open_parts(settings) as parts:
         found = await parts.index.search("How high is the tower of the lighthouse?", candidates=3)
