@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import operator
 from typing import Annotated, Any
 
@@ -20,6 +21,7 @@ from langgraph.types import Command, Send, interrupt
 from typing_extensions import TypedDict
 
 from citewell.threads import RedisSaver
+from citewell.threads.redis_saver import fresh_generation
 from tests.threads.conftest import OpenSaver
 from tests.threads.echo_graph import ask, config, contents, talk
 
@@ -414,3 +416,14 @@ def test_the_saver_works_without_an_event_loop(redis_url: str) -> None:
 async def test_blocking_the_loop_the_saver_works_on_is_refused(saver: RedisSaver) -> None:
     with pytest.raises(asyncio.InvalidStateError, match="aget_tuple"):
         saver.get_tuple(config("t"))
+
+
+def test_no_two_processes_draw_the_same_numbers() -> None:
+    """Forked from one that has drawn before, as a server's workers may be."""
+    fresh_generation()
+    forked = multiprocessing.get_context("fork")
+    drawn = [fresh_generation()]
+    for _ in range(2):
+        with forked.Pool(1) as other:
+            drawn.append(other.apply(fresh_generation))
+    assert len(set(drawn)) == 3
