@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Any, Final, Self
 
 import httpx2
@@ -75,7 +75,8 @@ class JoinedStream:
         await self._stream.close()
 
     def __aiter__(self) -> AsyncGenerator[Delta, None]:
-        return joined(deltas_of(self._stream.response), self._lateness)
+        response = self._stream.response
+        return joined(deltas_of(response), Pace(self._lateness, response))
 
 
 async def deltas_of(response: httpx2.Response) -> AsyncGenerator[Delta, None]:
@@ -157,20 +158,21 @@ def _delta(data: bytes, response: httpx2.Response) -> Delta:
     return delta
 
 
-async def joined(deltas: AsyncGenerator[Delta, None], lateness: Lateness | None = None) -> AsyncGenerator[Delta, None]:
+async def joined(deltas: AsyncGenerator[Delta, None], pace: Pace | None = None) -> AsyncGenerator[Delta, None]:
     """Pass deltas on, joining those that arrive while the reader is busy. Closes `deltas` when it is closed.
 
     Args:
         deltas: As they arrive.
-        lateness: Shared with other streams of this event loop.
+        pace: Holds them up; None: one that knows no other stream.
 
     Raises:
         Exception: What `deltas` raises, after all that came before it.
     """
     queue: JoiningQueue[Delta] = JoiningQueue(_join)
+    pace = pace or Pace(Lateness())
 
     async def read() -> None:
-        pace, has_begun = Pace(lateness or Lateness()), False
+        has_begun = False
         try:
             async with contextlib.aclosing(deltas):
                 async for delta in deltas:
@@ -209,10 +211,16 @@ class Lateness:
 
 
 class Pace:
-    """Holds up a stream while the event loop is busy, see `HOLD_FOR`."""
+    """Holds up a stream while the event loop is busy, see `HOLD_FOR`.
 
-    def __init__(self, lateness: Lateness) -> None:
+    Args:
+        lateness: Shared with other streams of this event loop.
+        response: What is streamed, which is left unread for as long.
+    """
+
+    def __init__(self, lateness: Lateness, response: httpx2.Response | None = None) -> None:
         self._lateness = lateness
+        self._response = response
         self._passed = 0.0
 
     async def hold(self) -> None:
@@ -221,12 +229,41 @@ class Pace:
         if began - self._passed < _AT_ONCE_S:
             return
         hold_s = self._lateness.hold_s
-        await asyncio.sleep(hold_s)
+        with _unread(self._response) if hold_s else contextlib.nullcontext():
+            await asyncio.sleep(hold_s)
         self._lateness.note(time.perf_counter() - began - hold_s)
+        if hold_s:
+            await asyncio.sleep(0)  # until all that has arrived meanwhile has been read
 
     def passed(self) -> None:
         """Note that a delta was passed on."""
         self._passed = time.perf_counter()
+
+
+@contextlib.contextmanager
+def _unread(response: httpx2.Response | None) -> Iterator[None]:
+    """Leave what arrives for a response with the system: to be woken for each token, only to keep it, costs as much as to pass it on."""
+    transport = _transport(response)
+    if transport is None or transport.is_closing():
+        yield
+        return
+    transport.pause_reading()
+    try:
+        yield
+    finally:
+        if not transport.is_closing():
+            transport.resume_reading()
+
+
+def _transport(response: httpx2.Response | None) -> asyncio.Transport | None:
+    """aiohttp's, for which no layer above has a name; None where the response has been read to its end, as its connection may then be
+    another's, or comes from another client."""
+    layer: Any = response and response.stream
+    while layer is not None and not hasattr(layer, "_aiohttp_response"):
+        layer = getattr(layer, "_body", None) or getattr(layer, "_stream", None)
+    connection = layer and layer._aiohttp_response.connection
+    transport: asyncio.Transport | None = connection and connection.transport
+    return transport
 
 
 def _has_text(delta: Delta) -> bool:

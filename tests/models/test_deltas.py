@@ -9,6 +9,7 @@ from itertools import pairwise
 import httpx2
 import openai
 import pytest
+from aiohttp.client_proto import ResponseHandler
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -87,6 +88,34 @@ async def test_the_first_words_are_not_held_up() -> None:
     for _ in range(20):
         await pace.hold()
     assert time.perf_counter() - begun < LONGEST_HOLD_S
+
+
+async def test_a_stream_that_is_held_up_is_left_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def paced(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n")
+        for one in [*[delta("x")] * 60, LAST]:
+            writer.write(b"data: " + json.dumps(one).encode() + b"\n\n")
+            await asyncio.sleep(0.005)
+        writer.write(b"data: [DONE]\n\n")
+        writer.close()
+
+    reads, really = 0, ResponseHandler.data_received
+
+    def read(self: ResponseHandler, data: bytes) -> None:
+        nonlocal reads
+        reads += bool(data)  # of nothing, where aiohttp goes on after a pause of its own
+        really(self, data)
+
+    monkeypatch.setattr(ResponseHandler, "data_received", read)
+    monkeypatch.setattr(Lateness, "hold_s", LONGEST_HOLD_S)
+    server = await asyncio.start_server(paced, "127.0.0.1", 0)
+    async with server, asyncio.timeout(30):
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        settings = Settings(_env_file=None, chat_model="openai:m", openai_base_url=url)  # type: ignore[call-arg]
+        async with open_chat_models(settings) as models:
+            assert "".join([piece.text async for piece in models.get().astream("How high is the tower?")]) == "x" * 60
+    assert reads < 20
 
 
 async def test_what_is_not_plain_text_stays_alone() -> None:
