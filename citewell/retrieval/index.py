@@ -29,7 +29,7 @@ from citewell.retrieval.packing import has_tokens, packing
 from citewell.retrieval.reranking import CrossEncoder, by_late_interaction, in_order
 from citewell.retrieval.search import Search
 from citewell.retrieval.snapshot import Snapshot
-from citewell.retrieval.trace import Trace
+from citewell.retrieval.trace import UNTRACED, Trace
 from citewell.retrieval.verdicts import ChunkGuard, judge_some
 from citewell.settings import Settings
 
@@ -116,7 +116,7 @@ class Index:
             StoreTimeout: The deadline passed.
         """
         tree = parse(where)
-        trace = Trace() if trace is None else trace
+        trace = UNTRACED if trace is None else trace
         async with self._deadline():
             with trace.stage("embed"):
                 encoded = await self._encode(question)
@@ -141,20 +141,21 @@ class Index:
             By descending score, 0..1, comparable within one question; each chunk with the guard's score (`suspicion`). Chunks that
             were replaced meanwhile are left out.
         """
-        trace = Trace() if trace is None else trace
+        most = top_k if trace is None else len(candidates)  # a trace tells of all
+        trace = UNTRACED if trace is None else trace
         if not candidates:
             return []
         with trace.stage("rerank"):
             if self._cross_encoder is not None:
                 async with self._deadline():
                     scores = await self._cross_encoder.rerank(question, [one.chunk.text for one in candidates])
-                given = in_order(candidates, scores, cross_encoder=scores)
+                given = in_order(candidates, scores, most, cross_encoder=scores)
             else:
                 given = list(candidates)
             late = self._cross_encoder is None and self._settings.reranker == "maxsim"
 
             def order(generation: Generation) -> tuple[list[ScoredChunk], list[ScoredChunk]]:
-                ranked = by_late_interaction(generation, encoded, given) if encoded else given
+                ranked = by_late_interaction(generation, encoded, given, most) if encoded else given
                 kept = ranked[:top_k]
                 return ranked, generation.judged(kept, self._guard.fingerprint) if self._guard else kept
 

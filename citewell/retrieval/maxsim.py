@@ -203,16 +203,27 @@ def _compared(query: Query, chunks: Sequence[Packed]) -> _Compared:
             following[last - 1] = best[last - 1]  # nothing follows a chunk's last half
             whole[some] = np.maximum.reduceat(best, first) @ query.weights
             stretch[some] = np.maximum.reduceat(np.maximum(best, following) @ query.weights, first)
-        # Each chunk's scales in a row of their own, so that one product sums the vectors of every chunk.
-        own = np.zeros((len(some), len(codes)), np.float32)
-        for row, (start, end) in enumerate(zip(starts, ends, strict=True)):
-            own[row, start:end] = scales[start:end]
-        sums[some] = own @ decoded
+        for at in range(0, len(some), _SUMMED_AT_ONCE):
+            few = slice(at, at + _SUMMED_AT_ONCE)
+            sums[some[few]] = _summed(decoded, scales, starts[few], ends[few])
     return _Compared(whole, stretch, sums)
+
+
+def _summed(decoded: Floats, scales: Floats, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> Floats:
+    """[chunks, DIMENSIONS]: the sum of the scaled vectors of each of a few chunks that follow one another, by one product with a
+    matrix that has each chunk's scales in a row of their own. Most of it is zeros: the more chunks, the more of them."""
+    begin = starts[0]
+    own = np.zeros((len(starts), ends[-1] - begin), np.float32)
+    for row, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        own[row, start - begin : end - begin] = scales[start:end]
+    summed: Floats = own @ decoded[begin : ends[-1]]
+    return summed
 
 
 _AT_ONCE = 3000
 """Tokens compared at once, about; 3 MB of decoded vectors."""
+_SUMMED_AT_ONCE = 8
+"""Chunks: 50 chunks take .25 ms; with 4 at once .2 ms, in twice as many calls, with as many as are compared at once .8."""
 _scratch = threading.local()
 
 

@@ -25,9 +25,9 @@ class CrossEncoder(Protocol):
 
 
 def by_late_interaction(
-    generation: Generation, encoded: Encoded, candidates: Sequence[ScoredChunk]
+    generation: Generation, encoded: Encoded, candidates: Sequence[ScoredChunk], most: int
 ) -> list[ScoredChunk]:
-    """Order by MaxSim and the scores of the searches. Chunks that have been replaced since are left out. Blocking."""
+    """The best `most` by MaxSim and the scores of the searches, in order. Chunks that have been replaced since are left out. Blocking."""
     from citewell.retrieval import maxsim  # late: an ingestion that finds nothing changed needs no NumPy
 
     assert encoded.tokens is not None and encoded.token_ids is not None, "the index asks for token vectors"  # noqa: PT018
@@ -39,16 +39,16 @@ def by_late_interaction(
         dense=[candidate.evidence.get("dense") for candidate in kept],
         keyword=[candidate.evidence.get("keyword") for candidate in kept],
     )
-    return in_order(kept, judged.score, maxsim=judged.maxsim, stretch=judged.stretch)
+    return in_order(kept, judged.score, most, maxsim=judged.maxsim, stretch=judged.stretch)
 
 
 def in_order(
-    candidates: Sequence[ScoredChunk], scores: NDArray[np.float32], **evidence: NDArray[np.float32]
+    candidates: Sequence[ScoredChunk], scores: NDArray[np.float32], most: int, **evidence: NDArray[np.float32]
 ) -> list[ScoredChunk]:
-    """Order by descending score (0..1), ties as they were, and add the given figures to each chunk's evidence."""
+    """The best `most` by descending score (0..1), ties as they were, each with the given figures in its evidence."""
     import numpy as np  # late, see above
 
-    order = np.argsort(-scores, kind="stable")
+    order = np.argsort(-scores, kind="stable")[:most]
     return [
         replace(
             candidates[n], score=float(np.clip(scores[n], 0, 1)),

@@ -165,6 +165,18 @@ async def test_a_trace_says_why_each_candidate_was_kept_or_not(index: Index) -> 
     assert [row["dropped"] for row in trace.candidates] == [None] + ["below top_k"] * (len(found) - 1)
     assert {one["why"] for one in trace.dropped} == {"the same text as another candidate"}
     assert {"stages_ms", "candidates", "dropped"} == set(told)
+    assert await index.search("dogs bark at the moon") == found, "and changes nothing"
+
+
+async def test_what_nobody_asks_to_be_traced_is_cut_before_it_is_described(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = await index.search("dogs bark at the moon")
+    traced = await index.rerank("dogs bark at the moon", found, top_k=1, trace=Trace())
+    described: list[object] = []
+    monkeypatch.setattr("citewell.retrieval.trace._row", lambda one, _: described.append(one))
+    assert await index.rerank("dogs bark at the moon", found, top_k=1) == traced
+    assert not described
 
 
 class Slow(HashedWords):
