@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import IO, Any, Protocol, TypeVar, cast
+from typing import IO, TypeVar
 
 from citewell.errors import IndexMismatch, IngestBusy, StoreError
+from citewell.retrieval.blocking import BlockingCalls
 from citewell.retrieval.generation import Generation
 from citewell.retrieval.generations import Generations
 from citewell.settings import Settings
 
 T = TypeVar("T")
-
-
-class InThread(Protocol):
-    """Runs a blocking call in a thread."""
-
-    def __call__(self, call: Callable[..., Any], /, *args: Any) -> Awaitable[Any]: ...
 
 
 class Current:
@@ -29,7 +24,7 @@ class Current:
         settings: Where the index is, and in which store.
         fingerprint: What a generation must have been built with.
         dimension: Length of a vector.
-        run: Runs a blocking call in a thread.
+        blocking: Runs what blocks.
         pinned: A generation to stay with, whichever is current.
     """
 
@@ -39,7 +34,7 @@ class Current:
         fingerprint: Mapping[str, object],
         *,
         dimension: int,
-        run: InThread,
+        blocking: BlockingCalls,
         pinned: str | None,
     ) -> None:
         self.generations = Generations(settings.data_dir / "index" / settings.namespace)
@@ -48,7 +43,7 @@ class Current:
         self._settings = settings
         self._fingerprint = dict(fingerprint)
         self._dimension = dimension
-        self._run = run
+        self._blocking = blocking
         self._opened: _Opened | None = None
         self._opening: asyncio.Task[_Opened] | None = None
 
@@ -76,7 +71,7 @@ class Current:
         finally:
             opened.users -= 1
             if opened.retired and not opened.users:
-                await asyncio.shield(self._run(opened.close))
+                await asyncio.shield(self._blocking.run(opened.close))
 
     async def read(self, call: Callable[[Generation], T]) -> T:
         """The result of `call` on the current generation, in a thread. The same thread finds out which generation is current, since
@@ -93,8 +88,8 @@ class Current:
         while True:
             opened = self._opened or await self._current()
             async with self._using(opened):
-                if found := await self._run(look, opened):
-                    return cast("T", found[0])
+                if found := await self._blocking.run(look, opened):
+                    return found[0]
             await self._current()
 
     @asynccontextmanager
@@ -103,8 +98,8 @@ class Current:
         deadline = time.monotonic() + wait_s
         while True:
             try:
-                taking = asyncio.ensure_future(self._run(self.generations.lock))
-                held: IO[str] = await asyncio.shield(taking)
+                taking = asyncio.ensure_future(self._blocking.run(self.generations.lock))
+                held = await asyncio.shield(taking)
                 break
             except asyncio.CancelledError:
                 await asyncio.wait([taking])
@@ -121,11 +116,11 @@ class Current:
         if self._opening is not None:
             await asyncio.wait([self._opening])
         if self._opened is not None:
-            await self._run(self._opened.close)
+            await self._blocking.run(self._opened.close)
             self._opened = None
 
     async def _current(self) -> _Opened:
-        name = self.pinned or await self._run(self.generations.current)
+        name = self.pinned or await self._blocking.run(self.generations.current)
         if self._opened is not None and (self._opened.generation.name == name or self.writing):
             return self._opened
         if self._opened is not None and name is None:  # a new index would look like documents that hold no answer
@@ -142,11 +137,11 @@ class Current:
         before = self._opened
         if before is not None and before.generation.name == name:
             return before
-        self._opened = await self._run(self._open)
+        self._opened = await self._blocking.run(self._open)
         if before is not None:
             before.retired = True
             if not before.users:
-                await self._run(before.close)
+                await self._blocking.run(before.close)
         return self._opened
 
     # --- blocking -------------------------------------------------------------------------------

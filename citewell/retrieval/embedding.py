@@ -7,7 +7,7 @@ from functools import partial
 
 from citewell.documents import Chunk
 from citewell.models import Embedder, Encoded, Vectors
-from citewell.retrieval.current import InThread
+from citewell.retrieval.blocking import BlockingCalls
 from citewell.retrieval.generation import Embedded
 from citewell.retrieval.packing import has_tokens
 from citewell.retrieval.verdicts import ChunkGuard
@@ -17,7 +17,7 @@ _AT_ONCE = 256
 
 
 async def embed(
-    chunks: Sequence[Chunk], embedder: Embedder, guard: ChunkGuard | None, *, run: InThread,
+    chunks: Sequence[Chunk], embedder: Embedder, guard: ChunkGuard | None, *, blocking: BlockingCalls,
     progress: Callable[[int, int], None] | None,
 ) -> Embedded:  # fmt: skip
     """Embed chunks, some at a time: token vectors take twenty times the memory of what is kept of them.
@@ -26,7 +26,7 @@ async def embed(
         chunks: Any number.
         embedder: Embeds them.
         guard: Skims them on the way; None: nobody does.
-        run: Runs a blocking call in a thread.
+        blocking: Runs what blocks.
         progress: Called with (chunks embedded, chunks in all).
     """
     parts: list[Embedded] = []
@@ -35,9 +35,9 @@ async def embed(
         passages = [passage(chunk) for chunk in chunks[start : start + _AT_ONCE]]
         told = partial(_tell, progress, start, len(chunks)) if progress is not None else None
         encoded = await embedder.aencode(passages, tokens=has_tokens(embedder), progress=told)
-        parts.append(await run(_kept, encoded, texts, guard))
+        parts.append(await blocking.run(_kept, encoded, texts, guard))
     return Embedded(
-        vectors=await run(_stacked, [part.vectors for part in parts], embedder.dimension),
+        vectors=await blocking.run(_stacked, [part.vectors for part in parts], embedder.dimension),
         tokens=[packed for part in parts for packed in part.tokens],
         guard=guard.fingerprint if guard is not None else None,
         suspicions=[score for part in parts for score in part.suspicions],

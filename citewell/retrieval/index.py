@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import hashlib
 import json
-import os
-import sqlite3
 import sys
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import ParamSpec, TypeVar
+from typing import TypeVar
 
 from citewell.documents import Chunk, ScoredChunk, Source, may_read
-from citewell.errors import StoreError, StoreTimeout
+from citewell.errors import StoreTimeout
 from citewell.models import Embedder, Encoded
 from citewell.models.payer import payer
+from citewell.retrieval.blocking import BlockingCalls
 from citewell.retrieval.catalog import SCHEMA_VERSION
 from citewell.retrieval.current import Current
 from citewell.retrieval.embedding import embed
@@ -33,11 +30,8 @@ from citewell.retrieval.trace import UNTRACED, Trace
 from citewell.retrieval.verdicts import ChunkGuard, judge_some
 from citewell.settings import Settings
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
-_THREADS = 8
-"""Most blocking calls under way at once, searches above all."""
 _REMEMBERED_QUESTIONS = 256
 """Questions whose vectors are remembered, as `search` and `rerank` of one turn share them."""
 
@@ -70,8 +64,10 @@ class Index:
         self._embedder = embedder
         self._cross_encoder = cross_encoder
         self._guard = guard
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="index")
-        self._current = Current(settings, self.fingerprint, dimension=embedder.dimension, run=self._run, pinned=pinned)
+        self._blocking = BlockingCalls()
+        self._current = Current(
+            settings, self.fingerprint, dimension=embedder.dimension, blocking=self._blocking, pinned=pinned
+        )
         self._storing = asyncio.Lock()
         self._questions: OrderedDict[tuple[str, str], asyncio.Task[Encoded]] = OrderedDict()
 
@@ -242,7 +238,7 @@ class Index:
             await self._current.read(lambda generation: generation.store)
         sources, chunks = await self._read(lambda snapshot: snapshot.counts())
         name = self.generation.partition(".")[0]
-        size = await self._run(self._current.generations.size_bytes, name)
+        size = await self._blocking.run(self._current.generations.size_bytes, name)
         return {
             "sources": sources, "chunks": chunks, "bytes": size, "generation": self.generation,
             "fingerprint": self.fingerprint,
@@ -271,13 +267,13 @@ class Index:
             yield
             return
         async with self._current.lock(wait_s), self._current.reading() as generation:
-            await self._complete(_begin_writing, generation, self._current)
+            await self._blocking.complete(_begin_writing, generation, self._current)
             self._current.writing += 1
             try:
                 yield
             finally:
                 self._current.writing -= 1
-                await self._complete(_end_writing, generation)
+                await self._blocking.complete(_end_writing, generation)
 
     async def prepare(self) -> None:
         """Load what writing needs (the embedding model, the guard, the store) while the caller does something else.
@@ -288,7 +284,9 @@ class Index:
         """
         async with self._current.reading() as generation:
             loads = [self._embedder.load] if self._guard is None else [self._embedder.load, self._guard.load]
-            await asyncio.gather(*(self._run(load) for load in loads), self._complete(lambda: generation.store))
+            await asyncio.gather(
+                *(self._blocking.run(load) for load in loads), self._blocking.complete(lambda: generation.store)
+            )
 
     async def replace_sources(
         self, new: Sequence[NewSource], *, progress: Callable[[int, int], None] | None = None
@@ -304,9 +302,9 @@ class Index:
         """
         self._must_be_writing()
         chunks = [chunk for each in new for chunk in each.chunks]
-        embedded = await embed(chunks, self._embedder, self._guard, run=self._run, progress=progress)
+        embedded = await embed(chunks, self._embedder, self._guard, blocking=self._blocking, progress=progress)
         async with self._storing, self._current.reading() as generation:
-            await self._complete(generation.replace, new, embedded)
+            await self._blocking.complete(generation.replace, new, embedded)
 
     async def judge(self, sources: Sequence[str] | None = None) -> None:
         """Let the guard judge every chunk that it has not judged in its present version, and keep its scores.
@@ -320,13 +318,15 @@ class Index:
         last: int | None = 0
         async with self._current.reading() as generation:
             while last is not None:
-                last = await self._complete(judge_some, generation.catalog, self._guard, sources=sources, after=last)
+                last = await self._blocking.complete(
+                    judge_some, generation.catalog, self._guard, sources=sources, after=last
+                )
 
     async def remove_source(self, uri: str) -> None:
         """Make a source disappear. It need not exist."""
         self._must_be_writing()
         async with self._current.reading() as generation:
-            await self._complete(generation.remove, [uri])
+            await self._blocking.complete(generation.remove, [uri])
 
     @asynccontextmanager
     async def rebuilding(self) -> AsyncIterator[Index]:
@@ -340,49 +340,28 @@ class Index:
             IngestBusy: Another ingestion holds the index.
         """
         async with self._current.lock(wait_s=0):
-            name = await self._run(self._current.unfinished)
+            name = await self._blocking.run(self._current.unfinished)
             fresh = Index(
                 self._settings, self._embedder, cross_encoder=self._cross_encoder, guard=self._guard, pinned=name
             )
             try:
                 async with fresh._current.reading() as generation:
-                    await self._complete(generation.clean)
+                    await self._blocking.complete(generation.clean)
                     yield fresh
-                    await self._complete(_end_writing, generation)
-                await self._run(self._current.generations.make_current, name)
+                    await self._blocking.complete(_end_writing, generation)
+                await self._blocking.run(self._current.generations.make_current, name)
             finally:
                 await fresh.close()
             async with self._current.reading():  # open the new one, so that the old one can be removed
-                await self._complete(self._current.sweep)
+                await self._blocking.complete(self._current.sweep)
 
     async def close(self) -> None:
         for task in self._questions.values():
             task.cancel()
         await self._current.close()
-        self._threads.shutdown(wait=False)
+        self._blocking.close()
 
     # --- inside ---------------------------------------------------------------------------------
-
-    async def _run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: call(*args, **kwargs))
-        except (OSError, sqlite3.OperationalError) as exc:
-            what = os.strerror(exc.errno) if isinstance(exc, OSError) and exc.errno else _sqlite_fault(exc)
-            raise StoreError(f"The index cannot be read or written: {what}.") from exc
-
-    async def _complete(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a call that must not be left half-done: a caller that is cancelled waits until it has ended."""
-        task = asyncio.ensure_future(self._run(call, *args, **kwargs))
-        cancelled: asyncio.CancelledError | None = None
-        while not task.done():
-            try:
-                await asyncio.shield(task)
-            except asyncio.CancelledError as exc:
-                cancelled = exc
-        result = task.result()
-        if cancelled is not None:
-            raise cancelled
-        return result
 
     async def _read(self, call: Callable[[Snapshot], T]) -> T:
         def read(generation: Generation) -> T:
@@ -429,9 +408,3 @@ def _end_writing(generation: Generation) -> None:
         generation.clean()
     finally:
         generation.keywords.close()
-
-
-def _sqlite_fault(exc: Exception) -> str:
-    """A name such as SQLITE_BUSY; SQLite's message may hold what must not be shown."""
-    name = str(getattr(exc, "sqlite_errorname", None) or type(exc).__name__)
-    return os.strerror(errno.ENOSPC) if name == "SQLITE_FULL" else name
