@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import re
 import time
@@ -12,11 +13,14 @@ from typing import Any
 
 import redis.asyncio
 import redis.exceptions
+from redis.asyncio.sentinel import SentinelConnectionPool
 
 from citewell.errors import CheckpointError
 from citewell.redis_client import PERMANENT, TRANSIENT, Client, evaluate
 from citewell.telemetry import metrics
 
+FOLLOW_EVERY_S = 1.0
+FOLLOW_WITHIN_S = 0.1
 _PASSES = re.compile(r"(?:^|-)(?:READONLY|NOREPLICAS|BUSY) ")
 """Further transient errors, which redis-py has no classes for: a script that runs too long, a primary without replicas, and Redis 6's
 words for a failed write in a script (`Error running script ...: -READONLY You can't write against a read only replica.`)."""
@@ -52,6 +56,7 @@ class Connection:
         self._slots = asyncio.Semaphore(max_connections)
         metrics.REDIS_LIMIT.set(max_connections)
         self._patience_s = patience_s
+        self._follow_at = 0.0
         self.calls = 0
         """Scripts and commands sent so far, tries included."""
 
@@ -71,6 +76,7 @@ class Connection:
         deadline = time.monotonic() + (self._patience_s if patience_s is None else patience_s)
         pause_s = 0.02
         async with self._slots:
+            await self._follow()
             while True:
                 self.calls += 1
                 try:
@@ -94,6 +100,17 @@ class Connection:
                         ) from exc
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, 0.5)
+
+    async def _follow(self) -> None:
+        """Ask the sentinels now and then which server is the primary. redis-py asks for new connections only, and over those that stand
+        a primary that was replaced on purpose goes on taking writes, all of which are lost, for ten more seconds."""
+        pool = getattr(self.client, "connection_pool", None)  # of a cluster's client there is none
+        if not isinstance(pool, SentinelConnectionPool) or time.monotonic() < self._follow_at:
+            return
+        self._follow_at = time.monotonic() + FOLLOW_EVERY_S
+        with contextlib.suppress(*TRANSIENT):  # while they cannot say, the primary that is known goes on
+            async with asyncio.timeout(FOLLOW_WITHIN_S):
+                await pool.get_master_address()  # type: ignore[no-untyped-call]  # drops connections to another than this
 
     async def keys(self, prefix: bytes) -> AsyncIterator[bytes]:
         """Every key that begins with `prefix`, with SCAN, on every primary of a cluster."""

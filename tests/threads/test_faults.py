@@ -19,6 +19,7 @@ import redis
 from citewell.errors import CheckpointError, ConfigurationError, ThreadNotFound, TornThread
 from citewell.settings import Settings
 from citewell.threads import RedisSaver, open_threads
+from citewell.threads.redis_connection import FOLLOW_EVERY_S
 from tests.models.paced_server import Paced
 from tests.redis_servers import Cluster, Guarded, Server, server, wait_for
 from tests.service import running
@@ -320,6 +321,21 @@ async def test_a_sentinel_names_the_new_primary_when_the_old_one_dies(redis_sent
             await app.ainvoke(ask(str(number)), config("t"), durability="sync")
         assert contents((await app.aget_state(config("t"))).values) == spoken(10)
         assert redis_sentinel.replica.client.role()[0] == b"master"
+
+
+async def test_a_primary_that_was_replaced_on_purpose_is_left_though_it_still_takes_writes(
+    redis_sentinel: Guarded,
+) -> None:
+    replica, sentinel = redis_sentinel.replica, redis_sentinel.sentinel
+    async with RedisSaver.from_conn_string(redis_sentinel.url) as saver:
+        app = talk().compile(checkpointer=saver)
+        await app.ainvoke(ask("0"), config("before"), durability="sync")
+        wait_for(lambda: sentinel.client.execute_command("SENTINEL", "FAILOVER", "threads"), "a failover")
+        wait_for(lambda: sentinel.client.sentinel_master("threads")["port"] == replica.port, "the replica's promotion")
+        await asyncio.sleep(FOLLOW_EVERY_S)
+        await app.ainvoke(ask("0"), config("after"), durability="sync")
+        assert redis_sentinel.primary.client.role()[0] == b"master"
+        assert replica.client.exists(saver.key("before"), saver.key("after")) == 2
 
 
 async def test_a_cluster_fails_over_in_mid_conversation(redis_cluster: Cluster) -> None:
