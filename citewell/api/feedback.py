@@ -73,6 +73,11 @@ async def rate(request: Request, body: FeedbackRequest) -> Feedback:
         model=metadata.get("model") or metadata.get("answerer") or "",
     )
     await store.put(row)
+    try:
+        await service.conversation(caller, body.thread_id)
+    except ThreadNotFound:  # deleted meanwhile, and its ratings with it: nobody would delete this one
+        await store.forget(bind(caller, body.thread_id))
+        raise
     metrics.RATINGS.labels(body.rating, body.reason or "none").inc()
     return _shown(row)
 

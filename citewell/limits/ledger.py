@@ -84,7 +84,7 @@ class ProcessLedger:
         if len(self._requests) > 10_000:
             self._requests = {name: log for name, log in self._requests.items() if log and log[-1] > now - MINUTE_S}
         log = self._requests.setdefault(caller, deque())
-        while log and log[0] <= now - MINUTE_S:
+        while log and not now - MINUTE_S < log[0] < now + MINUTE_S:  # later than that, where the clock was set back
             log.popleft()
         if len(log) >= per_minute:
             return log[0] + MINUTE_S - now
@@ -129,6 +129,7 @@ local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 local limit = tonumber(ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - 60000000)
+redis.call('ZREMRANGEBYSCORE', KEYS[1], now + 60000000, '+inf') -- the clock was set back
 if redis.call('ZCARD', KEYS[1]) >= limit then
   local oldest = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
   return oldest[2] + 60000000 - now

@@ -2,13 +2,17 @@
 
 import gzip
 import re
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
 
+from citewell.api.app import create_app
 from citewell.errors import every_code
+from citewell.feedback import Row
+from citewell.settings import Settings
 from tests.service import Live, problem
 
 
@@ -183,3 +187,25 @@ def test_the_api_page_works_without_a_network(client: httpx.Client) -> None:
     assert client.get("/docs/static/swagger-ui-bundle.js").status_code == 200
     paths = client.get("/openapi.json").json()["paths"]
     assert {"/chat", "/rag/invoke", "/rag/batch", "/rag/stream", "/conversation/{conversation_id}"} <= set(paths)
+
+
+async def test_a_rating_of_an_answer_that_is_deleted_meanwhile_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = create_app(Settings(_env_file=None, data_dir=tmp_path))
+    transport = httpx.ASGITransport(app, client=("127.0.0.1", 1))
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", timeout=60) as client,
+    ):
+        await client.post("/chat", json={"message": "Who is the keeper?", "conversation_id": "brief"})
+        store = app.state.feedback
+        put = store.put
+
+        async def late(row: Row) -> None:
+            assert (await client.delete("/conversation/brief")).status_code == 204
+            await put(row)
+
+        monkeypatch.setattr(store, "put", late)
+        problem(await client.post("/feedback", json={"thread_id": "brief", "rating": "up"}), "thread_not_found", 404)
+        assert [row async for row in store.walk()] == []

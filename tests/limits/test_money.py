@@ -140,6 +140,29 @@ async def test_a_clock_set_back_opens_no_closed_day() -> None:
     assert await ledger.spent("ann") == (100, 10)
 
 
+async def test_a_clock_set_back_refuses_nobody_for_longer_than_a_minute() -> None:
+    now = [10.0 * DAY_S]
+    ledger = ProcessLedger(lambda: now[0])
+    assert [await ledger.admit("ann", 2) for _ in range(3)] == [0, 0, 60]
+    now[0] -= 3600
+    assert [await ledger.admit("ann", 2) for _ in range(3)] == [0, 0, 60]
+
+
+async def test_redis_clock_set_back_refuses_nobody_for_longer_than_a_minute(redis_url: str) -> None:
+    ledger = RedisLedger(
+        connect(redis_url, max_connections=4, timeout_s=5), namespace="minute", timeout_s=5, max_connections=4
+    )
+    try:
+        with redis.Redis.from_url(redis_url) as raw:
+            later = (time.time() + 3600) * 1e6
+            raw.zadd(ledger._key("ann", b":minute"), {"one": later, "other": later + 1})
+        assert await ledger.admit("ann", 2) == 0
+        assert await ledger.admit("ann", 2) == 0
+        assert 59 < await ledger.admit("ann", 2) <= 60
+    finally:
+        await ledger.close()
+
+
 async def test_redis_clock_set_back_opens_no_closed_day(redis_url: str) -> None:
     ledger = RedisLedger(
         connect(redis_url, max_connections=4, timeout_s=5), namespace="back", timeout_s=5, max_connections=4
