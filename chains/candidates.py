@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from citewell.documents import Chunk, ScoredChunk
-from citewell.sentences import Span, clauses, readable, sentence_spans
+from citewell.sentences import ROW_LINES, Span, begin_rows, clauses, readable, sentence_spans
 from citewell.terms import read
 
 _SHORTEST = 8
@@ -26,10 +26,15 @@ _NUMBERED_HEADING = re.compile(
 )
 """In plain text, a short numbered line right above one that begins with a capital, or between blank lines. Not the item of a list: what
 follows that is another item, or the rest of it, and what stands before the last one is another, too."""
+_SECTION = re.compile(r"\d+(?:\.\d+)+\.?[ \t]+[^\W\d_a-z]\D*")
+"""A heading of a PDF with the number of its section: its only figures."""
 _LEAD_IN = re.compile(r"(\*\*|__)(?=\S)[^\r\n]{1,100}?(?<=\S)\1(?=[ \t]*(?:\r?\n)?[ \t]*\S)")
 """A sentence in bold at the head of a paragraph: a heading within the line, which says what the next sentence is about."""
 LIST_MARK: Final = r"(?:[-*+\u2022\u2023\u25aa\u25cf\u25e6]|\d{1,3}[.)])"
 _ITEM_LINE = re.compile(rf"{LIST_MARK}[ \t]+(?P<said>[^\r\n]*[^\s])(?=[ \t]*[\r\n])")
+_OWN_FIGURE = re.compile(r"(?<![^\W_])\d")
+"""A figure that is no part of a name."""
+_YES_OR_NO = re.compile(r"(?:yes|no)[.!]", re.I)
 _ASKS = re.compile(r"[?\uff1f\u061f][\"'\u2019\u201d\u00bb)\]*_ ]*$")
 
 
@@ -103,7 +108,8 @@ def _pieces(chunk: Chunk) -> Iterator[tuple[Span, bool]]:
     """The sentences (long ones as clauses) and table rows of a chunk; each with whether it is a whole line: a row of a
     PDF's table, or a list's item."""
     text = chunk.text
-    for sentence in sentence_spans(text):
+    labelled = _labelled(text) if chunk.type == "pdf" else ()
+    for sentence in _with_yes_and_no(text):
         if heading := _NUMBERED_HEADING.match(text, sentence.start) or _heading(chunk, sentence):
             if heading.end() >= sentence.end:  # else it has been taken for the beginning of the sentence below
                 continue
@@ -113,13 +119,33 @@ def _pieces(chunk: Chunk) -> Iterator[tuple[Span, bool]]:
             len(lines) > 1 and all(_CELLS in text[slice(*one)] for one in lines)
         ):
             yield from ((line, False) for line in lines)
+        elif sentence.start in labelled and len(lines) <= ROW_LINES:  # with what its cells run on to
+            yield sentence, sentence.start > 0 and sentence.end < len(text)
         elif chunk.type == "pdf" and _are_rows([text[slice(*line)] for line in lines]):
             for line in lines:
-                if _has_figure(text[slice(*line)]):
+                if _has_figure(text[slice(*line)]) and not _SECTION.fullmatch(text, *line):
                     yield line, line.start > 0 and line.end < len(text)  # else the chunk's edge may have cut it
         else:
             pieces = clauses(text, sentence)
             yield from ((clause, len(pieces) == 1 and _is_item(text, sentence)) for clause in pieces)
+
+
+def _labelled(text: str) -> set[int]:
+    """Where the rows of a table begin that have labels of one make (E11, E17)."""
+    lines = [*_LINE.finditer(text)]
+    starts = begin_rows([text[line.start() : line.end() + 1] for line in lines])
+    return {line.start() for line, begins_row in zip(lines, starts, strict=True) if begins_row}
+
+
+def _with_yes_and_no(text: str) -> Iterator[Span]:
+    """The sentences of a text; a "Yes." or "No." is quoted with the sentence that follows it, as it says too little by itself."""
+    begun: int | None = None
+    for sentence in sentence_spans(text):
+        if _YES_OR_NO.fullmatch(text, *sentence):
+            begun = sentence.start
+            continue
+        yield Span(sentence.start if begun is None else begun, sentence.end)
+        begun = None
 
 
 def _is_item(text: str, sentence: Span) -> bool:
@@ -160,9 +186,10 @@ def _cells(raw: str) -> tuple[str, ...]:
 
 
 def _names_columns(raw: str) -> bool:
-    """Whether a table's first row names its columns, in a format that does not say: it holds no figure. Not with two columns, of which
-    the first as often names what the second holds."""
-    return raw.strip("| ").count(_CELLS) >= 2 and not _has_figure(raw)
+    """Whether a table's first row names its columns, in a format that does not say: it holds no figure, but for those of names
+    (VX200) after the first cell. Not with two columns, of which the first as often names what the second holds."""
+    first, _, others = raw.strip("| ").partition(_CELLS)
+    return _CELLS in others and not _has_figure(first) and _OWN_FIGURE.search(others) is None
 
 
 def asks(text: str) -> bool:

@@ -37,6 +37,7 @@ SURE_FROM = 0.4
 """Probability that one of the chosen sentences answers, below which none stands out: the answer may be spread over a table, or have
 to be worked out, or not be there. Then every chunk is quoted once before any is quoted twice, to show all the places that were found,
 below NEAREST."""
+_MEANING = re.compile(r"\bmeans?\b|\bmeaning of\b", re.IGNORECASE)
 NEAREST = "The documents may not answer this; these passages come nearest:"
 
 
@@ -116,7 +117,7 @@ def _answering(
         topic = read(asked.question)
         shares = np.array([overlap(topic, read(one.in_context)) for one in found])
     related = (shares > 0) | (rows[:, FEATURES.index("cosine")] >= NEAR)
-    order = sorted(np.flatnonzero(related), key=lambda i: -probable[i])
+    order = sorted(np.flatnonzero(related), key=lambda i: (not _explains(asked, found[i]), -probable[i]))
     kept: list[np.intp] = []
     for i in order:
         if len(kept) == MOST_SENTENCES or probable[i] < KEEP_FROM * probable[order[0]]:
@@ -137,6 +138,17 @@ def _answering(
     if stands_out and (limit := condition(answer[0], found, chunks)) and limit not in answer and _holds(limit, chunks):
         answer.insert(1, limit)
     return answer, is_sure
+
+
+def _explains(asked: Single, one: Candidate) -> bool:
+    """Whether the question asks what something means, by its name or number, and the sentence begins with that: of "E17: the drain is
+    frozen" and "Check it as described for E17" the first says it."""
+    terms = read(one.text).terms
+    return (
+        _MEANING.search(asked.typed) is not None
+        and bool(terms)
+        and terms[0].key in {term.key for term in read(asked.typed).terms if term.kind != "word"}
+    )
 
 
 def _is_of_its_number(asked: Single, one: Candidate) -> bool:

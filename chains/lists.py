@@ -18,6 +18,7 @@ ASKED_FROM: Final = 0.6
 _ITEM: Final = re.compile(
     rf"^[ \t]*(?P<mark>{LIST_MARK})[ \t]+(?P<said>\S.*(?:\n(?![ \t]*{LIST_MARK}[ \t])[ \t]*\S.*)*)", re.MULTILINE
 )
+_HOW_TO: Final = re.compile(r"[\W\d]*how (?:to|do|can|should|must)\b", re.IGNORECASE)
 _NAMES: Final = re.compile(r"\s*(?:(?P<bold>\*\*|__).+(?P=bold)|.+:)\s*")
 """A line in bold, or one that ends in a colon: it names the list below it."""
 
@@ -35,8 +36,11 @@ class _Headed(NamedTuple):
         """Overlap with the question, 0..1; 0 where only the title overlaps, for that is about the whole document."""
         asked = read(question)
         own = [*(heading for heading in self.headings[-1:] if heading != self.title), self.line]
-        if not overlap(asked, read(" ".join(own))):
+        said = read(" ".join(own))
+        if not overlap(asked, said):
             return 0.0
+        if _HOW_TO.match(question) and any(map(_HOW_TO.match, own)) and overlap(said, asked) == 1:
+            return 1.0  # "How do I return a unit?" is all that "How to return" says, and names the thing besides
         return overlap(asked, read(" ".join((self.title, *self.headings, self.line))))
 
 

@@ -81,7 +81,7 @@ def _blocks(text: str) -> list[Span]:
 
 
 _LABEL = re.compile(r"\s*([^\W\d_]{1,8}[-.]?)(\d+)(?=[\s:])")
-_ROW_LINES = 3
+ROW_LINES = 3
 """Most lines from one row's label to the next."""
 
 
@@ -93,7 +93,7 @@ def begin_rows(lines: Sequence[str]) -> list[bool]:
         label is not None
         and any(
             other is not None and other[1] == label[1] and other[2] != label[2]
-            for other in found[max(0, i - _ROW_LINES) : i + _ROW_LINES + 1]
+            for other in found[max(0, i - ROW_LINES) : i + ROW_LINES + 1]
         )
         for i, label in enumerate(found)
     ]

@@ -335,6 +335,32 @@ def test_a_long_row_of_a_table_stays_whole() -> None:
     assert [one.text[:21] for one in candidates([ScoredChunk(chunk=chunk, score=1)])] == ["Fine-tuning of models"]
 
 
+def test_columns_may_be_named_with_figures_that_belong_to_a_name() -> None:
+    for table, named in (
+        ("Side | VX200 | VX400\nBelow | 300 mm | 400 mm\n", True),
+        ("E17 | lost | wait\nE18 | back | go\n", False),
+    ):
+        chunk = Chunk(id="c", source="s.docx", title="", text=table, start=0, end=len(table), index=0, type="docx")
+        found = candidates([ScoredChunk(chunk=chunk, score=1)])
+        assert [one.columns is not None for one in found] == ([True] if named else [False, False])
+
+
+def test_no_by_itself_is_quoted_with_what_follows_it() -> None:
+    text = "## Does it cool?\n\nNo. It has no compressor.\n\nIt weighs 31 kg. Yes!"
+    chunk = Chunk(id="c", source="s.md", title="", text=text, start=0, end=len(text), index=0)
+    found = candidates([ScoredChunk(chunk=chunk, score=1)])
+    assert [one.text for one in found] == ["No. It has no compressor.", "It weighs 31 kg."]
+
+
+async def test_what_something_means_is_said_by_what_begins_with_it(embedder: MiniLM) -> None:
+    faq = "## Why is there water below the unit?\n\nThe drain is blocked or frozen. Check it as described for E17."
+    codes = (
+        "Code Meaning Remedy\nE11 Filter clogged Change both filters\nE17 Condensate drain frozen Thaw with warm water"
+    )
+    answer = await extractive_answerer(embedder).ainvoke(asked("What does E17 mean?", faq, codes))
+    assert answer.text.startswith("E17 Condensate drain frozen Thaw with warm water")
+
+
 def test_the_bars_of_a_table_need_no_spaces_around_them() -> None:
     table = "|option|values|default|\n|---|---|---|\n|mode|on\\|off|on|\n"
     chunk = Chunk(id="c", source="s.md", title="", text=table, start=0, end=len(table), index=0)
@@ -346,6 +372,20 @@ def of_pdf(text: str, *headings: str) -> list[tuple[str, tuple[str, ...]]]:
         id="c", source="s.pdf", title="", text=text, start=0, end=len(text), index=0, headings=headings, type="pdf"
     )
     return [(one.text, one.cells) for one in candidates([ScoredChunk(chunk=chunk, score=1)])]
+
+
+def test_a_labelled_row_of_a_pdf_is_quoted_with_what_its_cells_run_on_to_and_no_section_is_a_row() -> None:
+    found = of_pdf(
+        "Error codes\nE05\nSensor of the outdoor air\ndefective Replace sensor (part 4711-05)\nE23 Preheater overheated\n"
+        "Let it cool for 20 minutes; call service if it happens\ntwice\n\nFilters every 6 months user\n"
+        "Drain every 12 months user\n5.1 Changing the filters"
+    )
+    assert [text for text, _ in found] == [
+        "E05 Sensor of the outdoor air defective Replace sensor (part 4711-05)",
+        "E23 Preheater overheated Let it cool for 20 minutes; call service if it happens twice",
+        "Filters every 6 months user",
+        "Drain every 12 months user",
+    ]
 
 
 def test_the_lines_of_a_table_in_a_pdf_are_its_rows() -> None:

@@ -116,3 +116,11 @@ def test_a_bullet_is_shown_as_markdown_writes_it() -> None:
 
 def test_one_item_is_no_list() -> None:
     assert said("How do I replace the igniter?", chunk("- Pull the plug.", "Replacing the igniter")) == []
+
+
+def test_a_list_headed_how_to_is_asked_for_by_who_names_the_thing_besides() -> None:
+    steps = chunk("## How to return\n\n1. Ask for a number.\n2. Pack it.\n", "How to return", title="Returns")
+    for question in ("How do I return a unit?", "How can I return my kettle?"):
+        assert [one.text for one in asked_for(question, [steps])] == ["Ask for a number.", "Pack it."]
+    for question in ("How do I descale a unit?", "How much is a return?", "May I return a unit?"):
+        assert asked_for(question, [steps]) == []
