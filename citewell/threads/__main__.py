@@ -1,4 +1,4 @@
-"""`python -m citewell.threads du | prune | export`: what conversations cost, trimming them, and archiving them."""
+"""`python -m citewell.threads du | prune | export | forget-ratings`: what conversations cost, trimming and archiving them."""
 
 from __future__ import annotations
 
@@ -90,6 +90,28 @@ def export_command(
         console.print(f"not written, part of it is gone: {thread}", markup=False, soft_wrap=True)
     if outcome.torn:
         raise typer.Exit(1)
+
+
+@app.command(name="forget-ratings")
+def forget_ratings(
+    days: Annotated[float, typer.Option(min=0, help="Only ratings given at least this long ago.")],
+) -> None:
+    """Delete the ratings of conversations that are gone. A rating outlives its conversation: nothing else deletes it then."""
+    forgotten = asyncio.run(_forget_ratings(datetime.now(UTC) - timedelta(days=days)))
+    Console().print(f"ratings of {count(forgotten, 'conversation')} deleted")
+
+
+async def _forget_ratings(until: datetime) -> int:
+    settings = Settings.load()
+    async with open_threads(settings) as threads, open_feedback(settings) as feedback:
+        newest: dict[str, datetime] = {}
+        async for row in feedback.walk():
+            given = datetime.fromisoformat(row["created"])
+            newest[row["thread_id"]] = max(given, newest.get(row["thread_id"], given))
+        gone = [thread for thread, given in newest.items() if given <= until and await threads.info(thread) is None]
+        for thread in gone:
+            await feedback.forget(thread)
+    return len(gone)
 
 
 async def _export(file: Path, idle: timedelta, *, needs_review: bool, delete: bool) -> Outcome:

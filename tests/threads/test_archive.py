@@ -265,3 +265,15 @@ async def test_the_command_writes_deletes_and_says_so(kept_in: dict[str, Any]) -
     assert "delete" in said
     assert "1/1" in said
     assert _everything(kept_in) == {}
+
+
+async def test_old_ratings_go_whose_conversations_are_gone(
+    threads: Threads, feedback: FeedbackStore, kept_in: dict[str, Any]
+) -> None:
+    await converse(threads, "there")
+    given = now().isoformat(timespec="milliseconds")
+    for row in (rated("there"), rated("gone"), rated("new"), rated("both"), rated("both", 3)):
+        await feedback.put(row if row["thread_id"] != "new" and row["message"] == 1 else {**row, "created": given})
+    code, out, errors = await maintain(kept_in, "forget-ratings", "--days", "30")
+    assert (code, out.strip()) == (0, "ratings of 1 conversation deleted"), errors
+    assert {row["thread_id"] async for row in feedback.walk()} == {"there", "new", "both"}
