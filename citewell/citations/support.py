@@ -62,14 +62,14 @@ class Passages:
     def __init__(self, text: str) -> None:
         self._spans = [piece for span in sentence_spans(text) for piece in clauses(text, span)]
         self._whole = read(text)
-        self._units: defaultdict[tuple[str, str | None], set[int]] = defaultdict(set)
-        """The spans that hold a term, by what is compared of it."""
+        self._units: defaultdict[tuple[str, str | None], int] = defaultdict(int)
+        """The spans that hold a term, one bit each, by what is compared of it."""
         ends = [span.end for span in self._spans]
         unit = 0
         for term in self._whole.terms:
             while unit < len(ends) - 1 and term.start >= ends[unit]:
                 unit += 1
-            self._units[_compared(term)].add(unit)
+            self._units[_compared(term)] |= 1 << unit
 
     def support(self, statement: Statement) -> Support:
         """The passage of the text, up to three neighbouring sentences, that supports the statement best."""
@@ -77,15 +77,19 @@ class Passages:
         nothing = Support("unsupported", 0.0, Span(0, 0))
         if not statement.terms or not spans:
             return nothing
-        where = [self._units.get(_compared(term), set()) for term in statement.terms]
+        total = sum(WEIGHTS[term.kind] for term in statement.terms)
+        where = [
+            (units, WEIGHTS[term.kind]) for term in statement.terms if (units := self._units.get(_compared(term), 0))
+        ]
+        holds_all = len(where) == len(statement.terms)
         best: Support | None = None
         best_rank: tuple[int, float, int] = (-1, -1.0, 0)
         for first in range(len(spans)):
             for last in range(first, min(len(spans), first + _MAX_PASSAGE_SENTENCES)):
-                units = range(first, last + 1)
-                matched = [not units_of.isdisjoint(units) for units_of in where]
-                share = _weight(statement.terms, matched)
-                rank = (int(all(matched)), share, -(last - first))
+                units = (2 << last) - (1 << first)
+                share = sum([weight for units_of, weight in where if units_of & units]) / total
+                is_whole = holds_all and all(units_of & units for units_of, _ in where)
+                rank = (int(is_whole), share, -(last - first))
                 if share <= 0 or rank <= best_rank:
                     continue
                 best_rank = rank
@@ -118,11 +122,6 @@ class Passages:
 def _compared(term: Term) -> tuple[str, str | None]:
     """What must be equal: a number's value and unit, or a word."""
     return term.key, term.unit if term.kind == "number" else None
-
-
-def _weight(terms: Sequence[Term], matched: Sequence[bool]) -> float:
-    total = sum(WEIGHTS[term.kind] for term in terms)
-    return sum(WEIGHTS[term.kind] for term, hit in zip(terms, matched, strict=True) if hit) / total
 
 
 def _denied_otherwise(statement: Statement, terms: Sequence[Term], denials: Sequence[tuple[int, ...]]) -> bool:
