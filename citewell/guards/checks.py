@@ -170,7 +170,9 @@ class Guards:
         names = [(one.chunk.source, one.chunk.title, *one.chunk.headings) for one in chunks]
         forms: tuple[Form, ...] = ("document", "question")
         asked = list(dict.fromkeys((form, name) for each in names for name in each if name for form in forms))
-        found = await _decided(asyncio.to_thread(self._scanner.scores, asked))
+        # Mostly those of documents found before, for which going to a thread and back would take longer than all else here.
+        known = self._scanner.remembered(asked)
+        found = await _decided(asyncio.to_thread(self._scanner.scores, asked)) if known is None else known
         scores = {} if isinstance(found, Verdict) else dict(zip(asked, found, strict=True))
         fit = {name for _, name in scores if all(scores[form, name] < self._scanner.threshold(form) for form in forms)}
         return [

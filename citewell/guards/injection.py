@@ -67,10 +67,7 @@ class InjectionScanner:
     def scores(self, texts: Sequence[tuple[Form, str]]) -> list[float]:
         """For each text how likely a sentence of it addresses the assistant, 0..1. Cached by text: consecutive turns
         find the same chunks, and a client that keeps its own transcript sends all of it each time."""
-        keys = [
-            hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16, key=form.encode()).digest()
-            for form, text in texts
-        ]
+        keys = _keys(texts)
         with self._lock:
             known = {key: self._cache[key] for key in keys if key in self._cache}
         for form in ("question", "document"):
@@ -84,6 +81,13 @@ class InjectionScanner:
             while len(self._cache) > CACHED_TEXTS:
                 self._cache.popitem(last=False)
         return [known[key] for key in keys]
+
+    def remembered(self, texts: Sequence[tuple[Form, str]]) -> list[float] | None:
+        """The same where every one is in the cache; otherwise None, at once."""
+        with self._lock:
+            known = [self._cache.get(key) for key in _keys(texts)]
+        found = [score for score in known if score is not None]
+        return found if len(found) == len(known) else None
 
     def score_question(self, text: str) -> float:
         """How likely a question is an attempt to change the assistant's instructions, 0..1."""
@@ -132,6 +136,13 @@ class InjectionScanner:
         return [
             self._weights.heads[form].probability(group, vectors[[rows[one] for one in group]]) for group in windows
         ]
+
+
+def _keys(texts: Sequence[tuple[Form, str]]) -> list[bytes]:
+    return [
+        hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16, key=form.encode()).digest()
+        for form, text in texts
+    ]
 
 
 def open_scanner(settings: Settings, embedder: Embedder) -> InjectionScanner | None:
