@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from typing import Final, Literal
 
 from citewell.guards.markup import Markup
@@ -32,13 +33,20 @@ LONGEST_SPACED: Final = 80
 """Longest personal data that contains spaces, in characters; a grouped IBAN has 42."""
 
 
+@lru_cache(8)
+def _places(instructions: str) -> dict[str, list[int]]:
+    """The numbers of the words at which each word stands. Cached, as all answers of a service have the same instructions."""
+    places: dict[str, list[int]] = {}
+    for i, word in enumerate(re.findall(r"\w+", instructions)):
+        places.setdefault(word.casefold(), []).append(i)
+    return places
+
+
 class Leak:
     """Finds runs of words of the instructions in a stream."""
 
     def __init__(self, instructions: str) -> None:
-        self._places: dict[str, list[int]] = {}
-        for i, word in enumerate(re.findall(r"\w+", instructions)):
-            self._places.setdefault(word.casefold(), []).append(i)
+        self._places = _places(instructions)
         self._ends: dict[int, int] = {}  # word number in the instructions -> length of the run that ends there
         self._word = ""
         self._held = ""
