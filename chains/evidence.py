@@ -15,10 +15,8 @@ from importlib.resources import files
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from chains.answer_type import answer_type, cue
-from citewell import blas
 from citewell.documents import ScoredChunk
 from citewell.models.embedder import Embedder
 from citewell.sentences import sentence_spans
@@ -37,7 +35,7 @@ _MOST_CHUNKS = 5
 class Line(NamedTuple):
     """A fitted logistic regression."""
 
-    weights: NDArray[np.float32]
+    weights: tuple[float, ...]
     bias: float
 
 
@@ -54,9 +52,10 @@ class Fitted(NamedTuple):
 
 @cache
 def fitted() -> Fitted:
-    blas.one_thread()
     with files("chains").joinpath("evidence.npz").open("rb") as file, np.load(file) as data:
-        lines = [Line(data[f"{name}_weights"], float(data[f"{name}_bias"])) for name in ("full", "words")]
+        lines = [
+            Line(tuple(data[f"{name}_weights"].tolist()), float(data[f"{name}_bias"])) for name in ("full", "words")
+        ]
         if [len(line.weights) for line in lines] != [len(FEATURES), len(WORD_FEATURES)]:
             raise RuntimeError("chains/evidence.npz was made for other features: run python -m evals.calibrate")
         return Fitted(lines[0], lines[1], float(data["supported_from"]))
@@ -87,7 +86,9 @@ class Evidence:
         full = self._known_scale and "maxsim" in chunks[0].evidence
         line, names = (fitted().full, FEATURES) if full else (fitted().words, WORD_FEATURES)
         found = features(question, chunks, names)
-        return 1 / (1 + math.exp(-float(np.dot([found[name] for name in names], line.weights)) - line.bias))
+        # Without NumPy, which hands the interpreter to another thread at every product.
+        evidence = sum(found[name] * weight for name, weight in zip(names, line.weights, strict=True))
+        return 1 / (1 + math.exp(-evidence - line.bias))
 
     def is_supported(self, confidence: float) -> bool:
         """Whether an answer should be attempted. The calibrated threshold refuses 2 % of the answerable questions."""

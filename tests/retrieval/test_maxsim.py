@@ -127,7 +127,7 @@ def test_what_was_learned_for_other_passages_is_refused(monkeypatch) -> None:
 
 @pytest.mark.parametrize(
     "first_use",
-    ["citewell.retrieval.maxsim.passages()", "citewell.guards.heads.load_heads()", "chains.evidence.fitted()", "chains.judge._fitted()"],
+    ["citewell.retrieval.maxsim.passages()", "citewell.guards.heads.load_heads()", "chains.judge._fitted()"],
 )  # fmt: skip
 def test_whoever_multiplies_matrices_does_so_in_one_thread(first_use: str) -> None:
     """In a process of its own: which threads there are is said once for all of it."""
