@@ -54,8 +54,11 @@ def _welcome(state: State) -> None:
         st.info(state.note, icon=":material/info:")
         state.note = ""
     if state.older is not None and st.button("Show earlier messages", icon=":material/expand_less:"):
-        state.load(before=state.older)
-        st.rerun()
+        try:
+            state.show_older()
+            st.rerun()
+        except ServiceError as fault:
+            st.error(explain(fault), icon=":material/error:")
     if not state.turns:
         st.markdown("# Ask your documents")
         st.markdown(

@@ -58,24 +58,32 @@ class State:
     """Shown once, at the top."""
 
     def open(self, thread_id: str) -> None:
-        """Show a conversation; the address names it, so that a reload or a bookmark comes back to it."""
-        self.thread_id, self.turns, self.older, self.statistics = thread_id, [], None, None
-        if not thread_id:
-            st.query_params.clear()
-            return
-        st.query_params["thread"] = thread_id
-        self.load()
+        """Show a conversation, or a new one; the address names it, so that a reload or a bookmark comes back to it.
 
-    def load(self, before: int | None = None) -> None:
-        """Read a page of the conversation and put it in front of what is there."""
-        page = self.client.history(self.thread_id, before=before)
-        ratings = {one.message: one for one in self.client.ratings(self.thread_id)}
+        Raises:
+            ServiceError: It cannot be read. What was shown stays.
+        """
+        self.turns, self.older, self.statistics = self._read(thread_id) if thread_id else ([], None, None)
+        self.thread_id = thread_id
+        if thread_id:
+            st.query_params["thread"] = thread_id
+        else:
+            st.query_params.clear()
+
+    def show_older(self) -> None:
+        """Put the page of older turns in front of what is shown. Raises ServiceError."""
+        turns, self.older, self.statistics = self._read(self.thread_id, self.older)
+        self.turns = turns + self.turns
+
+    def _read(self, thread_id: str, before: int | None = None) -> tuple[list[Turn], int | None, Statistics]:
+        """A page of turns, what to give for the page before it, and the conversation's statistics."""
+        page = self.client.history(thread_id, before=before)
+        ratings = {one.message: one for one in self.client.ratings(thread_id)}
         turns = _turns(page.messages, page.first)
         for turn in turns:
             if (rated := ratings.get(-1 if turn.message is None else turn.message)) is not None:
                 turn.rating, turn.is_rated_fully = rated.rating, bool(rated.reason)
-        self.turns = turns + self.turns
-        self.older, self.statistics = page.before, page.statistics
+        return turns, page.before, page.statistics
 
     def list_threads(self, before: str | None = None) -> list[Thread]:
         """Read the conversations used last, or add a page of older ones. Returns all that are listed then."""
@@ -125,8 +133,9 @@ def opened(url: str, key: str | None) -> State:
         try:
             state.open(named)
         except ServiceError as fault:
-            state.open("")
             state.note = fault.detail
+            if not fault.retryable:  # else the next run of the script tries again
+                state.open("")
     return state
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -394,6 +395,26 @@ def test_what_nobody_chose_is_as_the_service_is_set(documents: Path, page: Page,
         page.get_by_text("Why this answer").click()
         page.get_by_role("button", name="Search again to see why").click()
         expect(page.locator(".cw-why")).to_contain_text("2 kept")
+
+
+def test_a_service_that_goes_away_takes_nothing_off_the_page(documents: Path, page: Page) -> None:
+    with ExitStack() as stack:
+        with running(documents) as service:
+            with Client(service.url) as client:
+                client.ask(HORN, thread_id="other")
+                for _ in range(51):
+                    client.ask(TOWER, thread_id="long")
+            url = stack.enter_context(serving(service.url, documents))
+            page.goto(f"{url}?thread=long")
+            expect(page.locator(".cw-answer")).to_have_count(50, timeout=20_000)
+        page.get_by_role("button", name="Show earlier messages").dispatch_event("click")
+        expect(page.locator(".stMain").get_by_text("cannot be reached")).to_be_visible(timeout=20_000)
+        page.get_by_role("button", name="In which year was the fog horn").click()
+        expect(page.locator("[data-testid=stSidebar]").get_by_text("cannot be reached")).to_be_visible(timeout=20_000)
+        expect(page.locator(".cw-answer")).to_have_count(50, timeout=20_000)
+        page.reload()
+        expect(page.locator(".stMain").get_by_text("cannot be reached")).to_be_visible(timeout=20_000)
+        assert page.url.endswith("?thread=long"), "the next try would not know which conversation it was"
 
 
 def test_an_answer_can_be_stopped_and_a_fault_says_what_to_do(
