@@ -315,7 +315,7 @@ def _joined(
             last is not None
             and last.kind == "number"
             and term.start - last.end <= 2
-            and not re.search(r"[.;:,()]", text[last.end : term.start])
+            and not re.search(r"[.;:,()]|\n\n", text[last.end : term.start])
         )
         if last is not None and near and (merged := _merge(last, term, text)) is not None:
             joined[-1] = merged

@@ -80,6 +80,7 @@ def test_different_writings_of_one_thing_are_equal(one: str, other: str) -> None
         ("5 mW", "5 MW"),
         ("5 Mb", "5 MB"),
         ("1e6 cells", "1e-6 cells"),
+        ("made in 2026\n\nDay by day", "made in 2026 days by day"),  # a heading is no unit of the paragraph above
     ],
 )
 def test_different_things_are_not_equal(one: str, other: str) -> None:
