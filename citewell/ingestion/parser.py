@@ -15,14 +15,14 @@ import orjson
 import citewell
 from citewell.documents import PUBLIC, Chunk, Source
 from citewell.errors import SourceUnreadable, SourceUnsupported
-from citewell.ingestion.worker import FRAME
+from citewell.ingestion.worker import FRAME, memory_bytes
 from citewell.retrieval import NewSource
 from citewell.settings import Settings
 
 # -P keeps the current directory off the path, since a folder of documents may contain a json.py.
 _COMMAND = (
     sys.executable, "-P", "-c",
-    "import sys; sys.path.append(sys.argv[1]); from citewell.ingestion.worker import main; main()",
+    "import sys; sys.path.append(sys.argv[1]); from citewell.ingestion.worker import main; main(int(sys.argv[2]))",
     str(Path(citewell.__file__).parent.parent),
 )  # fmt: skip
 
@@ -52,6 +52,7 @@ class Parser:
         self._options = {
             "chunk_size": settings.chunk_size, "chunk_overlap": settings.chunk_overlap, "max_bytes": settings.max_source_bytes,
         }  # fmt: skip
+        self._memory_bytes = memory_bytes(settings.max_source_bytes)
         self._timeout_s = settings.parse_timeout_s
         self._idle: asyncio.Queue[asyncio.subprocess.Process | None] = asyncio.Queue()
         self._running: set[asyncio.subprocess.Process] = set()
@@ -97,6 +98,7 @@ class Parser:
     async def _start(self) -> asyncio.subprocess.Process:
         process = await asyncio.create_subprocess_exec(
             *_COMMAND,
+            str(self._memory_bytes),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,

@@ -22,19 +22,23 @@ from citewell.ingestion.load import check_size, load
 from citewell.ingestion.split import split
 
 FRAME = struct.Struct("<I")
-MEMORY_BYTES = 6 << 30
-"""Largest address space of the process; a file that needs more is refused."""
 MOST_PASSAGES = 10_000
 """Passages that any document may have. A large one may have more: twice as many as text of the largest size that is read. Without this,
 one of headings and single words makes a hundred times as many, each of which is embedded and held."""
 
 
-def main() -> None:
+def memory_bytes(max_bytes: int) -> int:
+    """Largest address space of the process, for files of this size; a file that needs more is refused. A hostile one of a kilobyte can
+    need any amount."""
+    return min((3 << 29) + 24 * max_bytes, 6 << 30)
+
+
+def main(most_memory_bytes: int) -> None:
     """Answer requests from standard input until it ends."""
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints must not get between the frames
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started us
-    _limit_memory()
+    _limit_memory(most_memory_bytes)
     while head := requests.read(FRAME.size):
         request = orjson.loads(requests.read(FRAME.unpack(head)[0]))
         # The parent keeps the deadline. If it is killed, this timer ends the process, even in an endless loop of a library.
@@ -97,19 +101,15 @@ def _read(path: Path, max_bytes: int) -> tuple[bytes, int, int]:
         raise SourceUnreadable(f"the file cannot be read ({os.strerror(exc.errno or 0)})") from exc
 
 
-def _limit_memory() -> None:
+def _limit_memory(most: int) -> None:
     try:
         import resource
     except ImportError:  # Windows has no such limit
         return
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def _send(answers: BinaryIO, body: bytes) -> None:
     answers.write(FRAME.pack(len(body)) + body)
     answers.flush()
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,7 @@
 import asyncio
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -31,6 +32,13 @@ async def test_a_file_comes_back_as_source_text_and_chunks(parser: Parser, libra
     (chunk,) = parsed.chunks
     assert parsed.text[chunk.start : chunk.end] == chunk.text
     assert (chunk.headings, chunk.date) == (("Tides",), "2026-03-31")
+
+
+async def test_the_memory_that_reading_may_take_follows_from_the_largest_file(parser: Parser, library: Path) -> None:
+    await parser.parse(library / "a.txt", "a.txt")
+    (process,) = parser._running
+    most, _ = resource.prlimit(process.pid, resource.RLIMIT_AS)
+    assert 1 << 30 < most < 2 << 30
 
 
 async def test_a_file_that_never_ends_is_given_up_and_the_next_one_read(parser: Parser, library: Path) -> None:

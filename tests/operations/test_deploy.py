@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from citewell.api.serve import CLOSE_WITHIN_S
+from citewell.ingestion.worker import memory_bytes
 from citewell.settings import Settings
 from tests.service import ROOT, Live, free_port
 
@@ -197,6 +198,8 @@ def test_the_deployment_drains_and_runs_with_few_rights() -> None:
     assert readiness["httpGet"]["path"] == "/readyz"
     assert readiness["periodSeconds"] * readiness["failureThreshold"] < int(settings["CITEWELL_DRAIN_NOTICE_S"])
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    for_reading = memory_bytes(int(settings["CITEWELL_MAX_SOURCE_BYTES"]))  # an upload can be made to need all of it
+    assert int(container["resources"]["limits"]["memory"].removesuffix("Gi")) << 30 >= (3 << 29) + for_reading
     assert {"/data", "/tmp", "/keys"} == {mount["mountPath"] for mount in container["volumeMounts"]}
     assert "replicas" not in deployment["spec"], "the autoscaler decides"
     [volume] = [each for each in manifests() if each["kind"] == "PersistentVolumeClaim"]
