@@ -54,6 +54,7 @@ async def upload(
     """
     service: Service = request.app.state.service
     _may_upload(service.settings)
+    service.runs.check_open()
     # Not one of the types that a page of another origin may send without asking first.
     if request.headers.get("content-type", "").split(";")[0].strip() != "application/octet-stream":
         raise InvalidRequest("Send the file as the body, with Content-Type: application/octet-stream.")
@@ -78,7 +79,7 @@ async def _ingest(
     service: Service, file: Upload, data: UploadFile, embedded: Callable[[int, int], None] | None = None
 ) -> FileReport:
     try:
-        with paid_by(service.limits, file.owner.caller), _alone(service, file.owner.caller):
+        with service.runs.other(), paid_by(service.limits, file.owner.caller), _alone(service, file.owner.caller):
             return await ingest_upload(service.index, service.settings, file, data.file, embedded=embedded)
     finally:
         await data.close()

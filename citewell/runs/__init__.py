@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import orjson
@@ -42,6 +42,8 @@ class Runs:
         self._running: set[Run] = set()
         self._kept: dict[str, Run] = {}
         self._writing: set[asyncio.Task[None]] = set()
+        self._others: set[asyncio.Task[Any]] = set()
+        self._is_cut_off = False
         self._followed = 0
         self.is_leaving = False
         """Whether the process is about to stop: it still works, but should get no new clients."""
@@ -70,6 +72,27 @@ class Runs:
             writing.add_done_callback(self._writing.discard)
             # a run whose journal failed can still be followed here until it ends
             writing.add_done_callback(lambda _: run.task.add_done_callback(lambda _: self._kept.pop(run.run_id, None)))
+
+    @contextmanager
+    def other(self) -> Iterator[None]:
+        """What the current task does besides turns, such as adding a document: a shutdown waits for it as for a turn.
+
+        Raises:
+            Draining: No new work may begin, or a shutdown has cut this off.
+        """
+        self.check_open()
+        task = asyncio.current_task()
+        assert task is not None
+        self._others.add(task)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not self._is_cut_off:
+                raise
+            task.uncancel()
+            raise Draining("The service shut down before this was done. Send it again.") from None
+        finally:
+            self._others.discard(task)
 
     @asynccontextmanager
     async def following(self, run: Run, after: int = 0) -> AsyncIterator[AsyncGenerator[str | Result, None]]:
@@ -111,18 +134,21 @@ class Runs:
             await self._journal.drop(thread_id)
 
     async def drain(self, within_s: float) -> None:
-        """Refuse new turns, and wait until those under way have ended and their listeners have got everything; cut off those
+        """Refuse new turns and other work, and wait until those under way have ended and their listeners have got everything; cut off those
         that last longer than `within_s` seconds."""
         self.is_leaving = self.is_closed = True
         if await self._quiet(within_s):
             return
         cause = Draining("The service shut down before the answer was complete. Ask again.")
+        self._is_cut_off = True
+        for task in self._others:
+            task.cancel()
         await asyncio.gather(*(run.end(cause) for run in self._running))
         await self._quiet(FAREWELL_S)
 
     async def _quiet(self, within_s: float) -> bool:
         deadline = time.monotonic() + within_s
-        while self._running or self._followed or self._writing:
+        while self._running or self._followed or self._writing or self._others:
             if time.monotonic() > deadline:
                 return False
             await asyncio.sleep(POLL_S)

@@ -181,6 +181,37 @@ async def test_a_rolling_restart_under_load_loses_no_turn(
             await asyncio.to_thread(stack.close)
 
 
+@pytest.mark.parametrize(("drain_s", "last"), [("60", "done"), ("1", "error")])
+async def test_a_document_that_is_being_added_is_waited_for_like_a_turn(
+    start: Callable[..., Live], drain_s: str, last: str
+) -> None:
+    live = start(CITEWELL_DRAIN_S=drain_s)
+    text = "".join(f"The boiler number {n} was inspected on day {n % 365} and found to leak.\n\n" for n in range(5000))
+    name, kind = {"name": "boilers.txt"}, {"content-type": "application/octet-stream"}
+    events: list[tuple[str, dict[str, object]]] = []
+    async with httpx.AsyncClient(base_url=live.url, timeout=90) as client, client.stream(
+        "POST", "/uploads", params=name, content=text, headers=kind | {"accept": "text/event-stream"}
+    ) as stream:  # fmt: skip
+        async for line in stream.aiter_lines():
+            field, _, value = line.partition(": ")
+            if field == "event":
+                events.append((value, {}))
+            elif field == "data":
+                events[-1][1].update(json.loads(value))
+                if "done" in events[-1][1] and live.process.poll() is None and len(events) == 2:
+                    live.process.send_signal(signal.SIGTERM)
+                    await asyncio.sleep(0.3)
+                    late = await client.post("/uploads", params={"name": "late.txt"}, content=b"Late.", headers=kind)
+                    problem(late, "draining", 503)
+    assert events[-1][0] == last
+    if last == "done":
+        assert events[-1][1]["status"] == "new"
+    else:
+        assert events[-1][1]["code"] == "draining"
+    assert await asyncio.to_thread(live.process.wait, 30) == 0
+    assert "Traceback" not in live.log.read_text()
+
+
 async def test_every_one_of_several_workers_drains(tmp_path: Path, chroma_server: str, paced: Paced) -> None:
     data_dir = tmp_path / "data"
     data_dir.mkdir()
