@@ -107,8 +107,11 @@ class State:
         turn.text, turn.citations, turn.metadata = answer.text, answer.citations, answer.metadata
         turn.is_stopped = False
         newest = self.client.history(self.thread_id, limit=1)
+        before = self.statistics.total if self.statistics else 0
         turn.message, self.statistics = newest.first, newest.statistics
         self.threads = None
+        if newest.statistics.total > before + 2:  # more was said meanwhile, as in another tab
+            self.open(self.thread_id)
 
     def passages(self, turn: Turn) -> list[Passage | None]:
         """Each citation's quote in its surroundings, read once."""

@@ -336,7 +336,7 @@ def test_a_conversation_goes_on_after_a_reload_is_renamed_rated_and_deleted(chat
     assert httpx.get(f"{chat.service.url}/conversation/{thread}").status_code == 404
 
 
-def test_the_browsers_back_and_forward_go_from_one_conversation_to_the_other(chat: Chat, page: Page) -> None:
+def test_a_page_follows_the_browsers_back_and_forward_and_what_is_said_in_another_tab(chat: Chat, page: Page) -> None:
     page.goto(chat.url)
     ask(page, HORN)
     page.get_by_role("button", name="New conversation").click()
@@ -348,8 +348,11 @@ def test_the_browsers_back_and_forward_go_from_one_conversation_to_the_other(cha
     for _ in range(2):
         page.go_forward()
     expect(page.locator(".cw-question")).to_have_text(TOWER)
-    ask(page, "And when was it first lit?")
-    expect(page.locator(".cw-question")).to_have_text([TOWER, "And when was it first lit?"])
+    other = page.context.new_page()
+    other.goto(page.url)
+    ask(other, "And when was it first lit?")
+    ask(page, "Who designed it?")
+    expect(page.locator(".cw-question")).to_have_text([TOWER, "And when was it first lit?", "Who designed it?"])
 
 
 def test_a_document_is_added_and_asked(chat: Chat, page: Page) -> None:
