@@ -115,7 +115,7 @@ def _answering(
     shares = rows[:, FEATURES.index("overlap")]
     if asked.typed != asked.question:
         topic = read(asked.question)
-        shares = np.array([overlap(topic, read(one.in_context)) for one in found])
+        shares = np.array([overlap(topic, read(_below_headings(one, chunks))) for one in found])
     related = (shares > 0) | (rows[:, FEATURES.index("cosine")] >= NEAR)
     order = sorted(np.flatnonzero(related), key=lambda i: (not _explains(asked, found[i]), -probable[i]))
     kept: list[np.intp] = []
@@ -149,6 +149,11 @@ def _explains(asked: Single, one: Candidate) -> bool:
         and bool(terms)
         and terms[0].key in {term.key for term in read(asked.typed).terms if term.kind != "word"}
     )
+
+
+def _below_headings(one: Candidate, chunks: Sequence[ScoredChunk]) -> str:
+    """A candidate after the headings above it, which name what it may call "it"."""
+    return " ".join((*chunks[one.number - 1].chunk.headings, one.in_context))
 
 
 def _is_of_its_number(asked: Single, one: Candidate) -> bool:

@@ -1,5 +1,7 @@
 """Questions that ask more than one thing."""
 
+from dataclasses import replace
+
 import pytest
 
 from chains.compound import MOST, Single, interleaved, singles
@@ -93,3 +95,13 @@ def test_every_part_is_answered_in_the_order_asked(embedder: MiniLM) -> None:
         "Algol fades from magnitude 2.1 to 3.4 every 2.867 days.",
         "It is not pulsating at all: two stars circle each other, and the dimmer one passes in front of the brighter.",
     ]
+
+
+def test_what_a_pronoun_stands_for_may_be_named_in_the_heading_only(embedder: MiniLM) -> None:
+    question = "When is the museum open and what does it show?"
+    shown = "Two rooms about herring fishing and the shipwreck of the Adelheid in 1907, in which 23 sailors were saved by islanders."
+    text = f"The museum\n\n{shown} Open from Monday to Friday, 10:00 to 13:00; donations welcome."
+    found = chunk("vessay", text)
+    below = replace(found, chunk=replace(found.chunk, headings=("Isle of Vessay", "The museum")))
+    quoted = [one.text for one in select(question, [below, chunk("guide", GUIDE)], embedder, typed=question)[0]]
+    assert shown in quoted
