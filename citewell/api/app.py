@@ -1,5 +1,6 @@
 """The web application: all doors, and the lifespan of what they need."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 
@@ -15,6 +16,7 @@ from citewell.api.identity import Identification, describe
 from citewell.errors import ConfigurationError, MissingExtra
 from citewell.feedback import open_feedback
 from citewell.identity import is_loopback, open_identity
+from citewell.ingestion.upload import remove_left_over
 from citewell.settings import Settings
 from citewell.telemetry.tracing import open_tracing
 from citewell.wiring import open_service
@@ -40,6 +42,7 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.identity = await open_identity(settings)
+        await asyncio.to_thread(remove_left_over, settings)
         async with (
             open_tracing(settings),
             open_service(settings) as app.state.service,

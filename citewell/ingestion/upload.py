@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 import unicodedata
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
@@ -28,6 +29,10 @@ from citewell.settings import Settings
 from citewell.telemetry import metrics
 
 _MOST_NAME_BYTES = 200
+_DRAFT = ".upload-"
+"""Begins the names of what is being uploaded; hidden, so that no ingestion ever sees it."""
+_LEFT_OVER_S = 86_400
+"""What is older than this nobody is uploading any more, in seconds."""
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"|?*]|[\u202a-\u202e\u2066-\u2069]|[\ud800-\udfff]')
 """Control characters, those that turn the direction of what is shown beside the name included, and what some systems refuse."""
 
@@ -141,6 +146,15 @@ async def _ingest(
         await asyncio.to_thread(temporary.unlink, missing_ok=True)
 
 
+def remove_left_over(settings: Settings) -> None:
+    """Remove what uploads left behind whose process was killed: parts of documents, and what they replaced. Blocking."""
+    until = time.time() - _LEFT_OVER_S
+    for left in list(_folder(settings).rglob(f"{_DRAFT}*")):
+        with contextlib.suppress(OSError):  # another worker was quicker, or it is none of ours
+            if left.stat().st_mtime < until:
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
 @contextlib.contextmanager
 def storing() -> Iterator[None]:
     """Say what the system says where the data directory cannot be written. Raises StoreError."""
@@ -204,7 +218,7 @@ def _drop(saving: asyncio.Future[Path]) -> None:
 
 def _save(folder: Path, data: BinaryIO) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    handle, path = tempfile.mkstemp(dir=folder, prefix=".upload-")  # hidden: no ingestion ever sees it
+    handle, path = tempfile.mkstemp(dir=folder, prefix=_DRAFT)
     try:
         with os.fdopen(handle, "wb") as file:
             shutil.copyfileobj(data, file)
@@ -222,7 +236,7 @@ async def _holds(index: Index, source: Source) -> bool:
 async def _or_as_before(*paths: Path, unless: Callable[[], Awaitable[bool]]) -> AsyncIterator[None]:
     """Restore files of one folder, or remove them again, if the block fails or is cancelled; if it is cancelled, not if `unless` says that it
     had done its work by then."""
-    kept = Path(await asyncio.to_thread(tempfile.mkdtemp, dir=paths[0].parent, prefix=".upload-"))
+    kept = Path(await asyncio.to_thread(tempfile.mkdtemp, dir=paths[0].parent, prefix=_DRAFT))
     try:
         await asyncio.to_thread(_keep, paths, kept)
         try:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
@@ -62,6 +64,28 @@ def test_a_disk_that_takes_no_document_is_named_so(start: Callable[..., Live]) -
     finally:
         service.rlimit(psutil.RLIMIT_FSIZE, most)
     assert send(5000).json()["status"] == "new"
+
+
+def test_what_a_killed_process_left_of_an_upload_goes_with_a_later_start(
+    start: Callable[..., Live], tmp_path: Path
+) -> None:
+    uploads = tmp_path / "data/uploads"
+    live = start()
+    taken = httpx.post(
+        f"{live.url}/uploads", params={"name": "high.txt"}, content=b"High water.", timeout=60,
+        headers={"content-type": "application/octet-stream"},
+    )  # fmt: skip
+    assert taken.json()["status"] == "new"
+    left, now = uploads / ".upload-left", uploads / ".upload-now"
+    for kept in (left, now):
+        kept.mkdir()
+        (kept / "high.txt").write_bytes(b"Low water.")
+    part = uploads / ".upload-part"
+    part.write_bytes(b"Low")
+    for each in (left, part):
+        os.utime(each, (0, 0))
+    start()
+    assert {path.name for path in uploads.iterdir()} - {"high.txt.access"} == {"high.txt", ".upload-now"}
 
 
 def test_many_at_once_do_not_start_a_process_each(start: Callable[..., Live]) -> None:
