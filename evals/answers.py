@@ -33,23 +33,20 @@ from typing import Any
 from langchain_core.runnables import Runnable, RunnableLambda
 
 from chains.answer import AnswerInput, answer_messages
-from chains.compound import interleaved, singles
-from chains.condense import readings
-from chains.evidence import Evidence, is_about
-from chains.extract import extractive_answerer
-from chains.spelling import respelt
+from chains.evidence import Evidence
 from citewell.citations import Citation, strip, verify
 from citewell.documents import ScoredChunk
 from citewell.guards.features import ends_at
 from citewell.ingestion.sync import ingest
-from citewell.models import open_embedder
-from citewell.models.chat import open_chat_models
-from citewell.retrieval import Index, open_index
 from citewell.retrieval.neighbours import join
 from citewell.settings import EXTRACTIVE, Settings
+from citewell.wiring import open_parts
 from evals.command import existing
 from evals.packs import read_corpus, read_jsonl, read_qrels
 from evals.retrieval import fill
+from graph.parts import Parts
+from graph.searching import Searching
+from graph.state import RunContext
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,64 +102,34 @@ def read_questions(path: Path, qrels: Path | None) -> list[Asked]:
 class Turn:
     """Answers one question as the graph does, without the thread around it."""
 
-    def __init__(
-        self, index: Index, evidence: Evidence, answerer: Runnable[AnswerInput, Any], settings: Settings
-    ) -> None:
-        self._index = index
-        self._evidence = evidence
+    def __init__(self, parts: Parts, answerer: Runnable[AnswerInput, Any]) -> None:
+        self._parts = parts
+        self._settings = parts.settings
+        self._searching = Searching(parts)
         self._answerer = answerer
-        self._settings = settings
 
     async def __call__(self, asked: Asked, *, without: str | None = None, answer: bool = True) -> Outcome:
         began = time.perf_counter()
-        where: dict[str, object] | None = {"title": {"$ne": without}} if without else None
-        question, typed = asked.standalone or asked.text, asked.text
-        hits = await self._search(question, typed, where)
-        chunks = [each.chunk for parts in hits.values() for candidates in parts.values() for each in candidates]
-        meant = respelt(question, chunks), respelt(typed, chunks)
-        if meant != (question, typed):
-            question, typed = meant
-            hits = await self._search(question, typed, where)
-        looked = []
-        for wording, parts in hits.items():
-            rankings = [
-                await self._index.rerank(part, candidates, top_k=self._settings.top_k)
-                for part, candidates in parts.items()
-            ]
-            kept = interleaved(rankings, self._settings.top_k)
-            if len(hits) == 1 or wording == typed or is_about(typed, kept):
-                looked.append((self._evidence.confidence(wording, kept), wording, kept))
-        confidence, question, kept = max(looked, key=lambda one: one[0])
+        context = RunContext(filter={"title": {"$ne": without}} if without else None)
+        question, typed, hits = await self._searching.found(context, asked.standalone or asked.text, asked.text)
+        best, kept = await self._searching.best(hits, typed, self._settings.top_k)
+        question = best.question
         text, citations, shown = "", list[Citation](), list[ScoredChunk]()
         if answer:
             shown = kept[: self._settings.top_n]
             if self._settings.neighbour_chars:
-                around = await self._index.neighbours(shown)
+                around = await self._parts.index.neighbours(shown)
                 shown = join(shown, around, max_chars=self._settings.neighbour_chars, apart=ends_at)
             given = AnswerInput(question=question, typed=typed, chunks=shown, history=[], summary="")
             text = (await self._answerer.ainvoke(given)).text
             citations = verify(text, shown)
             for citation in citations:  # a chunk may run over the end of a page; the graph puts it right as well
                 if citation["page"] is not None:
-                    citation["page"] = await self._index.page_at(citation["source"], citation["start"])
+                    citation["page"] = await self._parts.index.page_at(citation["source"], citation["start"])
         return Outcome(
-            asked=asked, confidence=confidence, answer=text, citations=citations, retrieved=kept, given=shown,
+            asked=asked, confidence=self._parts.evidence.confidence(question, kept), answer=text, citations=citations, retrieved=kept, given=shown,
             seconds=time.perf_counter() - began,
         )  # fmt: skip
-
-    async def _search(
-        self, question: str, typed: str, where: dict[str, object] | None
-    ) -> dict[str, dict[str, list[ScoredChunk]]]:
-        """Candidates for each thing that the standalone and the typed question ask."""
-        return {
-            wording: {
-                single.question: await self._index.search(
-                    single.question, candidates=self._settings.candidates, where=where
-                )
-                for single in singles(wording, typed)
-            }
-            for wording in readings(question, typed)
-        }
 
 
 @asynccontextmanager
@@ -180,20 +147,19 @@ async def turns(
     if model == EXTRACTIVE:
         chosen = {"neighbour_chars": 0} | chosen
     with tempfile.TemporaryDirectory() as scratch:
-        settings = Settings.load(data_dir=folder or Path(scratch), chat_model=model, retrieval_timeout_s=120, **chosen)
-        embedder = open_embedder(settings)
-        evidence = Evidence(embedder)
-        answerer: Runnable[AnswerInput, Any] = extractive_answerer(embedder)
-        async with open_index(settings, embedder) as index, open_chat_models(settings) as models:
-            if model != EXTRACTIVE:
-                answerer = RunnableLambda(answer_messages) | models.get(model)
+        settings = Settings.load(
+            data_dir=folder or Path(scratch), chat_model=model, retrieval_timeout_s=120, injection_guard="off", **chosen
+        )
+        async with open_parts(settings) as parts:
             if not await asyncio.to_thread(corpus.is_dir):
-                await fill(index, read_corpus(corpus), settings)
-            elif not await index.sources():
-                report = await ingest(index, [corpus], settings)
+                await fill(parts.index, read_corpus(corpus), settings)
+            elif not await parts.index.sources():
+                report = await ingest(parts.index, [corpus], settings)
                 print(f"ingested {corpus}: {len(report.files)} files in {report.elapsed_s:.0f} s", file=sys.stderr)
-            yield Turn(index, evidence, answerer, settings), evidence
-        embedder.close()
+            answerer: Runnable[AnswerInput, Any] = parts.extractive
+            if model != EXTRACTIVE:
+                answerer = RunnableLambda(answer_messages) | parts.models.get()
+            yield Turn(parts, answerer), parts.evidence
 
 
 def normalised(text: str) -> str:

@@ -16,10 +16,9 @@ from typing import Any
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
 from chains import condense
-from chains.evidence import Evidence
-from chains.extract import extractive_answerer
 from citewell.models import open_embedder
 from citewell.settings import Settings
+from citewell.wiring import open_parts
 from evals.answers import Asked, Turn, judge
 from evals.command import add_data, show
 from evals.packs import Pack, read_corpus, read_jsonl, read_qrels
@@ -91,8 +90,8 @@ async def answered(data: Path) -> dict[str, dict[str, float]]:
     try:
         for name in PACKS:
             pack, rows = conversations(data, name)
-            async with indexed(pack, embedder, settings, whole=False) as index:
-                turn = Turn(index, Evidence(embedder), extractive_answerer(embedder), settings)
+            async with open_parts(settings) as parts, indexed(pack, embedder, settings, whole=False) as index:
+                turn = Turn(replace(parts, index=index), parts.extractive)
                 asked = [
                     Asked(
                         id=row["_id"], text=row["text"], standalone=rule(row), answerable=True, golds=[],

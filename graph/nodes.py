@@ -17,20 +17,16 @@ from langgraph.runtime import Runtime
 
 from chains import condense, expand, small_talk, summarize
 from chains.answer import AnswerInput
-from chains.compound import interleaved, singles
-from chains.condense import CondenseInput, condense_rule, readings
-from chains.evidence import is_about
+from chains.condense import CondenseInput, condense_rule
 from chains.extract import not_in_documents
 from chains.simple import is_simple
-from chains.spelling import doubtful, respelt
 from chains.summarize import summarize_rule, summary_input, to_fold
 from citewell.citations import Citation, requoted, unmarked, verify
 from citewell.citations.review import review_reasons
-from citewell.documents import Chunk, ScoredChunk, may_read
+from citewell.documents import Chunk, ScoredChunk
 from citewell.errors import CitewellError, SourceNotFound
 from citewell.models.payer import paid_by
 from citewell.questions import check_question
-from citewell.retrieval import Trace, filters
 from citewell.retrieval.trace import joined
 from citewell.telemetry import tracing
 from graph.answering import Answering
@@ -39,7 +35,8 @@ from graph.earlier import guarded
 from graph.events import at_end, emit
 from graph.parts import Parts
 from graph.recall import Recall
-from graph.state import Hits, RunContext, SingleHits, State, check_context
+from graph.searching import Searching
+from graph.state import RunContext, State, check_context
 from graph.transcript import answer_message, is_blocked, question_message, token_counts
 
 LONG_ANSWER: Final = 4000
@@ -53,6 +50,7 @@ class Nodes:
         self._parts = parts
         self._settings = parts.settings
         self._calls = Calls(parts)
+        self._searching = Searching(parts)
         self._answering = Answering(parts, self._calls)
         self._recall = Recall(parts, parts.cache) if parts.cache is not None else None
 
@@ -147,61 +145,20 @@ class Nodes:
         question = state.get("standalone") or _talk(state)[-1].text
         typed = state.get("typed", question)
         with _stage(runtime, "retrieve"), paid_by(self._parts.limits, context.caller):
-            hits = await self._hits(context, question, typed)
-            found = [each.chunk for one in hits for single in one.singles for each in single.candidates]
-            meant = {asked: await self._respelt(asked, found) for asked in dict.fromkeys((question, typed))}
-            if any(asked != right for asked, right in meant.items()):
-                question, typed = meant[question], meant[typed]
-                hits = await self._hits(context, question, typed)
+            question, typed, hits = await self._searching.found(context, question, typed)
             reworded = await self._reworded(context, question)
             further: list[Chunk] = []
             for wording in reworded.get("wordings", ()):
-                candidates = await self._search(context, wording, self._settings.candidates // 2)
+                candidates = await self._searching.candidates(context, wording, self._settings.candidates // 2)
                 further += [scored.chunk for scored in candidates]
-            further += await self._cited(state, context)
+            if len(_talk(state)) > 1 and (cited := state.get("cited")):  # so that "and the second one?" is answered
+                further += await self._searching.again(context, cited)
             # They get no score: reranking judges them by the question as it was asked.
             for one in hits[0].singles:
                 known = {scored.chunk.id for scored in one.candidates}
                 new = {chunk.id: chunk for chunk in further if chunk.id not in known}
                 one.candidates.extend(ScoredChunk(chunk=chunk, score=0.0) for chunk in new.values())
         return {"standalone": question, "hits": hits, **reworded} | ({"typed": typed} if "typed" in state else {})
-
-    async def _hits(self, context: RunContext, question: str, typed: str) -> list[Hits]:
-        """What is found for the standalone question, and for the typed one where the two may be about different things."""
-        return [
-            Hits(asked, [await self._found(context, single.question) for single in singles(asked, typed)])
-            for asked in readings(question, typed)
-        ]
-
-    async def _respelt(self, question: str, found: Sequence[Chunk]) -> str:
-        if self._settings.language != "english" or not doubtful(question, found):
-            return question
-        meant = await asyncio.to_thread(respelt, question, found)
-        # It is stored and shown, now with words of documents.
-        return question if meant == question else await self._parts.guards.keepable(meant)
-
-    async def _found(self, context: RunContext, question: str) -> SingleHits:
-        trace = Trace() if context.trace else None
-        return SingleHits(question, await self._search(context, question, self._settings.candidates, trace), trace)
-
-    async def _search(
-        self, context: RunContext, question: str, most: int, trace: Trace | None = None
-    ) -> list[ScoredChunk]:
-        return await self._parts.index.search(
-            question, candidates=most, where=context.filter, access=context.labels, trace=trace
-        )
-
-    async def _cited(self, state: State, context: RunContext) -> list[Chunk]:
-        """What the last answer cited, as far as the caller may still find it: it stays a candidate, so that "and the second
-        one?" is answered."""
-        if len(_talk(state)) == 1 or not (cited := state.get("cited")):
-            return []
-        tree = filters.parse(context.filter)
-        return [
-            chunk
-            for chunk in await self._parts.index.chunks(cited)
-            if may_read(context.labels, chunk.access) and (tree is None or filters.holds(tree, chunk))
-        ]
 
     async def _reworded(self, context: RunContext, question: str) -> dict[str, Any]:
         """Other wordings of the question by a chat model (a partial update), where the settings ask for some."""
@@ -216,12 +173,7 @@ class Nodes:
         """Order the candidates by late interaction (or a cross-encoder) and let the guards judge what is kept."""
         top_k = _context(runtime).top_k or self._settings.top_k
         with _stage(runtime, "rerank"):
-            ranked = [(hits, await self._ranked(hits, top_k)) for hits in state["hits"]]
-            if len(ranked) > 1:  # a follow-up, or a question about something else: the documents tell
-                typed = state["typed"]
-                fit = [one for one in ranked if one[0].question == typed or is_about(typed, one[1])]
-                ranked = sorted(fit, key=lambda one: -self._parts.evidence.confidence(one[0].question, one[1]))
-            hits, chunks = ranked[0]
+            hits, chunks = await self._searching.best(state["hits"], state.get("typed", ""), top_k)
             kept, quarantined = await self._parts.guards.screen_chunks(chunks)
         found = {scored.chunk.id for single in hits.singles for scored in single.candidates}
         metadata: dict[str, Any] = {
@@ -235,14 +187,6 @@ class Nodes:
                 "quarantined": [{"id": scored.chunk.id, "rule": verdict.rule} for scored, verdict in quarantined]
             }
         return {"standalone": hits.question, "sources": kept, "metadata": metadata}
-
-    async def _ranked(self, hits: Hits, top_k: int) -> list[ScoredChunk]:
-        """The best chunks for a question; where it asks several things, the best for each in turn."""
-        rankings = [
-            await self._parts.index.rerank(single.question, single.candidates, top_k=top_k, trace=single.trace)
-            for single in hits.singles
-        ]
-        return interleaved(rankings, top_k)
 
     async def summarize(self, state: State, runtime: Runtime[RunContext]) -> dict[str, Any]:
         """Fold the oldest messages into the running summary."""
