@@ -143,6 +143,7 @@ def test_html_gives_the_text_a_reader_sees() -> None:
 @pytest.mark.parametrize(
     ("body", "text"),
     [
+        ("<ol id=breadcrumbs><li>Wiki</ol><ul class='x Breadcrumb'><li>Home</ul><h2 id=breadcrumbs>Crumbs</h2><ul><li>of bread</ul>", "Crumbs\n\n- of bread"),
         ("<p>It costs <del>129</del> <s>119</s> 99 euros.</p>", "It costs 99 euros."),
         ("<form><h1>Leave</h1><p>Ask <label>Name</label><input value=x> in time.</p><select><option>a</select></form>", "Leave\n\nAsk in time."),
         ("top<form><div>All of the page</div><textarea>draft</textarea><button>Send</button></form>end", "top\n\nAll of the page\n\nend"),

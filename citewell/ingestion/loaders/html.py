@@ -345,6 +345,7 @@ def _is_left_out(element: lxml.html.HtmlElement) -> bool:
         element.tag in _DROPPED
         or element.get("role") == "navigation"
         or "mw-editsection" in (element.get("class") or "")  # of every heading of a wiki
+        or (element.tag in {"ol", "ul"} and "breadcrumb" in f"{element.get('id')} {element.get('class')}".lower())
         or (element.tag == "a" and element.get("href", "").startswith("#") and element.text_content().strip() in _SIGNS)
         or _is_hidden(element)
     )
