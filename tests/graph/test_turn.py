@@ -132,6 +132,22 @@ async def test_what_stands_for_something_said_before_is_not_asked_alone(service:
     assert after.metadata["standalone_question"] == "How many holidays do they have? (designed lighthouse)"
 
 
+@pytest.mark.parametrize(
+    ("context", "is_found"), [({}, True), ({"access": ("staff",)}, False), ({"filter": {"type": "txt"}}, False)]
+)
+async def test_what_the_last_answer_cited_stays_a_candidate_as_far_as_the_caller_may_find_it(
+    settings: Settings, context: dict[str, Any], is_found: bool
+) -> None:
+    async with open_service(settings.model_copy(update={"candidates": 5})) as service:
+        cited = (await ask(service, "How high is the tower of the lighthouse?", "t")).citations[0]
+        ticket = "What does a return ticket of the ferry cost?"
+        alone = await ask(service, ticket, trace=True)
+        after = await ask(service, ticket, "t", trace=True, **context)
+    assert cited["source"].endswith(".md")
+    assert cited["chunk_id"] not in dict(_found(alone))
+    assert (cited["chunk_id"] in dict(_found(after))) == is_found
+
+
 async def test_a_question_that_asks_three_things_is_looked_up_three_times(service: Service) -> None:
     question = (
         "How many days of holiday has an employee, and what does a return ticket of the ferry cost, "
