@@ -175,6 +175,36 @@ def test_a_year_alone_is_its_first_day() -> None:
     assert date_number("2024") == date_number("2024-01") == date_number("2024-01-01") == 20240101
 
 
+@pytest.mark.parametrize(
+    ("operator", "days"),
+    [
+        ("$gt", "after"), ("$gte", "on after"), ("$lt", "before"), ("$lte", "before on"), ("$eq", "on"),
+        ("$ne", "before after"),
+    ],
+)  # fmt: skip
+def test_a_date_is_compared_as_the_operator_says(operator: str, days: str) -> None:
+    dates = {"before": "2024-02-28", "on": "2024-02-29", "after": "2024-03-01"}
+    tree = parse({"date": {operator: "2024-02-29"}})
+    assert tree is not None
+    assert [day for day, date in dates.items() if holds(tree, made("a", ["x"], date=date).source)] == days.split()
+
+
+@pytest.mark.parametrize(
+    ("where", "is_held"),
+    [
+        ({"type": "md", "tags": "draft"}, False), ({"type": "md", "tags": "legal"}, True),
+        ({"$and": [{"type": "md"}, {"type": "pdf"}]}, False), ({"$or": [{"type": "md"}, {"type": "pdf"}]}, True),
+        ({"$not": {"type": "md"}}, False), ({"type": {"$in": ["pdf", "md"]}}, True), ({"type": {"$nin": ["md"]}}, False),
+        ({"tags": {"$contains": "legal"}}, True), ({"tags": {"$in": ["draft"]}}, False),
+        ({"date": {"$exists": True}}, False),
+    ],
+)  # fmt: skip
+def test_conditions_are_combined_as_they_say(where: dict[str, object], is_held: bool) -> None:
+    tree = parse(where)
+    assert tree is not None
+    assert holds(tree, made("a", ["x"], type="md", tags=("legal",)).source) == is_held
+
+
 def test_a_document_without_a_date_is_neither_old_nor_new() -> None:
     undated = made("a", ["x"]).source
     for operator in ("$lt", "$lte", "$gt", "$gte"):
