@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from blockbuster import blockbuster_ctx
 
-from citewell.errors import ConfigurationError, InvalidFilter, SourceNotFound, StoreTimeout
+from citewell.errors import ConfigurationError, InvalidFilter, ModelUnavailable, SourceNotFound, StoreTimeout
 from citewell.models import Embedder, Encoded, Progress
 from citewell.retrieval import Index, Trace, open_index
 from citewell.retrieval.generation import Generation
@@ -177,6 +177,35 @@ async def test_what_nobody_asks_to_be_traced_is_cut_before_it_is_described(
     monkeypatch.setattr("citewell.retrieval.trace._row", lambda one, _: described.append(one))
     assert await index.rerank("dogs bark at the moon", found, top_k=1) == traced
     assert not described
+
+
+async def test_changes_that_overlap_are_all_stored(tmp_path: Path) -> None:
+    names = {f"{number}.txt" for number in range(20)}
+    async with open_index(settings(tmp_path), HashedWords()) as index:
+        async with index.writing():
+            await asyncio.gather(*(index.replace_sources([made(name, [f"This is {name}."])]) for name in names))
+        assert {source.uri for source in await index.sources()} == names
+
+
+class Failing(HashedWords):
+    fails = False
+
+    def encode(self, texts: object, *, tokens: bool = False, progress: Progress | None = None) -> Encoded:
+        if self.fails:
+            raise ModelUnavailable("It is not there.")
+        return super().encode(texts, tokens=tokens)  # type: ignore[arg-type]
+
+
+async def test_a_question_that_could_not_be_embedded_is_embedded_when_it_is_asked_again(tmp_path: Path) -> None:
+    model = Failing()
+    async with open_index(settings(tmp_path), model) as index:
+        async with index.writing():
+            await index.replace_sources([made("a.txt", [CATS])])
+        model.fails = True
+        with pytest.raises(ModelUnavailable):
+            await index.search("cats sleep")
+        model.fails = False
+        assert await index.search("cats sleep")
 
 
 class Slow(HashedWords):
