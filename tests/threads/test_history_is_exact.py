@@ -258,6 +258,17 @@ async def test_pruning_keeps_the_transcript_and_gives_back_the_space(saver: Redi
     assert contents((await app.aget_state(config("t"))).values) == [*before, "more", "re: more"]
 
 
+async def test_what_another_process_has_pruned_is_sent_anew(open_saver: OpenSaver) -> None:
+    async with open_saver() as one, open_saver() as other, open_saver() as cold:
+        here, there, afterwards = (talk().compile(checkpointer=saver) for saver in (one, other, cold))
+        for number in range(2):
+            await here.ainvoke(ask(str(number)), config("t"), durability="sync")
+        await there.aupdate_state(config("t"), {"messages": [RemoveMessage("q-0")]}, as_node="answer")
+        await other.aprune(["t"])
+        await here.aupdate_state(config("t"), ask("0"), as_node="answer")
+        assert contents((await afterwards.aget_state(config("t"))).values) == ["re: 0", "1", "re: 1", "0"]
+
+
 async def test_a_copied_thread_goes_its_own_way(either: Saver) -> None:
     app = talk().compile(checkpointer=either)
     await app.ainvoke(ask("a"), config("from"), durability="sync")
