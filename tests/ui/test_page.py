@@ -19,6 +19,7 @@ from reportlab.pdfgen.canvas import Canvas
 
 from citewell.client import Citation, Client
 from citewell.ui.answers import answer_html, question_html
+from citewell.ui.why import why_html
 from tests.models.paced_server import Paced
 from tests.service import LIBRARY, ROOT, Live, environment, free_port, ingest, running
 
@@ -218,6 +219,13 @@ def test_a_mark_does_not_end_the_line_it_stands_in(page: Page) -> None:
     marks.nth(1).click()
     expect(page.locator("mark").nth(1)).to_be_visible()
     expect(page.locator("mark").nth(0)).to_be_hidden()
+
+
+def test_the_times_of_an_answer_fit_on_a_narrow_screen(page: Page) -> None:
+    page.set_viewport_size({"width": 250, "height": 400})
+    style = (ROOT / "citewell/ui/style.css").read_text()
+    page.set_content(f"<style>{style}</style>{why_html({'stages_ms': {'embed': 10.7}}, {})}")
+    assert page.evaluate("document.documentElement.scrollWidth") == 250
 
 
 def test_each_paragraph_runs_as_its_own_letters_do(page: Page) -> None:
