@@ -89,5 +89,6 @@ class MarkerRepair:
             done = repair(done, verify(done, self._chunks))
         elif not was_code and not self._in_code and (number := bears_out(done, self._chunks)):
             ends = len(done.rstrip())
-            done = f"{done[:ends]} [{number}]{done[ends:]}"
+            gap = done[ends:] or (" " if self._text.startswith("(") else "")  # else it would be a link to what follows
+            done = f"{done[:ends]} [{number}]{gap}"
         return done[shown:]

@@ -85,6 +85,13 @@ def test_no_marker_is_put_where_a_passage_does_not_hold_the_whole_sentence_or_no
     assert streamed([answer])[0].count("[") == answer.count("[")
 
 
+def test_a_marker_that_is_put_in_makes_no_link_of_what_follows() -> None:
+    text = "高潮は七時です。"
+    chunk = Chunk(id="1", source="s", title="t", text=text, start=0, end=len(text), index=0)
+    markers = MarkerRepair([ScoredChunk(chunk=chunk, score=0.5)])
+    assert markers.feed(f"{text}(javascript:a)") + markers.finish() == f"{text} [1] (javascript:a)"
+
+
 @given(st.lists(st.sampled_from(PARTS), max_size=8).map("".join), st.lists(st.floats(0, 1), max_size=12))
 @example("- [1] Vera Lund wrote the log. approx. 5 The fleet has 1,204 ships [1]. " * 2, [])
 @example("- [1] Vera Lund wrote the log. The fleet has 1,204 ships [1]. " * 2, [])
