@@ -15,7 +15,7 @@ UNDECIDED: Final = "undecided"
 TOO_LONG_AGO: Final = "too_long_ago"
 
 REASONS: Final[Mapping[str, str]] = {
-    INJECTION: "The text reads as an attempt to change the assistant's instructions.",
+    INJECTION: "The text reads as if it told the assistant what to do, or were talk with it, and not a question to the documents.",
     PERSONAL_DATA: "The text holds personal data, which this service is set up not to accept.",
     PROMPT_LEAK: "The answer repeated the assistant's own instructions and was withheld.",
     ACTIVE_MARKUP: "The answer held markup that could run in a page; it is shown as plain text.",
