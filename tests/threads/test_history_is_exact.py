@@ -366,6 +366,17 @@ async def test_a_node_that_edits_a_message_in_place_is_stored_as_it_left_it(save
     assert state.values["messages"][0].additional_kwargs == {"checked": True}
 
 
+async def test_checkpoints_that_arrive_late_take_their_place_and_not_the_newest(either: Saver) -> None:
+    points = [generate_checkpoint() for _ in range(3)]
+    for number in (1, 2, 0):
+        await either.aput(config("t", checkpoint_ns=""), points[number], generate_metadata(), {})
+    newest = await either.aget_tuple(config("t"))
+    assert newest is not None
+    assert newest.checkpoint["id"] == points[2]["id"]
+    listed = [found.checkpoint["id"] async for found in either.alist(config("t"))]
+    assert listed == [point["id"] for point in reversed(points)]
+
+
 async def test_a_write_is_stored_as_it_was_when_it_was_written(saver: RedisSaver) -> None:
     stored = await saver.aput(config("t", checkpoint_ns=""), generate_checkpoint(), generate_metadata(), {})
     value = ["first"]
