@@ -54,12 +54,18 @@ def sentence_spans(text: str) -> list[Span]:
         start = block.start
         for match in _TERMINATOR.finditer(text, block.start, block.end):
             if match.end() < block.end and _ends_sentence(text, match, block.end, start):
-                _add(spans, text, start, match.end())
+                _add(spans, text, _begun(spans, text, Span(start, match.end()), block), match.end())
                 start = match.end()
-        if spans and spans[-1].start >= block.start and not any(map(str.isalnum, text[start : block.end])):
-            start = spans.pop().start  # a lone quotation mark or bracket closes the sentence before it
-        _add(spans, text, start, block.end)
+        _add(spans, text, _begun(spans, text, Span(start, block.end), block), block.end)
     return spans
+
+
+def _begun(spans: list[Span], text: str, piece: Span, block: Span) -> int:
+    """Where the sentence begins that a piece belongs to: a lone quotation mark, bracket or ellipsis ends the one before it, which is
+    taken off."""
+    if spans and spans[-1].start >= block.start and not any(map(str.isalnum, text[slice(*piece)])):
+        return spans.pop().start
+    return piece.start
 
 
 def _blocks(text: str) -> list[Span]:

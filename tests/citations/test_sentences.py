@@ -46,6 +46,7 @@ def split(text: str) -> list[str]:
         ),
         ("In\nE17 and again in\nE17 it is so.", ["In\nE17 and again in\nE17 it is so."]),
         ("Done . '' ", ["Done . ''"]),
+        ("He waits. \u2026 Then he goes. (!) So.", ["He waits. \u2026", "Then he goes. (!)", "So."]),
         ("   ", []),
     ],
 )
