@@ -76,8 +76,10 @@ def connect(url: str, *, max_connections: int, timeout_s: float) -> Client:
             return redis.asyncio.RedisCluster.from_url(plain, max_connections=max_connections, **options)
         if kind == "sentinel":
             return _sentinel(url, base, max_connections, options)
-        return redis.asyncio.Redis.from_url(plain, max_connections=max_connections, **options)
-    except ValueError as exc:
+        client = redis.asyncio.Redis.from_url(plain, max_connections=max_connections, **options)
+        client.connection_pool.make_connection()  # type: ignore[no-untyped-call]  # refuses names in the query that redis-py does not know
+        return client
+    except (TypeError, ValueError) as exc:
         raise ConfigurationError(_UNREADABLE) from exc
 
 

@@ -66,6 +66,8 @@ NOW = int(time.time())
     [
         ({"exp": NOW - 60}, "expired"),
         ({"exp": None}, "not valid"),
+        ({"exp": float("inf")}, "not valid"),
+        ({"nbf": float("inf")}, "not valid"),
         ({"nbf": NOW + 86_400}, "not valid"),
         ({"aud": "another"}, "another audience"),
         ({"aud": None}, "not valid"),
@@ -80,6 +82,13 @@ NOW = int(time.time())
 async def test_claims_that_shut_the_door(issuer: Issuer, claims: dict[str, Any], says: str) -> None:
     with pytest.raises(NotAuthenticated, match=says):
         await identify(issuer, issuer.token(**claims))
+
+
+async def test_names_and_labels_that_look_alike_are_others(issuer: Issuer) -> None:
+    names = ("alice", "Alice", "alice ", "al\u200bice", "\uff41lice", "caf\u00e9", "cafe\u0301")
+    found = [await identify(issuer, issuer.token(name, access=["sta\ufb00", "*", "caller:x"])) for name in names]
+    assert len({one.folder for one in found}) == len({one.caller for one in found}) == len(names)
+    assert {one.access for one in found} == {frozenset({"public", "sta\ufb00"})}
 
 
 async def test_clocks_may_differ_by_the_leeway_only(issuer: Issuer) -> None:

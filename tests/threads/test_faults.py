@@ -166,7 +166,15 @@ async def test_no_service_starts_on_a_server_that_is_not_there(own_redis: Server
 
 
 @pytest.mark.parametrize(
-    "url", ["http://x", "redis+sentinel://host", "redis://host:port/0", "redis://[::1", "localhost:6379"]
+    "url",
+    [
+        "http://x",
+        "redis+sentinel://host",
+        "redis://host:port/0",
+        "redis://[::1",
+        "redis://host?passwrod=x",
+        "localhost:6379",
+    ],
 )
 async def test_a_url_that_cannot_be_read_is_refused_without_repeating_it(url: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
