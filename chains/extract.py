@@ -22,6 +22,7 @@ from chains.conditions import condition
 from chains.features import FEATURES, features
 from chains.judge import probabilities
 from chains.lists import asked_for
+from chains.superlatives import extreme
 from citewell.citations import verify
 from citewell.documents import ScoredChunk
 from citewell.models.embedder import Embedder
@@ -135,6 +136,8 @@ def _answering(
     # Of what is found by words of the conversation, the few that were typed leave most sentences improbable.
     is_sure = stands_out or asked.typed != asked.question or (bool(kept) and _is_of_its_number(asked, found[kept[0]]))
     answer = [found[i] for i in kept]
+    if (row := extreme(asked.typed, answer, found)) and _holds(row, chunks):
+        answer = [row, *(one for one in answer if one != row)]
     if stands_out and (limit := condition(answer[0], found, chunks)) and limit not in answer and _holds(limit, chunks):
         answer.insert(1, limit)
     return answer, is_sure
