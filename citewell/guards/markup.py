@@ -109,9 +109,8 @@ class Markup:
             return 0, ""
         if sign == "!" and text.startswith("![", at):
             self.found = True
-            return 1, " " if self._line.endswith(
-                "!"
-            ) else ""  # a space, where the sign before would make an image again
+            # a space, where the sign before would make an image again
+            return 1, " " if self._line.endswith("!") else ""
         # at the start of a line even a harmless tag begins an HTML block, in which nothing is code
         is_inline = any(map(str.isalpha, self._line))
         if sign == "<" and _TAG_START.match(text, at) and not (is_inline and _HARMLESS_TAG.match(text, at)):
