@@ -94,6 +94,7 @@ def _of_chunk(number: int, chunk: Chunk) -> Iterator[Candidate]:
         elif (
             _SHORTEST <= len(shown) <= _LONGEST
             and any(map(str.isalnum, shown))
+            and (not is_row or len(read(shown).terms) > 1)  # a marker after one word would end the sentence before
             and (is_row or not _is_title(raw, chunk))
         ):
             whole = begins(shown) and ends(shown)

@@ -478,6 +478,12 @@ async def test_the_event_loop_goes_on_while_it_reads(embedder: MiniLM) -> None:
     assert longest < took / 2
 
 
+async def test_a_row_of_one_word_is_not_quoted(embedder: MiniLM) -> None:
+    inputs = asked("#", "| # # Paris", "` # # # 1")
+    answer = await extractive_answerer(embedder).ainvoke(inputs)
+    assert {citation["status"] for citation in verify(answer.text, inputs["chunks"])} == {"verified"}
+
+
 NOISE = st.lists(
     st.sampled_from([*"#*-|>`[]()1.!?\n", "the", "not", "12%", "[1]", "\u65e5\u672c", "\ud800", "Paris", "word"]),
     max_size=60,
