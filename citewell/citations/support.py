@@ -134,19 +134,19 @@ def _unmatched(
     denials: Sequence[tuple[int, ...]], terms: Sequence[Term],
     others: Sequence[tuple[int, ...]], other_terms: Sequence[Term],
 ) -> bool:  # fmt: skip
-    """Whether one of the denials governs a term that the other side has in the same place without denying it."""
+    """Whether one of the denials governs a term that the other side has in the same place without denying it: one is enough, as
+    "never in summer" is not said by "never in storms, but in summer"."""
     denied = {i for denial in others for i in denial}
     for denial in denials:
         for i in denial:
             places = [j for j, other in enumerate(other_terms) if other.key == terms[i].key]
             if not places:
-                continue  # the next term that the denial governs decides
+                continue
             around = _around(terms, i)
             # of places that fit alike, one that is not denied: what cannot be told apart is not verified
             place = max(places, key=lambda j: (_fit(around, other_terms, j), j not in denied))
             if place not in denied:
                 return True
-            break
     return False
 
 

@@ -113,6 +113,9 @@ def test_a_denial_holds_for_its_own_half_of_a_sentence() -> None:
     assert verify("Refunds are not paid after May [1].", [text])[0]["status"] == "verified"
     for denied in ("Refunds are paid after May [1].", "Vouchers are not paid after June [1]."):
         assert verify(denied, [text])[0]["status"] == "unsupported"
+    text = chunk("The ferry never sails in storms and sails every hour in summer.")
+    assert verify("The ferry never sails in storms [1].", [text])[0]["status"] == "verified"
+    assert verify("The ferry never sails in summer [1].", [text])[0]["status"] == "unsupported"
     text = chunk("The museum does not open on Mondays but opens on Fridays.")
     assert verify("The museum does not open on Mondays [1].", [text])[0]["status"] == "verified"
     assert verify("The museum does not open on Fridays [1].", [text])[0]["status"] == "unsupported"
