@@ -20,6 +20,7 @@ from reportlab.pdfgen.canvas import Canvas
 from citewell.client import Citation, Client
 from citewell.ui.answers import answer_html, question_html
 from citewell.ui.why import why_html
+from tests.browser import PATIENCE_MS
 from tests.models.paced_server import Paced
 from tests.service import LIBRARY, ROOT, Live, environment, free_port, ingest, running
 
@@ -137,7 +138,7 @@ def ask(page: Page, question: str) -> Locator:
     box.fill(question)
     box.press("Enter")
     answer = page.locator(".cw-answer[aria-busy=false]").nth(before)
-    expect(answer).to_be_visible(timeout=20_000)
+    expect(answer).to_be_visible()
     return answer
 
 
@@ -261,7 +262,7 @@ def test_words_on_a_button_stand_out_by_day_and_night(chat: Chat, browser: Brows
     page = context.new_page()
     page.goto(chat.url)
     button = page.get_by_role("button", name="New conversation")
-    expect(button).to_be_visible(timeout=20_000)
+    expect(button).to_be_visible()
     assert contrast(button) >= LEGIBLE
     context.close()
 
@@ -284,7 +285,7 @@ def luminance(colour: str) -> float:
 def test_a_pdf_opens_at_the_page_on_a_narrow_dark_screen(chat: Chat, browser: Browser, pictures: Path) -> None:
     context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme="dark")
     page = context.new_page()
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(PATIENCE_MS)
     page.goto(chat.url)
     answer = ask(page, "How high is the highest spring tide of the year at Orrin Bay?")
     answer.locator("summary").first.click()
@@ -417,14 +418,14 @@ def test_a_service_that_goes_away_takes_nothing_off_the_page(documents: Path, pa
                     client.ask(TOWER, thread_id="long")
             url = stack.enter_context(serving(service.url, documents))
             page.goto(f"{url}?thread=long")
-            expect(page.locator(".cw-answer")).to_have_count(50, timeout=20_000)
+            expect(page.locator(".cw-answer")).to_have_count(50)
         page.get_by_role("button", name="Show earlier messages").dispatch_event("click")
-        expect(page.locator(".stMain").get_by_text("cannot be reached")).to_be_visible(timeout=20_000)
+        expect(page.locator(".stMain").get_by_text("cannot be reached")).to_be_visible()
         page.get_by_role("button", name="In which year was the fog horn").first.click()
-        expect(page.locator("[data-testid=stSidebar]").get_by_text("cannot be reached")).to_be_visible(timeout=20_000)
-        expect(page.locator(".cw-answer")).to_have_count(50, timeout=20_000)
+        expect(page.locator("[data-testid=stSidebar]").get_by_text("cannot be reached")).to_be_visible()
+        expect(page.locator(".cw-answer")).to_have_count(50)
         page.reload()
-        expect(page.locator(".stMain").get_by_text("cannot be reached")).to_be_visible(timeout=20_000)
+        expect(page.locator(".stMain").get_by_text("cannot be reached")).to_be_visible()
         assert page.url.endswith("?thread=long"), "the next try would not know which conversation it was"
 
 
