@@ -85,9 +85,8 @@ def configure_logging(settings: Settings) -> None:
     )
     logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
     logging.getLogger("uvicorn").setLevel(level)
-    logging.getLogger("opentelemetry.util.re").setLevel(
-        logging.ERROR
-    )  # it repeats headers that it cannot read, keys in them too
+    # it repeats headers that it cannot read, keys in them too
+    logging.getLogger("opentelemetry.util.re").setLevel(logging.ERROR)
 
 
 def secrets(settings: Settings) -> set[str]:
