@@ -359,6 +359,8 @@ def test_a_page_follows_the_browsers_back_and_forward_and_what_is_said_in_anothe
     expect(page.locator(".cw-question")).to_have_text(TOWER)
     other = page.context.new_page()
     other.goto(page.url)
+    for tab in (page, other):  # before it is asked, for what to wait as the next answer
+        expect(tab.locator(".cw-answer[aria-busy=false]")).to_have_count(1)
     ask(other, "And when was it first lit?")
     ask(page, "Who designed it?")
     expect(page.locator(".cw-question")).to_have_text([TOWER, "And when was it first lit?", "Who designed it?"])
