@@ -63,12 +63,20 @@ class State:
         Raises:
             ServiceError: It cannot be read. What was shown stays.
         """
-        self.turns, self.older, self.statistics = self._read(thread_id) if thread_id else ([], None, None)
-        self.thread_id = thread_id
+        self.show(thread_id)
         if thread_id:
             st.query_params["thread"] = thread_id
         else:
             st.query_params.clear()
+
+    def show(self, thread_id: str) -> None:
+        """Show a conversation that the address names already: to write the same there would undo where the browser went meanwhile.
+
+        Raises:
+            ServiceError: It cannot be read. What was shown stays.
+        """
+        self.turns, self.older, self.statistics = self._read(thread_id) if thread_id else ([], None, None)
+        self.thread_id = thread_id
 
     def show_older(self) -> None:
         """Put the page of older turns in front of what is shown. Raises ServiceError."""
@@ -111,7 +119,7 @@ class State:
         turn.message, self.statistics = newest.first, newest.statistics
         self.threads = None
         if newest.statistics.total > before + 2:  # more was said meanwhile, as in another tab
-            self.open(self.thread_id)
+            self.show(self.thread_id)
 
     def passages(self, turn: Turn) -> list[Passage | None]:
         """Each citation's quote in its surroundings, read once."""
@@ -134,7 +142,7 @@ def opened(url: str, key: str | None) -> State:
     state: State = st.session_state[_OPENED]
     if (named := st.query_params.get("thread", "")) != state.thread_id:
         try:
-            state.open(named)
+            state.show(named)
         except ServiceError as fault:
             state.note = fault.detail
             if not fault.retryable:  # else the next run of the script tries again
