@@ -118,7 +118,8 @@ def _answering(
         topic = read(asked.question)
         shares = np.array([overlap(topic, read(_below_headings(one, chunks))) for one in found])
     related = (shares > 0) | (rows[:, FEATURES.index("cosine")] >= NEAR)
-    order = sorted(np.flatnonzero(related), key=lambda i: (not _explains(asked, found[i]), -probable[i]))
+    named = _whose_meaning(asked)
+    order = sorted(np.flatnonzero(related), key=lambda i: (not _explains(found[i], named), -probable[i]))
     kept: list[np.intp] = []
     for i in order:
         if len(kept) == MOST_SENTENCES or probable[i] < KEEP_FROM * probable[order[0]]:
@@ -143,15 +144,17 @@ def _answering(
     return answer, is_sure
 
 
-def _explains(asked: Single, one: Candidate) -> bool:
-    """Whether the question asks what something means, by its name or number, and the sentence begins with that: of "E17: the drain is
-    frozen" and "Check it as described for E17" the first says it."""
-    terms = read(one.text).terms
-    return (
-        _MEANING.search(asked.typed) is not None
-        and bool(terms)
-        and terms[0].key in {term.key for term in read(asked.typed).terms if term.kind != "word"}
-    )
+def _whose_meaning(asked: Single) -> set[str]:
+    """The names and numbers of which a question asks what they mean; none where it does not ask that."""
+    if _MEANING.search(asked.typed) is None:
+        return set()
+    return {term.key for term in read(asked.typed).terms if term.kind != "word"}
+
+
+def _explains(one: Candidate, named: set[str]) -> bool:
+    """Whether a sentence begins with one of them: of "E17: the drain is frozen" and "Check it as described for E17" the first says what
+    E17 means."""
+    return bool(named) and bool(terms := read(one.text).terms) and terms[0].key in named
 
 
 def _below_headings(one: Candidate, chunks: Sequence[ScoredChunk]) -> str:
