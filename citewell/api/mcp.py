@@ -117,9 +117,8 @@ class Door:
             for citation in result.citations
         ]
         cut = ["(The answer was cut: it had reached its longest length.)"] if result.metadata.get("truncated") else []
-        thread = (
-            f"thread_id, to go on with the conversation: {result.thread_id}"  # many assistants are shown the text alone
-        )
+        # many assistants are shown the text alone
+        thread = f"thread_id, to go on with the conversation: {result.thread_id}"
         parts = ("\n".join([result.answer, *cut]), "\n".join(sources), thread)
         return _result("\n\n".join(filter(None, parts)), answered)
 

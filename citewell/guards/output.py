@@ -118,9 +118,8 @@ class PersonalData:
             return ""
         out = replace(text[begin:cut], done)
         self._before, self._waiting = text[max(0, cut - CUE_WINDOW) : cut], text[cut:]
-        self._look_at = 2 * max(
-            LONGEST_SPACED, len(self._waiting)
-        )  # else a long run is looked over again with each piece
+        # else a long run is looked over again with each piece
+        self._look_at = 2 * max(LONGEST_SPACED, len(self._waiting))
         return out
 
 
