@@ -41,7 +41,7 @@ def test_a_part_of_a_large_file_does_not_cost_all_of_it_each_time(start: Callabl
 
 def test_a_passage_of_a_long_text_does_not_cost_all_of_it(start: Callable[..., Live]) -> None:
     """Of 20 KB that were sent came 20 million characters, all of them for each passage: 40 at once took 1.3 GB."""
-    live = start()
+    live = start(CITEWELL_RETRIEVAL_TIMEOUT_S="60")
     text = f"High water at seven.{' ' * 20_000_000}\U0001f30a Low water at one."
     page = f"<pre>{text}</pre>".encode()
     sent = httpx.post(
