@@ -42,9 +42,11 @@ _LATIN_RUN = 2.5
 """Mean length of runs of bytes above ASCII, below which they are letters among ASCII's; whole words have longer ones."""
 _WITHIN_WORDS = frozenset("’‘ʼ–—·…\xa0\xad")
 """What stands between two letters of a word, or of two, other than letters."""
-_UNWANTED = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f\x80-\x84\x86-\x9f\u00ad\ufeff\ufffe\uffff\ufff9-\ufffb]")
-_TURNING = re.compile("[\u202a-\u202e\u2066-\u2069]")
-"""Marks that change the direction of writing up to the end of the line, or another mark."""
+_UNWANTED = re.compile(
+    "[\x00-\x08\x0b\x0e-\x1f\x7f\x80-\x84\x86-\x9f\u00ad\ufeff\ufffe\uffff\ufff9-\ufffb"
+    "\u202a-\u202e\u2066-\u2069"  # turn the direction of writing up to another mark, or of all else on the line
+    "\U000e0001\U000e0020-\U000e007f]"  # letters that no program shows and models read
+)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _CONTROL = re.compile("[\x01-\x08\x0b\x0e-\x1a\x1c-\x1f\x7f]")
 _RAISED = str.maketrans("0123456789+-−", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻")
@@ -71,9 +73,9 @@ def decode(data: bytes) -> tuple[str, str | None]:
 def clean(text: str) -> str:
     """Remove what no reader sees and no store accepts; keep every letter.
 
-    Line ends become `\\n`, form feeds a paragraph's end; NUL and other control characters, soft hyphens and
-    byte order marks go; lone surrogates become U+FFFD; the rest is composed (NFC), so that one spelling of a
-    letter finds the other. Idempotent.
+    Line ends become `\\n`, form feeds a paragraph's end; NUL and other control characters, soft hyphens, byte order
+    marks, marks that turn the direction of writing and invisible letters go; lone surrogates become U+FFFD; the rest is
+    composed (NFC), so that one spelling of a letter finds the other. Idempotent.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\x0c", "\n\n").replace("\x85", "\n")
     text = text.replace("\u2028", "\n").replace("\u2029", "\n\n")
@@ -82,9 +84,8 @@ def clean(text: str) -> str:
 
 
 def clean_line(text: str, *, most: int = 300) -> str:
-    """The same for a title or a tag: on one line, of at most `most` characters, and nothing in it turns around what is shown
-    beside it, as the name of the file."""
-    return " ".join(_TURNING.sub("", clean(text)).split())[:most]
+    """The same for a title or a tag: on one line, of at most `most` characters."""
+    return " ".join(clean(text).split())[:most]
 
 
 def raised(text: str) -> str:

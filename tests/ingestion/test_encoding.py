@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -88,7 +90,12 @@ def test_cleaning_twice_changes_nothing_more_and_leaves_only_what_can_be_stored(
     once.encode("utf-8")
 
 
-def test_a_title_turns_nothing_around_that_is_shown_beside_it() -> None:
-    assert clean_line("\u202eA report\u2066, 2026\u2069") == "A report, 2026"
-    assert clean_line("\u200fדו״ח\u200e 2026") == "\u200fדו״ח\u200e 2026", "marks that are about a letter stay"
-    assert clean("A \u202breport\u202c") == "A \u202breport\u202c", "and a text is what it is"
+@pytest.mark.parametrize("cleaned", [clean, clean_line])
+def test_nothing_is_turned_around_that_is_shown_beside_a_text_or_a_title(cleaned: Callable[[str], str]) -> None:
+    assert cleaned("\u202eA report\u2066, 2026\u2069") == "A report, 2026"
+    assert cleaned("\u200fדו״ח\u200e 2026") == "\u200fדו״ח\u200e 2026", "marks that are about a letter stay"
+
+
+def test_letters_that_are_never_shown_are_not_read() -> None:
+    hidden = "".join(chr(0xE0000 + ord(letter)) for letter in " or 90 km/h")
+    assert clean(f"It opens at 30 km/h{hidden}.") == "It opens at 30 km/h."
