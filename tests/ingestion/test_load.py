@@ -107,6 +107,27 @@ def test_the_title_is_the_documents_else_the_files() -> None:
 # --- Markdown ---------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("Open. <!-- Ask sales. --> Free.", "Open.  Free."),
+        ("<!--\n# Draft\n\nThe old one.\n-->\n# Tides\n\nText.", "\n# Tides\n\nText."),
+        ('[//]: # (Ask sales.)\nOpen.\n[comment]: <> "Ask."', "\nOpen.\n"),
+        ("[^1]: # (seen)\n[shop]: https://x.example (Shop)", "[^1]: # (seen)\n[shop]: https://x.example (Shop)"),
+        ("`<!-- a -->` ``<!-- b -->``<!-- c -->", "`<!-- a -->` ``<!-- b -->``"),
+        (
+            "- so:\n\n    ~~~html\n    <!-- a -->\n    ~~~\n<!-- b -->",
+            "- so:\n\n    ~~~html\n    <!-- a -->\n    ~~~\n",
+        ),
+        ("```\n<!-- never closed -->", "```\n<!-- never closed -->"),
+        ("Open. <!-- never closed", "Open. <!-- never closed"),
+    ],
+)
+def test_of_markdown_comments_are_not_read_outside_of_code(text: str, read: str) -> None:
+    assert load(text.encode(), "a.md").text == read
+    assert load(text.encode(), "a.txt").text == text
+
+
 def test_markdown_headings_are_found_where_they_stand_and_not_in_code() -> None:
     text = (
         "Top\n===\n\nA\n\n```py\n# no heading\n```\n\n## *Low* [water](x.md) { #low } ##\n\n- item\n---\n\n    # code\n"
@@ -287,7 +308,8 @@ def test_of_word_no_text_is_read_that_is_not_seen() -> None:
 
     styles = (
         f'<w:styles xmlns:w="{W}"><w:style w:styleId="Z"><w:rPr><w:vanish/></w:rPr></w:style>'
-        '<w:style w:styleId="Y"><w:rPr><w:vanish w:val="0"/></w:rPr></w:style></w:styles>'
+        '<w:style w:styleId="Y"><w:rPr><w:vanish w:val="0"/></w:rPr></w:style>'
+        '<w:style w:styleId="S"><w:rPr><w:strike/></w:rPr></w:style></w:styles>'
     )
     body = (
         f"<w:p><w:moveFrom>{run('moved')}</w:moveFrom>{run('stays')}</w:p>",
@@ -296,12 +318,22 @@ def test_of_word_no_text_is_read_that_is_not_seen() -> None:
         run("secret", '<w:rStyle w:val="Z"/>'),
         run("129", "<w:strike/>"),
         run("139", "<w:dstrike/>"),
+        run("149", '<w:rStyle w:val="S"/>'),
+        f"<w:del>{run('deleted')}</w:del>",
         run("seen", '<w:vanish w:val="false"/>'),
         "</w:p>",
         paragraph("secret", "Z"),
         paragraph("open", "Y"),
     )
     assert load(docx("".join(body), styles=styles), "a.docx").text == "stays\n\nmoved\n\nseen\n\nopen"
+
+
+def test_of_word_no_text_is_read_that_the_style_of_all_paragraphs_hides() -> None:
+    styles = (
+        f'<w:styles xmlns:w="{W}"><w:style w:type="paragraph" w:default="1" w:styleId="N"><w:rPr><w:vanish/></w:rPr></w:style>'
+        '<w:style w:styleId="Y"><w:rPr><w:vanish w:val="0"/></w:rPr></w:style></w:styles>'
+    )
+    assert load(docx(paragraph("secret") + paragraph("open", "Y"), styles=styles), "a.docx").text == "open"
 
 
 def test_of_word_formulas_are_read_and_raised_figures_stay_raised() -> None:
@@ -447,6 +479,12 @@ def test_a_truncated_word_file_is_unreadable(cut: float) -> None:
     whole = docx(paragraph("Tides " * 2000))
     with pytest.raises(SourceUnreadable, match="damaged"):
         load(whole[: int(cut * len(whole))], "a.docx")
+
+
+def test_a_word_file_whose_directory_points_before_its_beginning_is_unreadable() -> None:
+    whole = docx(paragraph("Tides"))
+    with pytest.raises(SourceUnreadable, match="damaged"):
+        load(whole[:20] + whole[40:], "a.docx")
 
 
 def test_entities_are_not_expanded() -> None:

@@ -9,6 +9,7 @@ import zipfile
 import zlib
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from typing import TypeAlias
 
 import lxml.etree
 
@@ -45,7 +46,11 @@ _SHORT_CHARS = 200
 _MOST_COLUMNS = 63
 """The most columns that Word allows in a table."""
 _SIGN_NUMBER = re.compile("[0-9A-Fa-f]{2,4}")
+_UNSEEN = ("vanish", "strike", "dstrike")
+"""What hides text or strikes it out, among the properties of a run."""
 _HEADING_STYLE = re.compile(r"heading\s*([1-9])", re.I)
+Unseen: TypeAlias = dict[str | None, frozenset[str]]
+"""By a style's identifier, which of `_UNSEEN` it switches on; None: the style of paragraphs that name none."""
 
 
 def load_docx(data: bytes, *, max_bytes: int) -> Document:
@@ -67,13 +72,21 @@ def load_docx(data: bytes, *, max_bytes: int) -> Document:
             core = _part(archive, r"docProps/core\d*\.xml", max_bytes)
             edges = [_part(archive, name, max_bytes) for name in _edges(archive, body, max_bytes)]
             notes = [_part(archive, rf"word/{name}notes\d*\.xml", max_bytes) for name in ("foot", "end")]
-        levels, hidden = _styles(styles)
-        blocks = [*_blocks(body, levels, hidden)]
+        levels, unseen = _styles(styles)
+        blocks = [*_blocks(body, levels, unseen)]
         for part in notes:
-            blocks += _blocks(part, {}, hidden)
-        blocks = [*_running_heads(edges, hidden, {text for *_, text in blocks}), *blocks]
+            blocks += _blocks(part, {}, unseen)
+        blocks = [*_running_heads(edges, unseen, {text for *_, text in blocks}), *blocks]
         matter = read_metadata(_properties(core))
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, lxml.etree.LxmlError) as exc:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        ValueError,
+        lxml.etree.LxmlError,
+    ) as exc:
         raise SourceUnreadable("the Word document is damaged") from exc
     taken_in = len(body.findall(f".//{_W}altChunk")) if body is not None else 0
     if taken_in and not blocks:
@@ -135,39 +148,43 @@ def _edges(archive: zipfile.ZipFile, body: lxml.etree._Element | None, max_bytes
 
 
 def _running_heads(
-    edges: Sequence[lxml.etree._Element | None], hidden: frozenset[str], seen: set[str]
+    edges: Sequence[lxml.etree._Element | None], unseen: Unseen, seen: set[str]
 ) -> Iterator[tuple[str, int, str]]:
     """The lines, each once, without page numbers and without lines that are in the document itself."""
     for edge in edges:
-        for gap, level, text in _blocks(edge, {}, hidden):
+        for gap, level, text in _blocks(edge, {}, unseen):
             if text not in seen and not PAGE_NUMBER.fullmatch(text):
                 seen.add(text)
                 yield gap, level, text
 
 
-def _styles(part: lxml.etree._Element | None) -> tuple[dict[str, int], frozenset[str]]:
-    """Style identifiers that mean a heading, with its level, or an item of a list, with 0, and those that hide text, by
+def _styles(part: lxml.etree._Element | None) -> tuple[dict[str, int], Unseen]:
+    """Style identifiers that mean a heading, with its level, or an item of a list, with 0, and those of which text is not seen, by
     themselves or by what they are based on. Identifiers are translated in localised Word, names are not."""
     levels: dict[str, int] = {}
-    hidden: set[str] = set()
+    unseen: Unseen = {}
     every = part.iter(f"{_W}style") if part is not None else ()
     styles = {identity: style for style in every if (identity := style.get(f"{_W}styleId"))}
     for identity in styles:
-        level = vanish = listed = None
+        level = listed = None
+        switches: dict[str, lxml.etree._Element | None] = dict.fromkeys(_UNSEEN)
         above: str | None = identity
         passed: set[str] = set()
         while above in styles and above not in passed:
             passed.add(above)
             style = styles[above]
             level = _level(style) if level is None else level
-            vanish = style.find(f"{_W}rPr/{_W}vanish") if vanish is None else vanish
+            switches = {
+                name: style.find(f"{_W}rPr/{_W}{name}") if own is None else own for name, own in switches.items()
+            }
             listed = style.find(f"{_W}pPr/{_W}numPr") if listed is None else listed
             above = _value(style.find(f"{_W}basedOn"))
         if level is not None or _is_item(listed):
             levels[identity] = level or 0
-        if _is_on(vanish):
-            hidden.add(identity)
-    return levels, frozenset(hidden)
+        unseen[identity] = frozenset(name for name, switch in switches.items() if _is_on(switch))
+        if styles[identity].get(f"{_W}type") == "paragraph" and styles[identity].get(f"{_W}default") in {"1", "true"}:
+            unseen[None] = unseen[identity]
+    return levels, unseen
 
 
 def _level(style: lxml.etree._Element) -> int | None:
@@ -184,9 +201,7 @@ def _is_on(switch: lxml.etree._Element | None) -> bool:
     return switch is not None and switch.get(f"{_W}val", "true") not in {"false", "0", "off"}
 
 
-def _blocks(
-    part: lxml.etree._Element | None, levels: dict[str, int], hidden: frozenset[str]
-) -> Iterator[tuple[str, int, str]]:
+def _blocks(part: lxml.etree._Element | None, levels: dict[str, int], unseen: Unseen) -> Iterator[tuple[str, int, str]]:
     """Yield (separator before, heading level or 0, text) for each paragraph and table row that has text."""
     if part is None:
         return
@@ -213,7 +228,7 @@ def _blocks(
             column += max(1, _number(element.find(f"{_W}tcPr/{_W}gridSpan")))
             cell = []
         elif tag == f"{_W}p" and event == "end" and not _inside_fallback(element):
-            text = _paragraph(element, hidden)
+            text = _paragraph(element, unseen)
             if not text.strip():
                 continue
             if depth:
@@ -237,15 +252,15 @@ def _number(element: lxml.etree._Element | None) -> int:
     return min(int(value[:4]), _MOST_COLUMNS) if value.isdecimal() else 0
 
 
-def _paragraph(paragraph: lxml.etree._Element, hidden: frozenset[str]) -> str:
+def _paragraph(paragraph: lxml.etree._Element, unseen: Unseen) -> str:
     parts: list[str] = []
     # found once, since a paragraph may have 100,000 runs
-    is_hidden = _value(paragraph.find(f"{_W}pPr/{_W}pStyle")) in hidden
+    by_paragraph = unseen.get(_value(paragraph.find(f"{_W}pPr/{_W}pStyle")) or None, frozenset())
     for node in paragraph.iter(f"{_W}t", f"{_M}t", f"{_W}sym", f"{_W}tab", f"{_W}br", f"{_W}cr", f"{_W}noBreakHyphen"):
         owner = next(node.iterancestors(f"{_W}p"), None)
         if owner is not paragraph:
             continue  # in a text box, which is read as a paragraph of its own
-        if _is_unseen(node, is_hidden, hidden):
+        if _is_unseen(node, by_paragraph, unseen):
             continue
         if node.tag in {f"{_W}t", f"{_M}t", f"{_W}sym"}:
             text = _text(node)
@@ -264,18 +279,18 @@ def _text(node: lxml.etree._Element) -> str:
     return drawn(node.text or "", fonts.get(f"{_W}ascii", "") if fonts is not None else "")
 
 
-def _is_unseen(node: lxml.etree._Element, is_hidden: bool, hidden: frozenset[str]) -> bool:
-    """Whether text was moved away or struck out, or is formatted as hidden: by itself or else by a style, its paragraph's
-    (`is_hidden`) too."""
-    if next(node.iterancestors(f"{_W}moveFrom"), None) is not None:
+def _is_unseen(node: lxml.etree._Element, by_paragraph: frozenset[str], unseen: Unseen) -> bool:
+    """Whether text was moved away, deleted or struck out, or is formatted as hidden: by itself or else by a style, its paragraph's
+    (`by_paragraph`) too."""
+    if next(node.iterancestors(f"{_W}moveFrom", f"{_W}del"), None) is not None:
         return True
     run = next(node.iterancestors(f"{_W}r"), None)
     if run is None:
-        return is_hidden
-    if any(_is_on(run.find(f"{_W}rPr/{_W}{line}")) for line in ("strike", "dstrike")):
-        return True
-    own = run.find(f"{_W}rPr/{_W}vanish")
-    return _is_on(own) if own is not None else is_hidden or _value(run.find(f"{_W}rPr/{_W}rStyle")) in hidden
+        return bool(by_paragraph)
+    by_style = by_paragraph | unseen.get(_value(run.find(f"{_W}rPr/{_W}rStyle")), frozenset())
+    return any(
+        _is_on(own) if (own := run.find(f"{_W}rPr/{_W}{name}")) is not None else name in by_style for name in _UNSEEN
+    )
 
 
 def _is_raised(node: lxml.etree._Element) -> bool:

@@ -1,4 +1,4 @@
-"""Plain text and Markdown. The text is kept as written, without its front matter."""
+"""Plain text and Markdown. The text is kept as written, without its front matter and without comments."""
 
 from __future__ import annotations
 
@@ -15,6 +15,14 @@ _SETEXT = re.compile(r" {0,3}(=+|-+)[ \t]*$")
 _TRAILER = re.compile(r"[ \t]+#+$|[ \t]*\{[^{}]*\}$")
 _LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
 _MARKUP = re.compile(r"[*_`]{1,3}(?=\S)|(?<=\S)[*_`]{1,3}|<[^>]+>")
+_CODE_OR_COMMENT = re.compile(
+    r"^[ \t>]*(?P<fence>`{3,}+|~{3,}+)[^\n]*\n(?:.*?^[ \t>]*(?P=fence)[`~]*[ \t]*$|.*)"
+    r"|(?<!`)(?P<ticks>`++)[^`\n]+(?P=ticks)"
+    r"|(?P<remark>^ {0,3}\[[^\^\]\n][^\]\n]{0,99}\]:[ \t]+(?:#|<>)[ \t]+[\"'(][^\n]*$)"
+    r"|(?P<comment><!--)",
+    re.DOTALL | re.MULTILINE,
+)
+"""Code; a link that leads nowhere, which is how comments are written in Markdown without HTML; and the beginning of an HTML comment."""
 
 
 def load_text(data: bytes) -> Document:
@@ -28,6 +36,7 @@ def load_markdown(data: bytes) -> Document:
 def _load(data: bytes, kind: str) -> Document:
     decoded, note = decode(data)
     matter, text = split_front_matter(clean(decoded))
+    text = _without_comments(text) if kind == "md" else text
     headings = tuple(_headings(text)) if kind == "md" else ()
     own_title = next((heading.text for heading in headings if heading.level == 1), "")
     return Document(
@@ -40,6 +49,22 @@ def _load(data: bytes, kind: str) -> Document:
         access=matter.access,
         notes=matter.notes + ((note,) if note else ()),
     )
+
+
+def _without_comments(text: str) -> str:
+    """The text without comments outside of code. One that is not closed is left, as the rest of the text could be meant."""
+    kept: list[str] = []
+    at = read = 0
+    while found := _CODE_OR_COMMENT.search(text, read):
+        read = found.end()
+        if found["comment"]:
+            if (end := text.find("-->", read)) < 0:
+                break
+            read = end + len("-->")
+        if found["comment"] or found["remark"]:
+            kept.append(text[at : found.start()])
+            at = read
+    return "".join([*kept, text[at:]])
 
 
 def _headings(text: str) -> Iterator[Heading]:
