@@ -194,7 +194,9 @@ def _add(spans: list[Span], text: str, start: int, end: int) -> None:
 
 _MARKUP = re.compile(r"^\s*(?:#{1,6}\s+|>\s*|[-*+\u2022\u2023\u25aa\u25cf\u25e6]\s+|\d{1,3}[.)]\s+)+")
 _LINK = re.compile(r"!?\[([^\]\[]*)\]\((?:[^()\s]|\([^()\s]*\))*(?:\s+\"[^\"]*\")?\)")
-_REFERENCE = re.compile(r"\[(?:[\d⁰¹²³⁴-⁹]{1,3}|[a-z]|citation needed|note \d+)\]|\u3010\d{1,3}\u3011", re.IGNORECASE)
+_MARK = r"(?:\[(?:[\d⁰¹²³⁴-⁹]{1,3}|[a-z]|citation needed|note \d+)\]|\u3010\d{1,3}\u3011)"
+_REFERENCE = re.compile(rf"(?: ?{_MARK}){{1,9}}(?=[.,;:!?])|{_MARK}", re.IGNORECASE)
+"""Reference marks of the source; before a sign that ends something with the space before them."""
 _EMPHASIS = re.compile(r"(\*\*|__|\*|`)(?=\S)(.+?)(?<=\S)\1")
 _CODE = re.compile(r"(`+)(?!`).+?(?<!`)\1(?!`)", re.DOTALL)
 _TAG = re.compile(
@@ -224,7 +226,7 @@ def readable(text: str) -> str:
     text = _HYPHENATED.sub("", text.replace("\u00ad", ""))
     text = _REFERENCE.sub("", _LINK.sub(r"\1", _MARKUP.sub("", text)))
     text = _EMPHASIS.sub(_plain, _BAR.sub(" ", _without_tags(text)).replace("\\|", "|"))
-    text = re.sub(r"\[(\d)", r"(\1", text)  # whatever still looks like a citation
+    text = re.sub(r"[\[\u3010](?=\s*\d)", "(", text)  # whatever still looks like a citation
     return " ".join(text.split())
 
 

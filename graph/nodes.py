@@ -257,7 +257,8 @@ class Nodes:
             has_unmarked = metadata.get("answerer") == "model" and metadata.get("finish_reason") != "blocked"
 
             def check() -> tuple[list[Citation], dict[str, list[str]]]:
-                return verify(answer, shown), {"unmarked": unmarked(answer)} if has_unmarked else {}
+                # Where nothing was found, titles are named, and what looks like a marker in them cites nothing.
+                return verify(answer, shown) if shown else [], {"unmarked": unmarked(answer)} if has_unmarked else {}
 
             citations, alone = await asyncio.to_thread(check) if len(answer) > LONG_ANSWER else check()
             await self._name_copies(citations, shown)

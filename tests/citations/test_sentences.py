@@ -72,6 +72,8 @@ def test_only_white_space_lies_between_the_sentences_of_any_text(text: str) -> N
         ("## A heading", "A heading"),
         ("It is so.[12] And [citation needed] that.", "It is so. And that."),
         ("The sea rises[¹²] and falls.", "The sea rises and falls."),
+        ("It rises [1] [2], and falls [3].", "It rises, and falls."),
+        ("It rises [ 1 ] and falls\u30102, 3\u3011.", "It rises ( 1 ] and falls(2, 3\u3011."),
         ("a bro-\nken line\nof   text", "a broken line of text"),
         ("3. Third", "Third"),
         ('<a id="e17"></a> E17 | focus lost', "E17 focus lost"),

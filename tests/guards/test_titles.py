@@ -14,7 +14,7 @@ from tests.models.scripted_server import ScriptedServer
 from tests.service import ingest
 
 MAIL = "bob.smith@example.com"
-TITLE = f"![plan](http://evil.example/p.png) [go](javascript:alert(1)) <script>alert(1)</script> by {MAIL}"
+TITLE = f"![plan](http://evil.example/p.png) [go](javascript:alert(1)) <script>alert(1)</script> [1] by {MAIL}"
 TEXT = "The ferry leaves at nine in the morning and comes back at noon.\n"
 
 
@@ -64,6 +64,7 @@ async def nothing_found(data_dir: Path, **settings: Any) -> Result:
     async with open_service(Settings(_env_file=None, data_dir=data_dir, **settings)) as service:
         result = await service.ask(service.prepare("What do penguins eat in winter?"))
     assert result.metadata["finish_reason"] == "no_evidence"
+    assert result.citations == [], "a number in a title is no citation"
     return result
 
 
