@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+from citewell.terms import MONTHS
+
 
 class Span(NamedTuple):
     """A half-open range of characters (Python code points)."""
@@ -22,6 +24,12 @@ _ABBREVIATIONS = frozenset(
     "nov dec tue thu min max avg a.m p.m u.s u.k u.n d.c ph.d b.c a.d".split()
 )
 _NEVER_LAST = frozenset("mr mrs ms dr prof rev gen sen rep gov capt lt col sgt e.g i.e cf fig figs eq vs".split())
+_ORDINAL = re.compile(r"(?:([^\W\d_]+)\s+)?(?<![\w.,:/-])\d{1,2}$")
+_GERMAN_MONTHS = frozenset(
+    "januar februar m\u00e4rz april mai juni juli august september oktober november dezember".split()
+)
+_GERMAN_DETERMINERS = frozenset("beim dem den der des im jede jeden jeder jedes vom zum zur".split())
+"""Before an ordinal: "zum 3. Vorsitzenden". Without those that are English words, too."""
 _LINE_BREAK = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 _BLOCK = re.compile(
     r"(?:\r?\n|\r)(?:[ \t]*(?:\r?\n|\r))+"  # an empty line
@@ -32,7 +40,7 @@ _FENCE = re.compile(r"[ \t]*(?:```|~~~)[^\n\r]*")
 """A line that opens or closes a code block in Markdown, with the language's name."""
 _HEADING = re.compile(r"[ \t]*#{1,6}[ \t][^\n\r]*")
 _TERMINATOR = re.compile(
-    r"[.!?\u2026\u061f\u06d4\u0964\u0965]+[\"'\u2019\u201d\u00bb)\]*_]*(?=\s)|[\u3002\uff01\uff1f]+[\u300d\u300f\u201d\uff09]*"
+    r"[.!?\u2026\u061f\u06d4\u0964\u0965]+[\"'\u2019\u201c\u201d\u00bb)\]*_]*(?=\s)|[\u3002\uff01\uff1f]+[\u300d\u300f\u201d\uff09]*"
 )
 _UNIT = re.compile(r"\d[ \u00a0]?[a-z]$")
 """A unit of one letter after a figure: "50 g", "18 h"."""
@@ -168,12 +176,26 @@ def _ends_sentence(text: str, match: re.Match[str], limit: int, sentence_start: 
         return True
     if before in _NEVER_LAST or (len(before) == 1 and before.isascii() and before != "i" and (head + " ")[0].isalnum()):
         return False  # a title, an initial, an abbreviation: "J. Smith", "c. 1600"
-    if head.islower() or (before in ("no", "nos") and head.isdigit()):
+    if head.islower() or (before in ("no", "nos", "nr", "abs") and head.isdigit()):
+        return False
+    if _is_ordinal(text[max(sentence_start, match.start() - 24) : match.start()], following):
         return False
     if before in _ABBREVIATIONS or "." in before:
         return head.isupper() and following.split(None, 1)[0].lower().strip(",") in _OPENERS
     # "1." at the start of a list item ends no sentence
     return not text[sentence_start : match.start()].strip().isdigit()
+
+
+def _is_ordinal(before: str, following: str) -> bool:
+    """Whether a full stop makes a German ordinal of the number before it: "31. Dezember", "im 19. Jahrhundert"."""
+    number = _ORDINAL.search(before)
+    if number is None:
+        return False
+    word = (number[1] or "").lower()
+    if word in _GERMAN_DETERMINERS:
+        return following[:1].isalpha()
+    # not in English: "on June 12. August was hot"
+    return following.split(None, 1)[0].lower().rstrip(".,;:") in _GERMAN_MONTHS and word not in MONTHS
 
 
 # After an abbreviation a sentence ends only where one of these words opens the next: "in the U.S. The".

@@ -120,9 +120,11 @@ _TOKEN = re.compile(
       (?P<tail>[ \u00a0]?[AaPp](?:\.[ ]?[Mm]\b|[Mm]\b)|(?:st|nd|rd|th|s)\b|[ \u00a0]?[%\u2030]|[ \u00a0]?[{_SIGNS}](?![ \u00a0]?\d)
         |[ \u00a0]per[ \u00a0]cent\b|{_EMPHASIS}?{_LETTERS}+)?
     |(?P<word>{_LETTERS}+(?:\d+|{_LETTERS}|{_EMPHASIS}|(?:-?[ \t]*\r?\n[ \t]*(?<=-\n))|['\u2019](?={_LETTERS}))*)
-    |(?P<stop>[.!?;:,()\u3002\uff0c\u2014]|\|[ \t]*(?=\r?\n|$))""",
+    |(?P<stop>[.!?;:,()\u3002\uff0c\u2014]|\|[ \t]*(?=\r?\n|$)|(?<=[ \t])[|\u00b7](?=[ \t])
+        |\r?\n(?:[ \t]*\r?\n)+[ \t]*|\r?\n(?=[^\n|]*[ \t]\|[ \t]))""",
     re.VERBOSE,
 )
+"""A stop, which ends what a denial governs, is a sentence's mark, the edge of a table's cell or row, or an empty line."""
 _RELATIONS = {"<=": "\u2264", ">=": "\u2265", "!=": "\u2260"}
 _NO_RELATION = re.compile(r"(?:^|[.!?:\u3002])[\s|\u00b7*_`>\"'\u2019\u201d)]*\Z|<[/A-Za-z][^<>]*\Z", re.M)
 """What stands before a `>` that begins a quotation in Markdown or ends a tag."""
@@ -176,6 +178,8 @@ def read(text: str) -> Statement:
     at_start = True
     for match in _TOKEN.finditer(text):
         if match["stop"]:
+            if match["stop"].count("\n") > 1 and text[match.end() : match.end() + 1].islower():
+                continue  # the sentence goes on, on a PDF's next page
             if match["stop"] not in ",." or text[match.end() : match.end() + 1].isspace():
                 open_denial = None
             at_start = at_start or match["stop"] in ".!?:\u3002"

@@ -125,9 +125,24 @@ def _compared(term: Term) -> tuple[str, str | None]:
 
 
 def _denied_otherwise(statement: Statement, terms: Sequence[Term], denials: Sequence[tuple[int, ...]]) -> bool:
-    """Whether the sentence denies what the passage does not, or the passage denies what the sentence asserts."""
+    """Whether the sentence denies what the passage does not, or the passage denies what the sentence asserts; not where the passage
+    says the same, word for word."""
+    if _says_the_same(statement, terms, denials):
+        return False
     here, there = statement.denials, denials
     return _unmatched(here, statement.terms, there, terms) or _unmatched(there, terms, here, statement.terms)
+
+
+def _says_the_same(statement: Statement, terms: Sequence[Term], denials: Sequence[tuple[int, ...]]) -> bool:
+    """Whether the sentence's terms stand in the passage one after the other, the same of them denied: what stands beside them denies
+    something else, as in "Dogs are allowed on the beach, cats are not allowed in the hall"."""
+    said, there = [_compared(term) for term in statement.terms], [_compared(term) for term in terms]
+    denied = {i for denial in statement.denials for i in denial}
+    denied_there = {i for denial in denials for i in denial}
+    return any(
+        there[at : at + len(said)] == said and {i for i in range(len(said)) if at + i in denied_there} == denied
+        for at in range(len(there) - len(said) + 1)
+    )
 
 
 def _unmatched(

@@ -95,6 +95,11 @@ def test_different_things_are_not_equal(one: str, other: str) -> None:
         ("It never rained", ["rain"]),
         ("sold without sugar, with milk", ["sugar"]),
         ("| under 5 | not admitted |\n| family (2 + 3) | £42 |", ["admit"]),
+        ("Friday | none\nSaturday | 9:00", []),
+        ("| none | Saturday |", []),
+        ("Fish \u00b7 no \u00b7 yes", []),
+        ("Saturday | none\n\nWe are closed on Sundays.", []),
+        ("It must not\n\nbe opened.", ["open"]),  # on the next page
         ("not only novels", []),
         ("See No. 5 for that.", []),
         ("All of it is odd.", []),

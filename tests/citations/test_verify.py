@@ -116,9 +116,20 @@ def test_a_denial_holds_for_its_own_half_of_a_sentence() -> None:
     text = chunk("The ferry never sails in storms and sails every hour in summer.")
     assert verify("The ferry never sails in storms [1].", [text])[0]["status"] == "verified"
     assert verify("The ferry never sails in summer [1].", [text])[0]["status"] == "unsupported"
+    text = chunk("Dogs are allowed on the beach, cats are not allowed in the hall.")
+    for said in ("Dogs are allowed on the beach [1].", "Cats are not allowed in the hall [1]."):
+        assert verify(said, [text])[0]["status"] == "verified"
+    for changed in ("Dogs are allowed in the hall [1].", "Dogs are not allowed on the beach [1]."):
+        assert verify(changed, [text])[0]["status"] == "unsupported"
     text = chunk("The museum does not open on Mondays but opens on Fridays.")
     assert verify("The museum does not open on Mondays [1].", [text])[0]["status"] == "verified"
     assert verify("The museum does not open on Fridays [1].", [text])[0]["status"] == "unsupported"
+
+
+def test_a_cell_denies_nothing_in_the_next_row_or_below_the_table() -> None:
+    text = chunk("Day | Doctors\nWednesday | none\nThursday | 8:30-19:30\nFriday | none\n\nWe are closed on Sundays.")
+    for said in ("Thursday \u00b7 8:30-19:30 [1]", "We are closed on Sundays [1]."):
+        assert verify(said, [text])[0]["status"] == "verified"
 
 
 def test_numbers_and_names_next_to_other_words_need_not_stand_in_order() -> None:
