@@ -3,9 +3,13 @@
 import importlib.util
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from citewell.models.minilm import MiniLM
+
+hypothesis.settings.register_profile("citewell", deadline=None)  # a busy machine takes any time
+hypothesis.settings.load_profile("citewell")
 
 pytest_plugins = [
     name
