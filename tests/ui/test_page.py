@@ -354,7 +354,8 @@ def test_a_page_follows_the_browsers_back_and_forward_and_what_is_said_in_anothe
     ask(page, TOWER)
     for _ in range(2):
         page.go_back()
-    expect(page.locator(".cw-question")).to_have_text([HORN])  # in a list: what was drawn before may still stand beside it
+    # in lists, as what was drawn before may still stand beside it
+    expect(page.locator(".cw-question")).to_have_text([HORN])
     for _ in range(2):
         page.go_forward()
     expect(page.locator(".cw-question")).to_have_text([TOWER])
