@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
+import httptools
 import structlog
 import uvicorn
 from fastapi import FastAPI
@@ -57,6 +58,31 @@ READS_WITHIN_S = 60.0
 log = structlog.get_logger()
 
 
+class Parser(httptools.HttpRequestParser):
+    """httptools takes what follows the head of a request that asks for another protocol for that protocol, and the body for a request of
+    its own if that is not spoken here: of somebody else, where a proxy sends the requests of many. Here such a request is read once
+    more, as one that does not ask.
+    """
+
+    def __init__(self, protocol: "Bounded") -> None:
+        super().__init__(protocol)
+        self.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        self._protocol = protocol
+
+    def feed_data(self, data: bytes) -> None:  # type: ignore[override]  # which is what uvicorn gives it
+        rest = memoryview(data)
+        while True:
+            try:
+                super().feed_data(rest)
+            except httptools.HttpParserUpgrade as exc:
+                if not self._protocol.is_to_be_read_again():
+                    raise
+                rest = rest[exc.args[0] :]
+                super().feed_data(self._protocol.head_without_upgrade())
+            else:
+                return
+
+
 class Bounded(HttpToolsProtocol):
     """uvicorn's HTTP protocol with bounds: on the head of a request, which httptools otherwise joins however long it is; and on the time
     that uvicorn waits for a request to come, or to come whole, and for a client to read its answer.
@@ -68,6 +94,7 @@ class Bounded(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
+        self.parser = Parser(self)
         transport.set_write_buffer_limits(high=0)  # so that `pause_writing` tells of whatever is left to be read
         self._wait()
 
@@ -103,7 +130,8 @@ class Bounded(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._unread = 0
-        super().on_headers_complete()
+        if not self.is_to_be_read_again():
+            super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         self._unread = 0
@@ -111,9 +139,22 @@ class Bounded(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self.is_to_be_read_again():
+            return
         self._unread = 0
         self._wait_no_more()
         super().on_message_complete()
+
+    def is_to_be_read_again(self) -> bool:
+        """Whether a request asks for a protocol that is not spoken here, such as HTTP/2, which Java's client asks for."""
+        return self.parser.should_upgrade() and not self._should_upgrade() and self.parser.get_method() != b"CONNECT"
+
+    def head_without_upgrade(self) -> bytes:
+        head = [self.parser.get_method(), b" ", self.url, b" HTTP/", self.parser.get_http_version().encode(), b"\r\n"]
+        for name, value in self.headers:
+            if name != b"upgrade":
+                head += [name, b": ", value, b"\r\n"]
+        return b"".join([*head, b"\r\n"])
 
     def _wait(self) -> None:
         self._wait_no_more()

@@ -83,6 +83,24 @@ async def served(app: ASGIApp = echo, *, system_holds: int = 0, **options: float
 POST = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\n"
 
 
+@pytest.mark.parametrize("cut", [0, 40, 140, 200])
+@pytest.mark.parametrize("length", [b"content-length: %d", b"transfer-encoding: chunked"])
+async def test_the_body_of_who_asks_for_another_protocol_is_its_body(length: bytes, cut: int) -> None:
+    inner = b"GET /inner HTTP/1.1\r\nhost: a\r\n\r\n"
+    body = inner if b"%d" in length else b"%x\r\n%b\r\n0\r\n\r\n" % (len(inner), inner)
+    ask = b"POST / HTTP/1.1\r\nhost: a\r\nconnection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAEAAEAA\r\n"
+    ask += (length % len(inner) if b"%d" in length else length) + b"\r\n\r\n" + body
+    async with served() as port, asyncio.timeout(30):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for part in (ask[:cut], ask[cut:] + ask + POST + b"last"):  # three on one connection
+            writer.write(part)
+            await asyncio.sleep(0.05)
+        said = await reader.readuntil(b"last")
+        writer.close()
+    assert said.count(b"HTTP/1.1 200") == 3
+    assert said.count(inner) == 2
+
+
 @pytest.mark.parametrize("begun", [b"", b"GET / HT", POST, POST + b"ab", POST + b"abcd" + POST + b"a"])
 async def test_who_brings_no_whole_request_is_not_waited_for(begun: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("citewell.api.serve.BRINGS_WITHIN_S", 0.2)
