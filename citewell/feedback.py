@@ -134,7 +134,7 @@ async def open_feedback(settings: Settings) -> AsyncIterator[FeedbackStore]:
     """
     if settings.redis_url is not None:
         client = connect(settings.redis_url.get_secret_value(), max_connections=8, timeout_s=5.0)
-        connection = Connection(client, max_connections=8, patience_s=5.0)
+        connection = Connection(client, part="ratings", max_connections=8, patience_s=5.0)
         try:
             yield RedisFeedback(connection, settings.namespace)
         finally:

@@ -35,7 +35,9 @@ TRANSIENT = (
     redis.exceptions.RedisClusterException,
     OSError,
     TimeoutError,
-    AttributeError,  # redis-py 8.1 writes to a connection that another task has just closed: `_writer` is None
+    # redis-py 8.1 writes to a connection that another task has just closed, as a cluster's client does when slots have moved:
+    AttributeError,  # `_writer` is None
+    RuntimeError,  # uvloop's "the handler is closed"
 )
 """Errors that may pass by themselves: a restart, a failover, a network interruption."""
 

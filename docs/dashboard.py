@@ -67,7 +67,8 @@ ROWS: list[tuple[str, list[tuple[str, str, list[tuple[str, str]]]]]] = [
             (f"histogram_quantile(0.5, sum by (le) (rate(citewell_redis_call_seconds_bucket[{RATE}])))", "p50"),
         ]),
         ("Connections to Redis", "short", [
-            ("sum(citewell_redis_connections_in_use)", "in use"), ("sum(citewell_redis_connections_limit)", "limit"),
+            ("sum by (part) (citewell_redis_connections_in_use)", "{{part}}, in use"),
+            ("sum by (part) (citewell_redis_connections_limit)", "{{part}}, limit"),
         ]),
         ("Memory (one worker an instance)", "bytes", [("process_resident_memory_bytes", "{{instance}}")]),
         ("Processor (one worker an instance)", "percentunit", [(f"rate(process_cpu_seconds_total[{RATE}])", "{{instance}}")]),

@@ -14,10 +14,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-import redis.exceptions
-
-from citewell.errors import LimitsUnavailable
-from citewell.redis_client import TRANSIENT, Client, evaluate
+from citewell.errors import CheckpointError, LimitsUnavailable
+from citewell.redis_client import Client
+from citewell.threads.redis_connection import Connection
 
 DAY_S: Final = 86_400
 MINUTE_S: Final = 60.0
@@ -190,12 +189,14 @@ _SPENT = _TODAY + "return {string.format('%.0f', cost), string.format('%.0f', to
 class RedisLedger:
     """Exact for all workers that share a server: every operation is one script on one key, in one round trip.
 
+    While the server cannot be reached it is tried again for `timeout_s` seconds, as a restart or a failover takes. A charge whose reply was
+    lost is made anew, and the first stays.
+
     Lua counts in doubles, which hold integers up to 2^53: nine million dollars per day and caller.
     """
 
     def __init__(self, client: Client, *, namespace: str, timeout_s: float, max_connections: int) -> None:
-        self._client = client
-        self._slots = asyncio.Semaphore(max_connections)  # further calls wait; the pool would refuse them
+        self._connection = Connection(client, part="limits", max_connections=max_connections, patience_s=timeout_s)
         self._prefix = f"{namespace}:limits:".encode()
         self._timeout_s = timeout_s
 
@@ -219,19 +220,19 @@ class RedisLedger:
         return int(cost), int(tokens)
 
     async def ping(self) -> None:
-        """Raise `LimitsUnavailable` unless the server answers."""
-        await self._run("return 1", self._key("", b":ping"))
+        """Raise `LimitsUnavailable` unless the server answers now."""
+        await self._run("return 1", self._key("", b":ping"), patience_s=0)
 
     async def close(self) -> None:
-        await self._client.aclose()
+        await self._connection.close()
 
     def _key(self, caller: str, kind: bytes) -> bytes:
         # a digest: a caller's name may be long, and is personal data
         return self._prefix + hashlib.blake2b(caller.encode(), digest_size=16).hexdigest().encode() + kind
 
-    async def _run(self, script: str, key: bytes, *args: int) -> Any:
+    async def _run(self, script: str, key: bytes, *args: int, patience_s: float | None = None) -> Any:
         try:
-            async with asyncio.timeout(self._timeout_s), self._slots:
-                return await evaluate(self._client, script, [key], *args)
-        except (*TRANSIENT, redis.exceptions.RedisError) as exc:
+            async with asyncio.timeout(self._timeout_s):
+                return await self._connection.evaluate(script, key, *args, patience_s=patience_s)
+        except (CheckpointError, TimeoutError) as exc:
             raise LimitsUnavailable("The Redis server that keeps the limits cannot be reached.") from exc

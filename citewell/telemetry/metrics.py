@@ -7,7 +7,7 @@ caller, a thread or a path.
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -77,9 +77,13 @@ INDEX_BYTES = Gauge("citewell_index_bytes", "The index on disk.", multiprocess_m
 
 LOG_LOST = Counter("citewell_log_writes_lost", "Writes of the log that failed: a full disk, a reader that is gone.")
 
-REDIS_CALL = Histogram("citewell_redis_call_seconds", "Round trips to the threads' Redis.", buckets=_FAST_S)
-REDIS_IN_USE = Gauge("citewell_redis_connections_in_use", "Connections busy with a call.", multiprocess_mode="livesum")
-REDIS_LIMIT = Gauge("citewell_redis_connections_limit", "Most that may be.", multiprocess_mode="livesum")
+RedisPart = Literal["threads", "ratings", "limits"]
+"""What keeps something in Redis, each over connections of its own."""
+REDIS_CALL = Histogram("citewell_redis_call_seconds", "Round trips to Redis.", buckets=_FAST_S)
+REDIS_IN_USE = Gauge(
+    "citewell_redis_connections_in_use", "Connections busy with a call.", ["part"], multiprocess_mode="livesum"
+)
+REDIS_LIMIT = Gauge("citewell_redis_connections_limit", "Most that may be.", ["part"], multiprocess_mode="livesum")
 
 
 # For Prometheus a series that first appears at 1 has not increased, so those that alerts and ratios read begin at 0.
@@ -125,12 +129,13 @@ def ingestion() -> Iterator[None]:
 
 
 @contextmanager
-def redis_call() -> Iterator[None]:
+def redis_call(part: RedisPart) -> Iterator[None]:
     """Time a round trip."""
     started = time.perf_counter()
-    REDIS_IN_USE.inc()
+    in_use = REDIS_IN_USE.labels(part)
+    in_use.inc()
     try:
         yield
     finally:
-        REDIS_IN_USE.dec()
+        in_use.dec()
         REDIS_CALL.observe(time.perf_counter() - started)

@@ -47,29 +47,35 @@ class Connection:
 
     Args:
         client: A client that does not decode replies.
+        part: Whose it is, in the metrics.
         max_connections: Calls under way at once; further ones wait.
         patience_s: How long a server that cannot be reached is tried again, in seconds.
     """
 
-    def __init__(self, client: Client, *, max_connections: int, patience_s: float) -> None:
+    def __init__(self, client: Client, *, part: metrics.RedisPart, max_connections: int, patience_s: float) -> None:
         self.client = client
+        self._part = part
         self._slots = asyncio.Semaphore(max_connections)
-        metrics.REDIS_LIMIT.set(max_connections)
+        metrics.REDIS_LIMIT.labels(part).set(max_connections)
         self._patience_s = patience_s
         self._follow_at = 0.0
         self.calls = 0
         """Scripts and commands sent so far, tries included."""
 
     async def run(self, name: str, key: bytes, *args: bytes | str | int) -> Any:
-        """Run a script.
+        """Run a script of this package, see `evaluate`."""
+        return await self.evaluate(script(name), key, *args)
+
+    async def evaluate(self, script: str, key: bytes, *args: bytes | str | int, patience_s: float | None = None) -> Any:
+        """Run a script on one key; twice, perhaps, where the reply to the first was lost.
 
         Raises:
             CheckpointError: The server could not be reached for `patience_s` seconds, or refused.
         """
-        return await self._try(lambda: evaluate(self.client, script(name), [key], *args))
+        return await self._try(lambda: evaluate(self.client, script, [key], *args), patience_s)
 
     async def command(self, *args: bytes | str | int, patience_s: float | None = None) -> Any:
-        """Run a command, see `run`; with `patience_s` of its own."""
+        """Run a command, see `evaluate`."""
         return await self._try(lambda: self.client.execute_command(*args), patience_s)
 
     async def _try(self, call: Callable[[], Awaitable[Any]], patience_s: float | None = None) -> Any:
@@ -80,7 +86,7 @@ class Connection:
             while True:
                 self.calls += 1
                 try:
-                    with metrics.redis_call():
+                    with metrics.redis_call(self._part):
                         return await call()
                 except PERMANENT as exc:
                     raise CheckpointError("Redis refuses the credentials it was given.") from exc

@@ -111,7 +111,7 @@ class RedisSaver(BlockingSaver):
         cache_messages: int = 20_000,
     ) -> None:
         super().__init__(serde=serde or StrictSerializer())
-        self.connection = Connection(client, max_connections=max_connections, patience_s=patience_s)
+        self.connection = Connection(client, part="threads", max_connections=max_connections, patience_s=patience_s)
         self.prefix = prefix
         self.ttl_ms = ttl_s * 1000
         self._linger_s = linger_s

@@ -20,6 +20,8 @@ from citewell.errors import BudgetExceeded, ConfigurationError, LimitsUnavailabl
 from citewell.limits import WARN_AT, Limits, Prices, open_limits
 from citewell.limits.ledger import DAY_S, Ask, ProcessLedger
 from citewell.settings import Settings
+from citewell.threads.redis_connection import FOLLOW_EVERY_S
+from tests.redis_servers import Guarded, Server, wait_for
 
 MODEL = "openai:dear"
 CHEAP = "openai:cheap"
@@ -272,16 +274,36 @@ async def test_every_operation_is_one_round_trip(redis_url: str) -> None:
     assert "cmdstat_eval" not in calls
 
 
-async def test_a_lost_server_refuses_and_never_lets_through(own_redis: object) -> None:
-    url = own_redis.url  # type: ignore[attr-defined]
-    async with open_limits(make_settings(url, budget_usd_per_day=1, requests_per_minute=9)) as limits:
+async def test_a_restart_of_the_server_is_waited_for(own_redis: Server) -> None:
+    async with open_limits(make_settings(own_redis.url, budget_usd_per_day=1, requests_per_minute=9)) as limits:
         await call(limits)
-        own_redis.kill()  # type: ignore[attr-defined]
-        with pytest.raises(LimitsUnavailable):
-            await limits.admit("ann")
-        with pytest.raises(LimitsUnavailable):
-            await call(limits)
-        own_redis.start()  # type: ignore[attr-defined]
+        own_redis.kill()
+        calls = [asyncio.create_task(limits.admit("ann")), asyncio.create_task(call(limits))]
+        await asyncio.wait(calls, timeout=0.2)  # both have been refused a connection
+        await asyncio.to_thread(own_redis.start)
+        await asyncio.gather(*calls)
+        assert (await limits.spent("ann"))["usd"] == pytest.approx(2 * CALL_USD)
+
+
+async def test_charges_follow_a_primary_that_was_replaced_on_purpose(redis_sentinel: Guarded) -> None:
+    replica, sentinel = redis_sentinel.replica, redis_sentinel.sentinel
+    async with open_limits(make_settings(redis_sentinel.url, budget_usd_per_day=1)) as limits:
+        await call(limits)
+        wait_for(lambda: sentinel.client.execute_command("SENTINEL", "FAILOVER", "threads"), "a failover")
+        wait_for(lambda: sentinel.client.sentinel_master("threads")["port"] == replica.port, "the replica's promotion")
+        await asyncio.sleep(FOLLOW_EVERY_S)
+        await call(limits)
+    async with open_limits(make_settings(replica.url, budget_usd_per_day=1)) as limits:
+        assert (await limits.spent("ann"))["usd"] == pytest.approx(2 * CALL_USD)
+
+
+async def test_a_lost_server_refuses_and_never_lets_through(own_redis: Server) -> None:
+    async with open_limits(make_settings(own_redis.url, budget_usd_per_day=1, requests_per_minute=9)) as limits:
+        await call(limits)
+        own_redis.kill()
+        for refused in await asyncio.gather(limits.admit("ann"), call(limits), return_exceptions=True):
+            assert isinstance(refused, LimitsUnavailable)
+        await asyncio.to_thread(own_redis.start)
         await call(limits)
         assert (await limits.spent("ann"))["usd"] == pytest.approx(2 * CALL_USD)
 

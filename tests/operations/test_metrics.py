@@ -85,7 +85,8 @@ async def test_each_turn_is_counted_by_its_door_and_how_it_ended(
     assert counted("citewell_http_responses_total", door="websocket", status="101") == 1
     assert counted("citewell_redis_call_seconds_count") > 8 * 5
     assert counted("citewell_redis_connections_in_use") == 0
-    assert counted("citewell_redis_connections_limit") > 0
+    assert counted("citewell_redis_connections_limit", part="threads") == 50
+    assert counted("citewell_redis_connections_limit", part="ratings") == 8
     assert counted("citewell_turns_running") == 0
     assert counted("citewell_index_sources") == 4
     assert counted("citewell_index_chunks") > 4

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 import redis
+import uvloop
 
 from citewell.errors import CheckpointError, ConfigurationError, ThreadNotFound, TornThread
 from citewell.settings import Settings
@@ -373,6 +374,18 @@ async def test_a_cluster_fails_over_in_mid_conversation(redis_cluster: Cluster) 
         for thread in threads:
             await cold.adelete_thread(thread)
         assert [key async for key in cold.connection.keys(b"")] == []
+
+
+def test_a_connection_that_another_task_has_closed_is_opened_anew(redis_cluster: Cluster) -> None:
+    async def call_over_closed_connections() -> None:
+        async with RedisSaver.from_conn_string(redis_cluster.url) as saver:
+            await saver.connection.run("lives", saver.key("t"), "ticket")
+            for node in saver.connection.client.get_nodes():  # type: ignore[union-attr]
+                for connection in node._connections:
+                    connection._writer.transport.abort()
+            assert await saver.connection.run("lives", saver.key("t"), "ticket") == 0
+
+    uvloop.run(call_over_closed_connections())  # the service's loop: asyncio's own only warns of such a write
 
 
 def _url(saver: RedisSaver) -> str:
