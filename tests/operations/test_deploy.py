@@ -18,6 +18,7 @@ import yaml
 from citewell.api.serve import CLOSE_WITHIN_S
 from citewell.ingestion.worker import memory_bytes
 from citewell.settings import Settings
+from tests.redis_servers import make_certificate
 from tests.service import ROOT, Live, free_port
 
 DEPLOY = ROOT / "deploy"
@@ -166,7 +167,20 @@ def test_the_proxy_lets_through_what_the_service_takes_and_waits_as_long_as_it_m
     headers = dict(re.findall(r"proxy_set_header (\S+) (\S+);", text))
     assert headers["Host"] == "$http_host", "a page's Origin is compared with it"
     assert {"X-Forwarded-For", "X-Forwarded-Proto", "Upgrade", "Connection"} <= headers.keys()
-    assert f"server 127.0.0.1:{settings.port};" in text
+    assert f"server 127.0.0.1:{settings.port} max_fails=0;" in text
+
+
+@pytest.mark.skipif(shutil.which("nginx") is None, reason="no nginx on the PATH (Debian's package nginx-light has it)")
+def test_nginx_reads_the_file(tmp_path: Path) -> None:
+    certificate, key = make_certificate(tmp_path)
+    text = (DEPLOY / "nginx.conf").read_text().replace("listen 443 ssl", f"listen 127.0.0.1:{free_port()} ssl")
+    text = re.sub(r"/etc/ssl/\S+\.pem", str(certificate), re.sub(r"/etc/ssl/\S+\.key", str(key), text))
+    whole = tmp_path / "nginx.conf"
+    kept = [f"{kind}_temp_path {tmp_path}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")]
+    http = "\n".join(["access_log off;", *kept, text])
+    whole.write_text(f"pid {tmp_path}/pid; error_log stderr; events {{}} http {{ {http} }}")
+    read = subprocess.run(["nginx", "-t", "-p", tmp_path, "-c", whole], capture_output=True, text=True)
+    assert read.returncode == 0, read.stderr
 
 
 # --- Kubernetes -----------------------------------------------------------------------------------
