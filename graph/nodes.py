@@ -15,12 +15,13 @@ from langchain_core.prompts import ChatPromptTemplate
 from langgraph.graph import END
 from langgraph.runtime import Runtime
 
-from chains import condense, expand, small_talk, summarize
+from chains import condense, expand, summarize
 from chains.answer import AnswerInput
 from chains.condense import CondenseInput, condense_rule
 from chains.extract import not_in_documents
 from chains.simple import is_simple
 from chains.summarize import summarize_rule, summary_input, to_fold
+from citewell import small_talk
 from citewell.citations import Citation, requoted, unmarked, verify
 from citewell.citations.review import review_reasons
 from citewell.documents import Chunk, ScoredChunk
@@ -214,13 +215,13 @@ class Nodes:
             confidence = self._parts.evidence.confidence(question, sources) if sources else 0.0
             metadata["confidence"] = round(confidence, 3)
             has_model = self._calls.name(context) is not None
-            is_talk = small_talk.is_small_talk(asked.text) and not has_model
-            if is_talk or not sources or not self._parts.evidence.is_supported(confidence):
-                said, rule = (small_talk.REPLY, None) if is_talk else await self._no_answer(sources)
+            talk = None if has_model else small_talk.reply(asked.text)
+            if talk or not sources or not self._parts.evidence.is_supported(confidence):
+                said, rule = (talk, None) if talk else await self._no_answer(sources)
                 emit(runtime, {"token": said})
                 metadata |= {
-                    "answerer": "service" if is_talk else "none", "supported": False,
-                    "finish_reason": "stop" if is_talk else "no_evidence",
+                    "answerer": "service" if talk else "none", "supported": False,
+                    "finish_reason": "stop" if talk else "no_evidence",
                 } | ({"guard": rule} if rule else {}) | _calls(state, None)  # fmt: skip
                 return {"answer": said, "usage": token_counts(), "metadata": metadata}
             call = None

@@ -10,6 +10,8 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from citewell.small_talk import is_small_talk
+
 Form = Literal["question", "document"]
 
 BUCKETS: Final = 2**15
@@ -66,12 +68,15 @@ def merged(windows: list[str]) -> list[str]:
 
 
 def windows_of(text: str, form: Form) -> list[str]:
-    """The parts of a text that are judged: its sentences, and before those of a question the whole."""
+    """The parts of a text that are judged: its sentences, and before those of a question the whole. Not small talk in a question,
+    which consists of known phrases: "you are stupid" reads like "you are a pirate"."""
     shown = unhide(text)
     parts = merged(sentences(shown))
-    if form == "question" and len(parts) > 1:
+    if form == "document":
+        return parts
+    if len(parts) > 1:
         parts.insert(0, shown.strip())
-    return parts
+    return [part for part in parts if not is_small_talk(part)]
 
 
 def ngram_buckets(windows: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:

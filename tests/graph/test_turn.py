@@ -10,10 +10,10 @@ import pytest
 from blockbuster import blockbuster_ctx
 from langgraph.runtime import Runtime
 
-from chains.small_talk import REPLY
 from citewell.guards.injection import InjectionScanner
 from citewell.service import Result, Service
 from citewell.settings import Settings
+from citewell.small_talk import REPLY
 from citewell.wiring import open_parts, open_service
 from graph.build import build_graph
 from graph.nodes import Nodes
