@@ -64,9 +64,11 @@ def test_a_passage_of_a_long_text_does_not_cost_all_of_it(start: Callable[..., L
     before = resident_mb(live.process.pid)
     with ThreadPoolExecutor(17) as pool:
         watching = pool.submit(watch)
-        found = list(pool.map(lambda _: passage(len(text) - 17, len(text)).json(), range(16)))
+        answers = list(pool.map(lambda _: passage(len(text) - 17, len(text)), range(16)))
         over.set()
         watching.result()
+    assert [one.text for one in answers if not one.is_success] == []
+    found = [one.json() for one in answers]
     assert {(one["before"].strip(), one["quote"], one["goes_on"]) for one in found} == {
         ("\U0001f30a", "Low water at one.", False)
     }
