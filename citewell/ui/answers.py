@@ -12,6 +12,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from markdown_it import MarkdownIt
+from markdown_it.renderer import RendererHTML
+from markdown_it.rules_core import StateCore
+from markdown_it.token import Token
+from markdown_it.utils import OptionsDict
 
 from citewell.client import Citation, Passage
 
@@ -23,6 +27,8 @@ MEANING = {
     "unsupported": "This passage does not say so. Do not rely on the sentence.",
 }
 _MARKERS = re.compile(r"[\[\u3010][ \t]*[0-9]{1,4}(?:[ \t]*[,;][ \t]*[0-9]{1,4})*[ \t]*[\]\u3011]")
+_BEFORE = re.compile(r"^[\s>|#*+-]*\s")
+"""What makes an item, a row, a heading or a quotation of a sentence."""
 _PLACE = "\ue000{}\ue001"
 _PLACED = re.compile("\ue000([0-9]+)\ue001")
 _PRIVATE = str.maketrans("", "", "\ue000\ue001")
@@ -34,13 +40,27 @@ def _markdown() -> MarkdownIt:
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
     markdown.disable(["html_block", "html_inline", "link", "autolink", "image", "reference"])
 
-    def paragraph(self: Any, tokens: Any, index: int, options: Any, env: Any) -> str:
-        if tokens[index].hidden:
-            return ""
-        return '<div class="cw-p">' if tokens[index].nesting == 1 else "</div>\n"  # a <p> cannot hold a <details>
+    def fit(state: StateCore) -> None:
+        for token in state.tokens:
+            match token.type:
+                case "paragraph_open":
+                    token.tag, token.attrs = "div", {"class": "cw-p"}  # a <p> cannot hold a <details>
+                case "paragraph_close":
+                    token.tag = "div"
+                case "heading_open" | "heading_close":
+                    token.tag = f"h{min(6, int(token.tag[1]) + 2)}"  # below the question's, which is <h2>
+                case "bullet_list_open" | "ordered_list_open" | "table_open":
+                    token.attrSet("dir", "auto")  # bullets, numbers and columns begin where its words do
 
-    markdown.add_render_rule("paragraph_open", paragraph)
-    markdown.add_render_rule("paragraph_close", paragraph)
+    def table(
+        self: RendererHTML, tokens: Sequence[Token], index: int, options: OptionsDict, env: dict[str, Any]
+    ) -> str:
+        scrolled = '<div class="cw-scroll" tabindex="0" role="region" aria-label="Table">'
+        return scrolled + self.renderToken(tokens, index, options, env)
+
+    markdown.core.ruler.push("fit", fit)
+    markdown.add_render_rule("table_open", table)
+    markdown.add_render_rule("table_close", lambda *_: "</table></div>\n")
     return markdown
 
 
@@ -54,6 +74,7 @@ def answer_html(
     file_url: Callable[[str, int | None], str] | None = None,
     *,
     is_running: bool = False,
+    is_news: bool = False,
 ) -> str:
     """The whole answer.
 
@@ -61,21 +82,25 @@ def answer_html(
         citations: One for each marker of the text, in its order.
         passages: For each citation its quote in its surroundings; None where the document is gone.
         file_url: Where a source's original opens, given its uri and the page.
-        is_running: Whether more of it is to come; assistive technology waits until it is whole.
+        is_running: Whether more of it is to come.
+        is_news: Whether it has just become whole, so that a screen reader reads it out. Of what a page replaces whole it
+            does so for an alert alone.
     """
     placed = _place(text.translate(_PRIVATE), citations)
     body = MARKDOWN.render(placed)
     body = _PLACED.sub(lambda found: _cite(int(found[1]), citations, passages, file_url), body)
-    return f'<div class="cw-answer" aria-live="polite" aria-busy="{str(is_running).lower()}">{body}</div>'
+    role = ' role="alert"' if is_news else ""
+    return f'<div class="cw-answer"{role} aria-busy="{str(is_running).lower()}">{body}</div>'
 
 
 def question_html(text: str) -> str:
-    return f'<div class="cw-question">{html.escape(text)}</div>'
+    return f'<h2 class="cw-question">{html.escape(text)}</h2>'
 
 
 def unmarked_html(sentences: Sequence[str]) -> str:
     """HTML for the sentences of an answer that have no citation."""
-    quoted = " · ".join(f"“{html.escape(sentence)}”" for sentence in sentences)
+    plain = (MARKDOWN.renderInline(_BEFORE.sub("", sentence).rstrip("| \n")) for sentence in sentences)
+    quoted = " · ".join(f"“<bdi>{sentence}</bdi>”" for sentence in plain)
     return f'<div class="cw-unmarked cw-small"><strong>Without a source:</strong> {quoted}</div>'
 
 
@@ -114,9 +139,15 @@ def _cite(
         f'<div class="cw-source"><div><strong class="cw-status">{SIGN[status]} {WORDS[status].capitalize()}</strong>'
         f" · {html.escape(title)}{page}</div>"
         f'<div class="cw-small">{MEANING[status]}</div>{_passage(citation, passage)}'
-        f'<div class="cw-small">{html.escape(citation.source)}, characters {citation.start:,} to {citation.end:,}'
+        f'<div class="cw-small">{html.escape(citation.source)}, {_place_of(citation)}'
         f"{_link(citation, passage, file_url)}{_copies(citation)}</div></div></details>"
     )
+
+
+def _place_of(citation: Citation) -> str:
+    if citation.quote:
+        return f"characters {citation.start:,} to {citation.end:,}"
+    return f"from character {citation.start:,}"
 
 
 def _copies(citation: Citation) -> str:

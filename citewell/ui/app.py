@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def _welcome(state: State) -> None:
         except ServiceError as fault:
             st.error(explain(fault), icon=":material/error:")
     if not state.turns:
-        st.markdown("# Ask your documents")
+        st.title("Ask your documents", anchor=False)
         st.markdown(
             "Every sentence of an answer carries a mark. Open it to read the passage behind it: "
             "**✓** verified, **~** partly supported, **✗** not supported."
@@ -74,17 +75,16 @@ def _ask(state: State, question: str, options: dict[str, Any]) -> None:
     """
     turn = state.begin(question, options)
     _question(question)
-    with st.chat_message("assistant"):
+    with st.chat_message("assistant", avatar=":material/format_quote:"):
         slot, status = st.empty(), st.empty()
         st.button("Stop", icon=":material/stop_circle:", key=f"stop {len(state.turns)}")
         run = Run(state.client.url, state.key, question, {"thread_id": state.thread_id, **options})
-        waited_s = 0.0
+        begun = time.monotonic()
         try:
             for event in run.events():
                 match event:
                     case None:
-                        waited_s += 0.1
-                        status.caption(f"{'Writing' if turn.text else 'Searching'} … {waited_s:.1f} s")
+                        status.caption(f"{'Writing' if turn.text else 'Searching'} … {time.monotonic() - begun:.0f} s")
                     case str():
                         turn.text += event
                         slot.html(answer_html(turn.text, is_running=True))
@@ -100,20 +100,20 @@ def _ask(state: State, question: str, options: dict[str, Any]) -> None:
 
 
 def _question(text: str) -> None:
-    with st.chat_message("user"):
+    with st.chat_message("user", avatar=":material/person:"):
         st.html(question_html(text))
 
 
 def _show(state: State, turn: Turn, number: int, public: str) -> None:
     if turn.question:
         _question(turn.question)
-    with st.chat_message("assistant"):
+    with st.chat_message("assistant", avatar=":material/format_quote:"):
         if turn.text:
             client = state.client
             st.html(
                 answer_html(
                     turn.text, turn.citations, state.passages(turn),
-                    lambda uri, page: client.file_url(uri, page).replace(client.url, public, 1),
+                    lambda uri, page: client.file_url(uri, page).replace(client.url, public, 1), is_news=turn.is_news,
                 )
             )  # fmt: skip
         if turn.fault is not None:

@@ -31,6 +31,8 @@ class Turn:
     trace: dict[str, Any] | None = None
     fault: ServiceError | None = None
     is_stopped: bool = False
+    is_news: bool = False
+    """Whether it was answered here and is read out for that; what is shown again is not."""
     rating: Rating | None = None
     is_rated_fully: bool = False
     """Whether a reason was given, so that the page does not ask again."""
@@ -81,6 +83,8 @@ class State:
     def show_older(self) -> None:
         """Put the page of older turns in front of what is shown. Raises ServiceError."""
         turns, self.older, self.statistics = self._read(self.thread_id, self.older)
+        for turn in self.turns:
+            turn.is_news = False  # each gets another place on the page, and would be read out again
         self.turns = turns + self.turns
 
     def _read(self, thread_id: str, before: int | None = None) -> tuple[list[Turn], int | None, Statistics]:
@@ -113,7 +117,7 @@ class State:
     def finish(self, turn: Turn, answer: Answer) -> None:
         """Take over a whole answer."""
         turn.text, turn.citations, turn.metadata = answer.text, answer.citations, answer.metadata
-        turn.is_stopped = False
+        turn.is_stopped, turn.is_news = False, True
         newest = self.client.history(self.thread_id, limit=1)
         before = self.statistics.total if self.statistics else 0
         turn.message, self.statistics = newest.first, newest.statistics

@@ -1,6 +1,9 @@
 """Errors in words a person can act on."""
 
+import math
+
 from citewell.client import ServiceError
+from citewell.wording import count
 
 _ACTION = {
     "unreachable": "Is it running? Start it with `make run`, or set CITEWELL_UI_SERVICE_URL to where it is.",
@@ -31,6 +34,13 @@ def explain(fault: ServiceError) -> str:
     happened += "" if happened.endswith((".", "!", "?")) else "."
     action = _ACTION.get(fault.code, "Ask again in a moment." if fault.retryable else "")
     if fault.retry_after_s is not None:
-        action = f"Try again in {max(1, round(fault.retry_after_s)):,} seconds."
+        action = f"Try again in {_span(fault.retry_after_s)}."
     told = f"\n\nRequest {fault.request_id}" if fault.status >= 500 and fault.request_id else ""
     return f"{happened} {action}".strip() + told
+
+
+def _span(seconds: float) -> str:
+    for unit, lasts_s in (("hour", 3600), ("minute", 60)):
+        if seconds > 2 * lasts_s:
+            return count(math.ceil(seconds / lasts_s), unit)
+    return count(max(1, math.ceil(seconds)), "second")

@@ -41,6 +41,11 @@ def test_the_example_streams_an_answer_into_a_page(indexed: Path, page: Page, tm
             page.get_by_label("Question").fill("And when was it removed?")
             page.get_by_role("button", name="Ask").click()
             expect(page.locator("#answer")).to_contain_text("1988")
+            ask = page.get_by_role("button", name="Ask")
+            expect(ask).to_be_enabled()
+            submit = "() => { document.querySelector('form').requestSubmit(); return document.querySelector('#ask').disabled }"
+            assert page.evaluate(submit), "a second question would be answered into the first one's text"
+            expect(ask).to_be_enabled()
         key, entry = new_key("alice", (), None)
         (tmp_path / "keys").write_text(entry.line())
         locked = {"CITEWELL_CORS_ORIGINS": f'["{origin}"]', "CITEWELL_API_KEYS_FILE": str(tmp_path / "keys")}

@@ -124,6 +124,11 @@ def test_the_front_page_tells_what_no_source_stands_behind(
     expect(page.locator("details")).to_contain_text("✓ verified")
     expect(page.get_by_text("Without a source")).to_contain_text("“Elephants")
     expect(page.get_by_text("Without a source")).not_to_contain_text("42 metres")
+    told.answer = f"The tower is 42 metres high. Its name is {'Skerrow' * 50}."
+    page.set_viewport_size({"width": 360, "height": 700})
+    asked(page, HEIGHT)
+    expect(page.get_by_text("Without a source")).to_have_count(2)
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
 
 
 def test_the_front_page_says_in_words_that_nobody_answers(start: Callable[..., Live], page: Page) -> None:
@@ -150,6 +155,15 @@ def test_the_front_page_says_whether_another_try_is_worth_it(start: Callable[...
     ).url)  # fmt: skip
     asked(page, HEIGHT)
     expect(page.get_by_role("alert")).to_have_text("The chat model cannot be reached. Ask again in a moment.")
+
+
+def test_the_front_page_says_when_another_try_is_worth_it(start: Callable[..., Live], page: Page) -> None:
+    page.goto(start(
+        CITEWELL_CHAT_MODEL="openai:dear", OPENAI_API_KEY="none", OPENAI_BASE_URL="http://127.0.0.1:9/v1",
+        CITEWELL_TOKENS_PER_DAY="1",
+    ).url)  # fmt: skip
+    asked(page, HEIGHT)
+    expect(page.get_by_role("alert")).to_have_text(re.compile(r" UTC\. Ask again in [0-9]+ (hour|minute|second)s?\.$"))
 
 
 def test_the_front_page_gives_a_question_back_that_nobody_answered(live: Live, page: Page) -> None:

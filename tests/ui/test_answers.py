@@ -99,7 +99,9 @@ def test_why_says_what_was_kept_and_escapes_what_it_shows() -> None:
 @pytest.mark.parametrize(
     ("problem", "words"),
     [
-        ({"code": "unreachable"}, "make run"), ({"code": "budget_exceeded", "detail": "Used up.", "retry_after_s": 1800.0, "status": 429}, "1,800 seconds"),
+        ({"code": "unreachable"}, "make run"), ({"code": "budget_exceeded", "detail": "Used up.", "retry_after_s": 1800.0, "status": 429}, "in 30 minutes"),
+        ({"code": "rate_limited", "detail": "Busy.", "retry_after_s": 119.2, "status": 429}, "in 120 seconds"),
+        ({"code": "budget_exceeded", "detail": "Used up.", "retry_after_s": 40000, "status": 429}, "in 12 hours"),
         ({"code": "internal", "detail": "Logged.", "status": 500, "request_id": "r-1"}, "r-1"), ({"code": "new_one", "detail": "So.", "retryable": True}, "Ask again"),
         ({"code": "source_unsupported", "detail": "the file is empty", "status": 415}, "The file is empty. What can be added"),
         ({"code": "source_unreadable", "detail": "the Word document is damaged", "status": 422}, "damaged. See whether it opens"),
@@ -109,6 +111,32 @@ def test_a_fault_says_what_to_do(problem: dict[str, object], words: str) -> None
     assert words in explain(ServiceError(problem))
 
 
-def test_sentences_without_a_source_are_text_and_nothing_else() -> None:
-    html = unmarked_html(["It rained <b>gold</b>.", "& silver"])
-    assert "“It rained &lt;b&gt;gold&lt;/b&gt;.” · “&amp; silver”" in html
+def test_sentences_without_a_source_are_shown_without_what_stands_around_them() -> None:
+    html = unmarked_html(
+        ["It rained <b>gold</b>.", "& silver", "- **-5 °C** at `dawn`", "| a | b |\n", "> ## So", "[x](http://evil)"]
+    )
+    shown = re.sub("</?bdi>", "", html).removesuffix("</div>").split("</strong> ", 1)[1]
+    assert shown.split(" · ") == [
+        "“It rained &lt;b&gt;gold&lt;/b&gt;.”", "“&amp; silver”", "“<strong>-5 °C</strong> at <code>dawn</code>”", "“a | b”", "“So”",
+        "“[x](http://evil)”",
+    ]  # fmt: skip
+
+
+def test_headings_lists_and_tables_fit_into_the_page() -> None:
+    html = answer_html("# One\n\n- two [1]\n\n1. three\n\n|a|\n|-|\n|b|\n\nFour.", [citation(1, "two")])
+    for part in (
+        "<h3>One</h3>", '<ul dir="auto">', '<ol dir="auto">', 'role="region" aria-label="Table"><table dir="auto">', "</table></div>",
+        '<div class="cw-p">Four.</div>',
+    ):  # fmt: skip
+        assert part in html
+
+
+def test_an_answer_without_a_quote_names_where_its_passage_begins() -> None:
+    assert "characters 4 to 7<" in answer_html("One [1].", [citation(1, "one", start=4, end=7)])
+    assert "from character 4<" in answer_html("One [1].", [citation(1, "", start=4, end=4)])
+
+
+def test_only_an_answer_that_has_just_come_is_read_out() -> None:
+    assert 'class="cw-answer" role="alert" aria-busy="false"' in answer_html("One.", is_news=True)
+    assert 'class="cw-answer" aria-busy="false"' in answer_html("One.")
+    assert 'class="cw-answer" aria-busy="true"' in answer_html("One", is_running=True)

@@ -18,7 +18,7 @@ from reportlab.lib.pagesizes import A5
 from reportlab.pdfgen.canvas import Canvas
 
 from citewell.client import Citation, Client
-from citewell.ui.answers import answer_html, question_html
+from citewell.ui.answers import answer_html, question_html, unmarked_html
 from citewell.ui.why import why_html
 from tests.browser import PATIENCE_MS
 from tests.models.paced_server import Paced
@@ -223,6 +223,21 @@ def test_a_mark_does_not_end_the_line_it_stands_in(page: Page) -> None:
     expect(page.locator("mark").nth(0)).to_be_hidden()
 
 
+def test_long_words_code_and_wide_tables_do_not_widen_a_narrow_page(page: Page) -> None:
+    page.set_viewport_size({"width": 360, "height": 800})
+    word = "Donaudampfschifffahrt" * 9
+    drawn(
+        page,
+        f"{word} [1]\n\n# {word}\n\n```\n{word}\n```\n\n{'| a wide column ' * 9}|\n{'|-' * 9}|\n{'| cell [1] ' * 9}|",
+    )
+    page.locator("body").evaluate("(body, html) => body.insertAdjacentHTML('beforeend', html)", unmarked_html([word]))
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    table, code = page.locator(".cw-scroll"), page.locator("pre")
+    assert all(box.evaluate("box => box.scrollWidth > box.clientWidth") for box in (table, code))
+    table.locator("summary").first.click()
+    assert table.locator(".cw-source").first.evaluate("box => box.clientWidth") >= 200
+
+
 def test_the_times_of_an_answer_fit_on_a_narrow_screen(page: Page) -> None:
     page.set_viewport_size({"width": 250, "height": 400})
     style = (ROOT / "citewell/ui/style.css").read_text()
@@ -317,8 +332,10 @@ def test_a_conversation_goes_on_after_a_reload_is_renamed_rated_and_deleted(chat
     page.goto(chat.url)
     ask(page, "When was the fog horn added?")
     expect(page).to_have_url(re.compile("thread="))
+    expect(page.get_by_role("alert")).to_contain_text("1903")
     page.reload()
     expect(page.locator(".cw-answer")).to_contain_text("1903")
+    expect(page.get_by_role("alert")).to_have_count(0)  # a conversation shown again is no news
     expect(ask(page, "And when was it removed?")).to_contain_text("1988")
     expect(page.get_by_text("2 questions and 2 answers")).to_be_visible()
 
