@@ -26,6 +26,7 @@ from citewell.errors import RunReplaced, ThreadNotFound, TornThread
 from citewell.redis_client import Client, connect
 from citewell.threads.blocking import BlockingSaver, Opening
 from citewell.threads.codec import Incoming, Outgoing, Transcript, Transcripts
+from citewell.threads.ids import draw_after
 from citewell.threads.leases import LEASE_KEY
 from citewell.threads.records import blob_field, checkpoint_tuple, encode_record, node, node_of, write_head
 from citewell.threads.redis_connection import Connection, load_scripts
@@ -282,7 +283,10 @@ class RedisSaver(BlockingSaver):
         conf = config["configurable"]
         thread_id, ns = str(conf["thread_id"]), conf.get("checkpoint_ns", "")
         found = await self._read("get", thread_id, conf.get("checkpoint_id") or "", ns)
-        return found[0] if found else None
+        if not found:
+            return None
+        draw_after(found[0].checkpoint["id"])
+        return found[0]
 
     async def peek(self, thread_id: str) -> CheckpointTuple | None:
         """A thread's newest checkpoint, without starting its time to live anew."""

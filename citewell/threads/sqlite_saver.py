@@ -24,6 +24,7 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.checkpoint.sqlite.utils import search_where
 
 from citewell.errors import RunReplaced, ThreadNotFound
+from citewell.threads.ids import draw_after
 from citewell.threads.leases import LEASE_KEY
 from citewell.threads.sqlite_connection import OneAtATime
 from citewell.threads.strict import StrictSerializer
@@ -76,7 +77,9 @@ class SqliteSaver(AsyncSqliteSaver):
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         if await self._expired(str(config["configurable"]["thread_id"])):
             return None
-        return await self._read(config)
+        if (found := await self._read(config)) is not None:
+            draw_after(found.checkpoint["id"])
+        return found
 
     async def _read(self, config: RunnableConfig) -> CheckpointTuple | None:
         async with self._connection.reading():

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, RemoveMessage
 from langgraph.channels import DeltaChannel
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
+from langgraph.checkpoint.base import id as drawing
 from langgraph.checkpoint.conformance.test_utils import generate_checkpoint, generate_metadata
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
@@ -375,6 +376,17 @@ async def test_checkpoints_that_arrive_late_take_their_place_and_not_the_newest(
     assert newest.checkpoint["id"] == points[2]["id"]
     listed = [found.checkpoint["id"] async for found in either.alist(config("t"))]
     assert listed == [point["id"] for point in reversed(points)]
+
+
+async def test_what_is_said_is_the_newest_though_the_clock_of_the_process_before_was_ahead(
+    either: Saver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = talk().compile(checkpointer=either)
+    monkeypatch.setattr(drawing, "_last_v6_timestamp", drawing.uuid6().time + 36_000_000_000)  # by an hour
+    await app.ainvoke(ask("0"), config("t"))
+    monkeypatch.setattr(drawing, "_last_v6_timestamp", None)  # as in another process, whose clock is right
+    await app.ainvoke(ask("1"), config("t"))
+    assert contents((await app.aget_state(config("t"))).values) == ["0", "re: 0", "1", "re: 1"]
 
 
 async def test_a_write_is_stored_as_it_was_when_it_was_written(saver: RedisSaver) -> None:
