@@ -43,6 +43,8 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "stop": ([], ""), "modalities": (["text"],), "audio": (), "web_search_options": (),
 }  # fmt: skip
 """Parameters that would change what comes back, and the values at which they do not."""
+_LEFT_ALONE = {"tools": "tool_choice", "functions": "function_call"}
+"""Parameters that are not used where another one is `none`: a plain answer is asked for then."""
 _WITHHELD = ("blocked", "content_filter", "refusal")
 """Finish reasons of an answer that a guard or the model's provider stopped."""
 _PLAIN = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
@@ -101,8 +103,9 @@ class CompletionRequest(BaseModel):
         Raises:
             InvalidRequest: Names the parameter.
         """
-        for name, value in (self.model_extra or {}).items():
-            if value is None or name in _WITHOUT_EFFECT:
+        extra = self.model_extra or {}
+        for name, value in extra.items():
+            if value is None or name in _WITHOUT_EFFECT or extra.get(_LEFT_ALONE.get(name, "")) == "none":
                 continue
             if name not in _NEUTRAL:
                 raise InvalidRequest(f"Unrecognized request argument supplied: {name}")

@@ -14,6 +14,7 @@ from langchain_openai import ChatOpenAI
 from tests.service import Live
 
 TOWER = "How high is the tower of the lighthouse?"
+TOOLS = [{"type": "function", "function": {"name": "f"}}]
 
 
 @pytest.fixture
@@ -167,10 +168,20 @@ def test_content_may_come_in_parts_and_tuning_is_let_by(client: openai.OpenAI) -
 
 
 @pytest.mark.parametrize(
+    "more", [{"tools": TOOLS, "tool_choice": "none"}, {"functions": [{"name": "f"}], "function_call": "none"}]
+)
+def test_a_plain_answer_is_given_where_the_tools_are_not_to_be_used(client: openai.OpenAI, more: dict[str, Any]) -> None:
+    choice = client.chat.completions.create(model="citewell", messages=user(TOWER), **more).choices[0]
+    assert (choice.finish_reason, choice.message.tool_calls) == ("stop", None)
+    assert "42 metres" in (choice.message.content or "")
+
+
+@pytest.mark.parametrize(
     ("more", "named"),
     [
         ({"n": 2}, "n is"), ({"logprobs": True}, "logprobs"), ({"stop": ["."]}, "stop"),
-        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+        ({"tools": TOOLS}, "tools"), ({"tools": TOOLS, "tool_choice": "auto"}, "tools"),
+        ({"tools": TOOLS, "tool_choice": "required"}, "tool"), ({"tools": TOOLS, "extra_body": {"function_call": "none"}}, "tools"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"extra_body": {"colour": "red"}}, "colour"), ({"temperature": 3}, "temperature"),
         ({"extra_body": {"top_k": 0}}, "top_k"), ({"extra_body": {"temperature": "0.5"}}, "temperature"),
