@@ -20,6 +20,9 @@ _LINK = re.compile(r"\](?:\((?![^\s`()<>\[\]\\]*\))|\[(?!\w{1,9}\]))")
 _LINK_START = re.compile(r"\](?:\([^\s`()<>\[\]\\]*|\[\w{0,9})\Z")
 _ADDRESS = re.compile(r"\]\s{0,3}[(:]\s{0,3}<?\s{0,3}")
 _ADDRESS_START = re.compile(r"\]\s{0,3}(?:[(:]|\Z)")
+_DEFINED = re.compile(r"[\s>*+\-\d.)]*\[\s*\d+\s*")
+"""The beginning of a line that with `]:` and an address makes links of all the answer's markers with this number."""
+_ELSEWHERE = re.compile(r"[a-z][a-z0-9+.-]*:|//", re.IGNORECASE)
 _ESCAPED = re.compile(r"\\([!-/:-@\[-`{-~])")
 _CUT = re.compile(r"(?:&#?\w{0,31}|\\)\Z")
 _IGNORED = re.compile(r"[\x00- <]")
@@ -37,8 +40,8 @@ _LINE_SEEN: Final = 64
 class Markup:
     """Disarms markup that a page would run or load by itself.
 
-    Outside code, tags other than plain formatting are shown as text, images become links, and script addresses become
-    fragments of the page. Code spans and blocks are left alone, since Markdown escapes their content. Only what is certainly code
+    Outside code, tags other than plain formatting are shown as text, images become links, script addresses become
+    fragments of the page, and no line makes links of the answer's markers. Code spans and blocks are left alone, since Markdown escapes their content. Only what is certainly code
     by the rules of CommonMark is treated as such; where lists, tables or links could change that, it is not.
     """
 
@@ -127,17 +130,21 @@ class Markup:
         window = text[at : at + _LONGEST_SCHEME]
         is_all = last or len(window) == _LONGEST_SCHEME
         lead = _ADDRESS.match(window)
-        address = _CUT.sub("", window[lead.end() :]) if lead else ""
-        plain = _IGNORED.sub("", html.unescape(_ESCAPED.sub(r"\1", address))).lower()
+        address = html.unescape(_ESCAPED.sub(r"\1", _CUT.sub("", window[lead.end() :]))) if lead else ""
+        plain = _IGNORED.sub("", address).lower()
         may_be_script = any(scheme.startswith(plain) for scheme in _SCHEMES)
+        is_defined = lead is not None and ":" in lead.group() and _DEFINED.fullmatch(self._line) is not None
         is_escaped = "&" in window or "\\" in window
-        may_be_address = _ADDRESS_START.match(window) and (may_be_script or is_escaped)
+        may_be_address = _ADDRESS_START.match(window) and (may_be_script or is_escaped or is_defined)
         if not is_all and (may_be_address or _LINK_START.match(window)):
             return 0, ""
         self._is_open = self._is_open or bool(_LINK.match(window))
         if lead and (plain.startswith(_SCHEMES) or (may_be_script and len(window) == _LONGEST_SCHEME)):
             self.found = True
             return lead.end(), f"{lead.group()}#"
+        if is_defined and _ELSEWHERE.match(address):
+            self.found = True
+            return 1, "] "
         return 1, "]"
 
     def _backticks(self, text: str, at: int, last: bool) -> tuple[int, str]:

@@ -170,7 +170,9 @@ def test_content_may_come_in_parts_and_tuning_is_let_by(client: openai.OpenAI) -
 @pytest.mark.parametrize(
     "more", [{"tools": TOOLS, "tool_choice": "none"}, {"functions": [{"name": "f"}], "function_call": "none"}]
 )
-def test_a_plain_answer_is_given_where_the_tools_are_not_to_be_used(client: openai.OpenAI, more: dict[str, Any]) -> None:
+def test_a_plain_answer_is_given_where_the_tools_are_not_to_be_used(
+    client: openai.OpenAI, more: dict[str, Any]
+) -> None:
     choice = client.chat.completions.create(model="citewell", messages=user(TOWER), **more).choices[0]
     assert (choice.finish_reason, choice.message.tool_calls) == ("stop", None)
     assert "42 metres" in (choice.message.content or "")

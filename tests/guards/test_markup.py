@@ -79,6 +79,27 @@ def test_other_addresses_stay(answer: str) -> None:
     assert Markup().feed(answer, last=True) == answer
 
 
+@pytest.mark.parametrize("before", ["", "> ", "- ", "   ", "1. "])
+@pytest.mark.parametrize(
+    "address", [" https://e/a", "//e/a", " <https://e>", "\nhttps://e", " HTTP\\://e", " &#104;ttps://e 'A'"]
+)
+def test_no_line_makes_links_of_the_markers(before: str, address: str) -> None:
+    answer = f"So it is. [1]\n\n{before}[1]:{address}\n"
+    assert "<a href" in PAGE.render(answer)
+    markup = Markup()
+    screened = "".join(map(markup.feed, answer)) + markup.feed("", last=True)
+    assert "<a href" not in PAGE.render(screened)
+    assert screened == Markup().feed(answer, last=True)
+    assert markup.found
+
+
+@pytest.mark.parametrize(
+    "answer", ["[x]: https://e", "As [1]: https://e says", "```\n[1]: https://e\n```", "[1]: see https://e", "[1]: a/b"]
+)
+def test_other_lines_with_an_address_stay(answer: str) -> None:
+    assert Markup().feed(answer, last=True) == answer
+
+
 def test_a_marker_does_not_hold_the_answer_back() -> None:
     markup = Markup()
     assert markup.feed("So it is [1][2]. And") == "So it is [1][2]. And"
