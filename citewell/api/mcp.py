@@ -12,9 +12,11 @@ from urllib.parse import quote, unquote
 import mcp_types as types
 from fastapi import FastAPI, Request
 from mcp.server import Server, ServerRequestContext
+from mcp.server.streamable_http_manager import StreamableHTTPASGIApp
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp.shared.exceptions import MCPError
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.routing import Route
 
 from citewell import __version__
 from citewell.api.problems import to_problem
@@ -180,7 +182,7 @@ def install(app: FastAPI, settings: Settings) -> AbstractAsyncContextManager[Non
         on_list_tools=door.list_tools, on_call_tool=door.call_tool,
         on_list_resources=door.list_resources, on_list_resource_templates=door.list_resource_templates, on_read_resource=door.read_resource,
     )  # fmt: skip
-    inner = server.streamable_http_app(
+    server.streamable_http_app(
         streamable_http_path=PATH,
         json_response=True,
         stateless_http=True,
@@ -188,7 +190,8 @@ def install(app: FastAPI, settings: Settings) -> AbstractAsyncContextManager[Non
         # Who may call, from where and by which name, is found out for all doors alike.
         transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
     )
-    app.router.routes.extend(inner.routes)
+    # Without sessions nothing is ever sent on the stream that a GET would open, and a shutdown would have to cut it.
+    app.router.routes.append(Route(PATH, StreamableHTTPASGIApp(server.session_manager), methods=["POST"]))
     return server.session_manager.run()
 
 

@@ -44,7 +44,10 @@ class ServiceError(Exception):
         self.retry_after_s: float | None = problem.get("retry_after_s")
         self.request_id: str | None = problem.get("request_id")
         self.errors: list[dict[str, str]] = problem.get("errors") or []
-        super().__init__(f"{self.code}: {self.detail}")
+        super().__init__(problem)  # what it is made of again in another process
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.detail}"
 
 
 class Value:

@@ -3,6 +3,7 @@
 import ast
 import asyncio
 import json
+import pickle
 import socket
 import struct
 import subprocess
@@ -148,6 +149,16 @@ def test_faults_carry_what_the_service_said(client: Client) -> None:
     with pytest.raises(ServiceError) as caught:
         client.ask("hi", top_k=51)
     assert caught.value.errors[0]["field"] == "top_k"
+
+
+def test_answers_and_faults_go_from_one_process_to_another(client: Client) -> None:
+    answer = client.ask(TOWER)
+    assert pickle.loads(pickle.dumps(answer)) == answer
+    with pytest.raises(ServiceError) as caught:
+        client.history("no-such-conversation")
+    other = pickle.loads(pickle.dumps(caught.value))
+    assert vars(other) == vars(caught.value)
+    assert str(other) == f"thread_not_found: {other.detail}"
 
 
 def test_a_service_that_is_not_there_is_unreachable() -> None:

@@ -105,6 +105,14 @@ async def test_a_document_longer_than_an_assistant_can_read_is_no_resource(url: 
     httpx.delete(place).raise_for_status()
 
 
+def test_no_stream_is_opened_on_which_nothing_would_come(url: str) -> None:
+    """Clients go on without it; a shutdown had to cut it, which was logged as a fault."""
+    for method in ("GET", "DELETE"):
+        refused = httpx.request(method, url, headers={"accept": "text/event-stream"}, timeout=30)
+        problem(refused, "http_405", 405)
+        assert refused.headers["allow"] == "POST"
+
+
 def test_a_page_that_calls_the_service_by_another_name_is_turned_away(url: str) -> None:
     problem(httpx.post(url, json={}, headers={"host": "evil.example"}), "not_authorized", 403)
 
