@@ -21,7 +21,7 @@ _CELLS = " | "
 _LINE = re.compile(r"[^\s][^\r\n]*[^\s]")
 _FIRST_LINE = re.compile(r"(?P<line>[^\r\n]+)(?:\r?\n[ \t]*|$)")
 _NUMBERED_HEADING = re.compile(
-    r"(?P<apart>(?<![^\n]\n))?\d+(?:\.\d+)*[.)]?[ \t]+[^\W\d_a-z][^\r\n.!?:\d]{0,55}\r?\n"
+    r"(?P<apart>(?<![^\n]\n))?\d+(?:\.\d+)*[.)]?[ \t]+[^\W\d_a-z](?:[^\W\d_]\d+|[^\r\n.!?:\d]){0,55}\r?\n"
     r"(?(apart)(?:[ \t]*\r?\n)?)[ \t]*(?=[^\W\d_a-z])"
 )
 """In plain text, a short numbered line right above one that begins with a capital, or between blank lines. Not the item of a list: what
@@ -31,6 +31,7 @@ _SECTION = re.compile(r"\d+(?:\.\d+)+\.?[ \t]+[^\W\d_a-z]\D*")
 _LEAD_IN = re.compile(r"(\*\*|__)(?=\S)[^\r\n]{1,100}?(?<=\S)\1(?=[ \t]*(?:\r?\n)?[ \t]*\S)")
 """A sentence in bold at the head of a paragraph: a heading within the line, which says what the next sentence is about."""
 LIST_MARK: Final = r"(?:[-*+\u2022\u2023\u25aa\u25cf\u25e6]|\d{1,3}[.)])"
+_ITEM_START = re.compile(rf"{LIST_MARK}[ \t]")
 _ITEM_LINE = re.compile(rf"{LIST_MARK}[ \t]+(?P<said>[^\r\n]*[^\s])(?=[ \t]*[\r\n])")
 _OWN_FIGURE = re.compile(r"(?<![^\W_])\d")
 """A figure that is no part of a name."""
@@ -53,10 +54,12 @@ class Candidate(NamedTuple):
     """The cells of a table's row, as a reader sees them. A row of a PDF, whose cells are unknown, is one cell, and so is an item of a
     list."""
     context: str = ""
-    """What the document says elsewhere about its subject: the names of a row's columns, or the question or the words in bold before
-    it. It is judged with its context and quoted without."""
+    """What the document says elsewhere about its subject: the names of a row's columns, the lead of a list, or the question or the
+    words in bold before it. It is judged with its context and quoted without."""
     columns: Candidate | None = None
     """The row that names the columns, which is quoted before the first row of a table."""
+    lead: Candidate | None = None
+    """The sentence that ends in a colon above the list that it is an item of, which is quoted before it."""
     item: str | None = None
     """Of a list that is quoted whole, the mark or number of the item that begins with this; empty for the continuation of one."""
 
@@ -78,10 +81,16 @@ def candidates(chunks: Sequence[ScoredChunk]) -> list[Candidate]:
 def _of_chunk(number: int, chunk: Chunk) -> Iterator[Candidate]:
     text = chunk.text
     columns: Candidate | None = None
+    lead: Candidate | None = None
     above = ""
     in_table = False
+    end = 0
     for span, is_line in _pieces(chunk):
         raw = text[span.start : span.end]
+        is_item = _ITEM_START.match(raw) is not None
+        if not is_item and "\n" in text[end : span.start]:
+            lead = None
+        end = span.end
         shown = readable(raw)
         is_row = _CELLS in raw or raw.startswith("|")
         cells = _cells(raw) if is_row else (shown,) if is_line else ()
@@ -98,8 +107,11 @@ def _of_chunk(number: int, chunk: Chunk) -> Iterator[Candidate]:
             and (is_row or not _is_title(raw, chunk))
         ):
             whole = begins(shown) and ends(shown)
-            context = columns.text if columns else above if whole and not is_row else ""
-            yield Candidate(number, span, shown, whole, cells, context, columns)
+            named = columns or lead
+            context = named.text if named else above if whole and not is_row else ""
+            yield (one := Candidate(number, span, shown, whole, cells, context, columns, lead))
+            if shown.endswith(":") and not is_item:
+                lead = one
             lead_in = _LEAD_IN.match(text, span.start)
             above = shown if lead_in and lead_in.end() == span.end else ""
         in_table = is_row
@@ -205,7 +217,7 @@ def _is_title(raw: str, chunk: Chunk) -> bool:
         return True
     return (
         len(raw) < 60
-        and (raw[:1].isupper() or chunk.type == "pdf")
+        and (raw[:1].isupper() or (chunk.type == "pdf" and not _ITEM_START.match(raw)))
         and not ends(raw)
         and not any(char.isdigit() or char == ":" for char in raw)
     )

@@ -12,6 +12,8 @@ from langchain_core.messages import BaseMessage, HumanMessage
 from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
 from typing_extensions import TypedDict
 
+from citewell.small_talk import is_small_talk
+
 
 class CondenseInput(TypedDict):
     question: str
@@ -54,6 +56,15 @@ _GOES_ON = re.compile(
     r"anything)\b",
     re.IGNORECASE,
 )
+_PREPOSITIONS = "after|at|before|between|by|during|for|from|in|of|on|to|under|until|with|without"
+_ELLIPSIS = re.compile(
+    rf"\W*(?:and|but|or|(?:and )?(?:what|how) about)\s+(?P<said>(?P<preposition>{_PREPOSITIONS})\s+(?:[\w'\u2019-]+\s+){{0,3}}[\w'\u2019-]+)\W*",
+    re.IGNORECASE,
+)
+"""A follow-up that is nothing but a preposition and up to four words: "and on Sundays?"."""
+_ASKS = re.compile(r"\b(?:who|whom|whose|what|which|when|where|why|how|it|them|that|this|these|those)\b", re.IGNORECASE)
+LONGEST_COMPLETED = 200
+"""Characters of a question that a follow-up is completed by."""
 _STANDS_FOR = re.compile(
     r"\b(?:its|he|him|his|she|her|hers|they|them|their|theirs|these|those|he's|she's|they're)\b", re.IGNORECASE
 )
@@ -69,6 +80,29 @@ _EMPTY = frozenset(
     well really good great sorry cool im ive id dont doesnt didnt isnt arent wasnt cant wont let lets first second last next
     new old different difference differences information info heard sounds wow oh""".split()
 )
+
+
+def completed(question: str, history: Sequence[BaseMessage]) -> tuple[str, Sequence[BaseMessage]]:
+    """Put in full a follow-up that changes one thing in the question before it: "and on Sundays?" after "When are you open on
+    Thursday?" asks "When are you open on Sundays?", after "When are you open?" as well. English.
+
+    Args:
+        question: The newest question.
+        history: What came before it, oldest first.
+
+    Returns:
+        The question in full, and the history before the question that it changes. Both as given where it is no such follow-up.
+    """
+    ellipsis = _ELLIPSIS.fullmatch(question)
+    earlier = [i for i, one in enumerate(history) if isinstance(one, HumanMessage) and not is_small_talk(one.text)]
+    if ellipsis is None or _ASKS.search(ellipsis["said"]) or not earlier:
+        return question, history
+    before, older = completed(history[earlier[-1]].text, history[: earlier[-1]])
+    asked = before.rstrip(" .?!")
+    if len(asked) > LONGEST_COMPLETED or any(mark in asked for mark in ".?!\n"):
+        return question, history
+    same = re.search(rf"\s{ellipsis['preposition']}\s+(?:\S+\s+){{0,3}}\S+$", asked, re.IGNORECASE)
+    return f"{asked[: same.start()] if same else asked} {ellipsis['said']}?", older
 
 
 def condense_rule(question: str, history: Sequence[BaseMessage]) -> str:

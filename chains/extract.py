@@ -102,7 +102,7 @@ def select(
     best = dict.fromkeys(one for place in zip_longest(*answers) for one in place if one is not None)
     kept = {*list(best)[: max(MOST_SENTENCES, len(asked))], *(one for one in best if one.item is not None)}
     in_order = dict.fromkeys(one for answer in answers for one in answer if one in kept)
-    return list(_under_columns(in_order, chunks)), any(sure)
+    return list(_in_place(in_order, found, chunks)), any(sure)
 
 
 def _answering(
@@ -168,16 +168,43 @@ def _is_of_its_number(asked: Single, one: Candidate) -> bool:
     return bool(numbers) and numbers <= {term.key for term in read(one.in_context).terms}
 
 
-def _under_columns(quoted: Iterable[Candidate], chunks: Sequence[ScoredChunk]) -> Iterator[Candidate]:
-    """Put the names of a table's columns before its first row: "adult · £7.50 · £16.00" does not say which is which."""
-    named = set()
-    for one in quoted:
-        columns = one.columns
-        # Fewer than two terms before a marker would be read as the end of the sentence before.
-        if columns and columns.cells not in named and len(read(columns.text).terms) >= 2 and _holds(columns, chunks):
-            named.add(columns.cells)
-            yield columns
-        yield one
+def _in_place(
+    quoted: Iterable[Candidate], found: Sequence[Candidate], chunks: Sequence[ScoredChunk]
+) -> Iterator[Candidate]:
+    """Put the names of a table's columns before its first row, as "adult \u00b7 \u00a37.50 \u00b7 \u00a316.00" does not say which is which; and before an
+    item of a list the sentence that leads to it: "Not insured are:". The whole list follows that where it is quoted itself, or
+    several items are."""
+    chosen, said = list(quoted), set[object]()
+    for one in chosen:
+        lead = one.lead or one
+        is_whole = lead in chosen or sum(other.lead == lead for other in chosen) > 1
+        heads = [one.columns] if one.columns and not _says_too_little(one.columns) else [lead]
+        heads = [head for head in heads if _says_too_little(head) or _holds(head, chunks)]
+        for each in (*heads, *(_led_by(lead, found, chunks) if is_whole else ()), one):
+            key = each.cells if each == one.columns else each
+            if key not in said:
+                said.add(key)
+                yield each if each.lead is None else each._replace(item=_mark(each, chunks))
+
+
+def _says_too_little(one: Candidate) -> bool:
+    """Whether it has fewer than two terms: a marker after it would be read as the end of the sentence before."""
+    return len(read(one.text).terms) < 2
+
+
+def _led_by(lead: Candidate, found: Sequence[Candidate], chunks: Sequence[ScoredChunk]) -> Iterator[Candidate]:
+    """The items of a list, as far as one that is no whole line or sentence: a PDF's next heading may be joined to it."""
+    for one in found:
+        if one.lead == lead and _holds(one, chunks):
+            yield one
+            if not (one.cells or one.whole):
+                return
+
+
+def _mark(one: Candidate, chunks: Sequence[ScoredChunk]) -> str:
+    """A dash before an item of a list, nothing before what continues it."""
+    text = chunks[one.number - 1].chunk.text
+    return "-" if text[: one.span.start].rpartition("\n")[2].strip() == "" else ""
 
 
 def _holds(one: Candidate, chunks: Sequence[ScoredChunk]) -> bool:
@@ -233,10 +260,13 @@ def compose(quoted: Sequence[Candidate], chunks: Sequence[ScoredChunk], *, is_su
 
 def _quotation(one: Candidate) -> str:
     """A candidate as it is quoted, with its marker: a row as its cells, a sentence with an ellipsis where a chunk's edge or a line
-    break cut it."""
+    break cut it. "We do not pay for:" has no marker of its own."""
+    mark = f"{one.item} " if one.item else ""
+    if one.text.endswith(":") and _says_too_little(one):
+        return one.text
     if one.cells:
-        return f"{f'{one.item} ' if one.item else ''}{' · '.join(one.cells)} [{one.number}]"
-    return f"{'' if begins(one.text) else '… '}{one.text}{'' if ends(one.text) else ' …'} [{one.number}]"
+        return f"{mark}{' · '.join(one.cells)} [{one.number}]"
+    return f"{mark}{'' if mark or begins(one.text) else '… '}{one.text}{'' if ends(one.text) else ' …'} [{one.number}]"
 
 
 def not_in_documents(chunks: Sequence[ScoredChunk]) -> str:

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from chains.answer_type import answer_type, asks_yes_or_no
-from chains.candidates import LIST_MARK, Candidate
+from chains.candidates import LIST_MARK, Candidate, candidates
 from citewell.documents import Chunk, ScoredChunk
-from citewell.sentences import Span, readable, sentence_spans
+from citewell.sentences import Span, begin_rows, readable, sentence_spans
 from citewell.terms import overlap, read
 
 ASKED_FROM: Final = 0.6
@@ -18,9 +18,14 @@ ASKED_FROM: Final = 0.6
 _ITEM: Final = re.compile(
     rf"^[ \t]*(?P<mark>{LIST_MARK})[ \t]+(?P<said>\S.*(?:\n(?![ \t]*{LIST_MARK}[ \t])[ \t]*\S.*)*)", re.MULTILINE
 )
+_LINE: Final = re.compile(r"^.*\S.*$", re.MULTILINE)
 _HOW_TO: Final = re.compile(r"[\W\d]*how (?:to|do|can|should|must)\b", re.IGNORECASE)
-_NAMES: Final = re.compile(r"\s*(?:(?P<bold>\*\*|__).+(?P=bold)|.+:)\s*")
-"""A line in bold, or one that ends in a colon: it names the list below it."""
+_NAMES: Final = re.compile(
+    r"\s*(?:(?P<bold>\*\*|__).+(?P=bold)|.+:|\d+(?:\.\d+)*[.)]?[ \t]+[^\W\d_a-z].{0,55}[^\W_])\s*"
+)
+"""A line in bold, one that ends in a colon, or a numbered heading of plain text: it names the list below it."""
+_ALL: Final = frozenset("all every full give list name overview show tell".split())
+"""Words that ask for a list and do not say of what."""
 
 
 class _Headed(NamedTuple):
@@ -45,7 +50,8 @@ class _Headed(NamedTuple):
 
 
 def asked_for(question: str, chunks: Sequence[ScoredChunk]) -> list[Candidate]:
-    """The sentences of the list whose headings say what the question asks for; empty where there is none.
+    """The sentences of the list, or the rows of the best chunk's table, whose headings say what the question asks for; empty where there
+    is none. A table's must say all of it, as one row answers a question for more.
 
     English. No list answers a question for a date, a number or a reason, or for yes or no.
 
@@ -60,24 +66,44 @@ def asked_for(question: str, chunks: Sequence[ScoredChunk]) -> list[Candidate]:
         for headed, one in _items(number, scored.chunk):
             found.setdefault(headed, {}).setdefault(one.text, one)
     best = max(found, key=lambda headed: headed.share(question), default=None)
-    if best is None or best.share(question) < ASKED_FROM or len(found[best]) < 2:
+    if best is not None and best.share(question) >= ASKED_FROM and len(found[best]) > 1:
+        return list(found[best].values())
+    of_what = " ".join(word for word in question.split() if word.casefold() not in _ALL)
+    table = _below(chunks[0].chunk) if chunks else None
+    if table is None or table.share(of_what) < 1:
         return []
-    return list(found[best].values())
+    rows = [one for one in candidates(chunks) if one.columns and _below(chunks[one.number - 1].chunk) == table]
+    return [one._replace(item="") for one in rows] if len(rows) > 1 else []
+
+
+def _below(chunk: Chunk, line: str = "") -> _Headed:
+    return _Headed(chunk.source, chunk.title, chunk.headings, line)
 
 
 def _items(number: int, chunk: Chunk) -> Iterator[tuple[_Headed, Candidate]]:
     """The sentences of a chunk's lists, each with where its list stands."""
     line, end = "", None
-    for match in _ITEM.finditer(chunk.text):
-        before = chunk.text[end : match.start()].strip()
+    for whole, item, mark in _marked(chunk.text):
+        before = chunk.text[end : whole.start].strip()
         if end is None or before:
             last = before.rpartition("\n")[2]
             line = last if _NAMES.fullmatch(last) else ""
-        end = match.end()
-        headed = _Headed(chunk.source, chunk.title, chunk.headings, line)
-        for said in sentence_spans(match["said"]):
-            span = Span(match.start("said") + said.start, match.start("said") + said.end)
-            shown = readable(chunk.text[span.start : span.end])
-            # a number, or the dash that Markdown knows for a bullet of any kind
-            item = "" if said.start else match["mark"] if match["mark"][0].isdigit() else "-"
-            yield headed, Candidate(number, span, shown, True, cells=(shown,), item=item)
+        end = whole.end
+        headed = _below(chunk, line)
+        for said in sentence_spans(chunk.text[slice(*item)]):
+            span = Span(item.start + said.start, item.start + said.end)
+            shown = readable(chunk.text[slice(*span)])
+            yield headed, Candidate(number, span, shown, True, cells=(shown,), item="" if said.start else mark)
+
+
+def _marked(text: str) -> list[tuple[Span, Span, str]]:
+    """The items of a text's lists and the lines that begin with labels of one make (E11, E17): with and without the mark, and the mark:
+    a number, or the dash that Markdown knows for a bullet of any kind."""
+    found = [
+        (Span(*match.span()), Span(*match.span("said")), match["mark"] if match["mark"][0].isdigit() else "-")
+        for match in _ITEM.finditer(text)
+    ]
+    lines = [*_LINE.finditer(text)]
+    labelled = begin_rows([line[0] + "\n" for line in lines])
+    found += [(span := Span(*line.span()), span, "-") for line, is_row in zip(lines, labelled, strict=True) if is_row]
+    return sorted(found)

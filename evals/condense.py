@@ -37,7 +37,7 @@ def history(row: Mapping[str, Any]) -> list[BaseMessage]:
 
 
 def rule(row: Mapping[str, Any]) -> str:
-    return condense.condense_rule(row["text"], history(row))
+    return condense.condense_rule(*condense.completed(row["text"], history(row)))
 
 
 def conversations(data: Path, name: str) -> tuple[Pack, list[dict[str, Any]]]:

@@ -4,7 +4,8 @@
 
 `everyday.jsonl` asks the samples in `examples/`, the made-up documents in `evals/handbook/` (a firm's handbook, house
 rules, a library's page, a machine's instructions), the twelve in `evals/papers/` (an insurance policy, minutes, recipes, a price
-list, e-mails, ...) and the five in `evals/leaflets/` (terms, rules, records, news). `holds` lists what the answer must hold, each in
+list, e-mails, ...), the five in `evals/leaflets/` (terms, rules, records, news) and the six in `evals/notices/` (opening hours, menus,
+faults, a policy, statutes in German). `holds` lists what the answer must hold, each in
 one of several wordings; empty where the documents do not say it. Of several questions in `asked` the last follows on the others.
 `style` says how it is asked; a "condition" is right only with the exception that stands near the answer. Each goes the way a turn
 goes, without a key. Written by hand, few, and known to those who chose the features of the confidence: they show what kind of
@@ -24,7 +25,7 @@ from typing import Any
 
 from langchain_core.messages import HumanMessage
 
-from chains.condense import condense_rule
+from chains.condense import completed, condense_rule
 from chains.extract import NEAREST
 from citewell.citations import strip
 from evals.answers import Asked, turns
@@ -32,7 +33,9 @@ from evals.command import show
 from evals.packs import read_jsonl
 
 _HERE = Path(__file__).parent
-FOLDERS = {"examples": _HERE.parent / "examples"} | {name: _HERE / name for name in ("handbook", "papers", "leaflets")}
+FOLDERS = {"examples": _HERE.parent / "examples"} | {
+    name: _HERE / name for name in ("handbook", "papers", "leaflets", "notices")
+}
 
 
 def holds(answer: str, parts: Sequence[Sequence[str]]) -> bool:
@@ -43,7 +46,11 @@ def holds(answer: str, parts: Sequence[Sequence[str]]) -> bool:
 
 def kind(row: dict[str, Any]) -> str:
     if "style" in row:
-        return f"{row['folder']}: {row['style']}" if row["folder"] in ("papers", "leaflets") else str(row["style"])
+        return (
+            f"{row['folder']}: {row['style']}"
+            if row["folder"] in ("papers", "leaflets", "notices")
+            else str(row["style"])
+        )
     if not row["holds"]:
         return "not there"
     if len(row["asked"]) > 1:
@@ -57,8 +64,9 @@ async def answered(folder: str, rows: Sequence[dict[str, Any]]) -> list[dict[str
     found = []
     async with turns(FOLDERS[folder]) as (turn, evidence):
         for row in rows:
-            *before, typed = row["asked"]
-            standalone = condense_rule(typed, [HumanMessage(text) for text in before])
+            *before, last = row["asked"]
+            typed, history = completed(last, [HumanMessage(text) for text in before])
+            standalone = condense_rule(typed, history)
             asked = Asked(
                     id="", text=typed, standalone="" if standalone == typed else standalone,
                     answerable=bool(row["holds"]), golds=[], sources=frozenset(),

@@ -17,7 +17,7 @@ from langgraph.runtime import Runtime
 
 from chains import condense, expand, summarize
 from chains.answer import AnswerInput
-from chains.condense import CondenseInput, condense_rule
+from chains.condense import CondenseInput, completed, condense_rule
 from chains.extract import not_in_documents
 from chains.simple import is_simple
 from chains.summarize import summarize_rule, summary_input, to_fold
@@ -96,7 +96,8 @@ class Nodes:
         with _stage(runtime, "condense"):
             *history, asked = _talk(state)
             recent = self._recent(history)
-            standalone = await asyncio.to_thread(condense_rule, asked.text, recent)  # reads its word list at first use
+            typed, before = completed(asked.text, recent)
+            standalone = await asyncio.to_thread(condense_rule, typed, before)  # reads its word list at first use
             # Where the rule knows the language and leaves the question as it is, a model need not be asked either.
             context = _context(runtime)
             is_settled = standalone == asked.text and self._settings.language == "english"
@@ -107,7 +108,7 @@ class Nodes:
                 if written is not None:
                     return update | {"standalone": written.strip() or asked.text}
             # The rule cannot always tell a follow-up from a short question about something else.
-            return update if standalone == asked.text else update | {"typed": asked.text}
+            return update if standalone == typed else update | {"typed": typed}
 
     async def recall(self, state: State, runtime: Runtime[RunContext]) -> dict[str, Any]:
         """Give a cached answer, where everything it would be made from is unchanged."""

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, HumanMessage
 
-from chains.condense import CONTEXT_WORDS, condense_rule
+from chains.condense import CONTEXT_WORDS, completed, condense_rule
 
 TALK = [
     HumanMessage("What is the Kubernetes autoscaler?"),
@@ -61,3 +61,22 @@ def test_a_long_conversation_takes_milliseconds() -> None:
     began = time.process_time()
     condense_rule("And why?", talk)
     assert time.process_time() - began < 0.05
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        (["When are you open on Thursday?", "and on Sundays?"], "When are you open on Sundays?"),
+        (["When do lessons end?", "And on Fridays?"], "When do lessons end on Fridays?"),
+        (["List all error codes of the VX200.", "and of the VX400"], "List all error codes of the VX400?"),
+        (["What is the rate limit?", "thanks", "what about for test keys?"], "What is the rate limit for test keys?"),
+        (["Is it open on Mondays?", "and on Tuesdays?", "and in May?"], "Is it open on Tuesdays in May?"),
+        (["When does it close?", "and at what time?"], "and at what time?"),
+        (["When does it close?", "and for how long?"], "and for how long?"),
+        (["When does it close?", "and with the other one, when it rains?"], "and with the other one, when it rains?"),
+        (["It closes early. Why?", "and on Sundays?"], "and on Sundays?"),
+        (["and on Sundays?"], "and on Sundays?"),
+    ],
+)
+def test_a_follow_up_that_changes_one_thing_is_put_in_full(said: list[str], meant: str) -> None:
+    assert completed(said[-1], [HumanMessage(text) for text in said[:-1]])[0] == meant

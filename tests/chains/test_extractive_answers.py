@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -218,6 +219,10 @@ def test_a_numbered_heading_of_plain_text_is_not_quoted_and_an_item_of_a_list_is
         "Call 999 first.\n\n2. Wind, ice and lightning\nThe domes are closed in a storm.",
         "Bring along:\n\n1. Warm gloves and a hat\n2. Flat shoes, no heels\n3. A torch with red light\n\nIt is cold.",
     )["chunks"]
+    (named,) = asked("What must be done?", "Call 999 first.\n\n2 Error codes of the VX200\n\nE1: the bag is full.")[
+        "chunks"
+    ]
+    assert [one.text for one in candidates([named])] == ["Call 999 first.", "E1: the bag is full."]
     for chunk in (alone, apart, joined):
         first, second = candidates([chunk])
         assert first.text == "Call 999 first."
@@ -365,6 +370,44 @@ def test_the_bars_of_a_table_need_no_spaces_around_them() -> None:
     table = "|option|values|default|\n|---|---|---|\n|mode|on\\|off|on|\n"
     chunk = Chunk(id="c", source="s.md", title="", text=table, start=0, end=len(table), index=0)
     assert [one.cells for one in candidates([ScoredChunk(chunk=chunk, score=1)])] == [("mode", "on|off", "on")]
+
+
+COVER = """The policy covers many things.
+
+The following are not covered:
+
+- Scaling of teeth. It never is.
+- Pregnancy and birth
+- Worming
+
+We pay soon."""
+
+
+async def test_an_item_is_quoted_after_the_sentence_that_leads_to_its_list(embedder: MiniLM) -> None:
+    answerer = extractive_answerer(embedder)
+    pregnancy = await answerer.ainvoke(asked("Is pregnancy covered?", COVER))
+    assert pregnancy.text == "The following are not covered: [1]\n\n- Pregnancy and birth [1]"
+    short = await answerer.ainvoke(
+        asked("Is pregnancy covered?", COVER.replace("The following are not covered", "We do not pay for"))
+    )
+    assert short.text.startswith("We do not pay for:\n\n- Pregnancy and birth [1]")
+    teeth = await answerer.ainvoke(asked("Is the scaling of teeth covered?", COVER))
+    assert teeth.text.startswith("The following are not covered: [1]\n\n- Scaling of teeth. [1]")
+
+
+async def test_a_sentence_that_leads_to_a_list_is_quoted_with_the_list(embedder: MiniLM) -> None:
+    leaflet = (
+        "You go home after two hours. Go to the emergency department if you have:\n\u2022 strong pain in your chest\n"
+        "\u2022 vomit with blood in it, or black stools\n\u2022 trouble with breathing"
+    )
+    given = asked("When should I go to the emergency department?", leaflet)
+    given["chunks"] = [ScoredChunk(chunk=replace(given["chunks"][0].chunk, type="pdf"), score=1.0)]
+    answer = await extractive_answerer(embedder).ainvoke(given)
+    assert answer.text.startswith(
+        "Go to the emergency department if you have: [1]\n\n- strong pain in your chest [1]\n"
+        "- vomit with blood in it, or black stools [1]\n- trouble with breathing"
+    )
+    assert {citation["status"] for citation in verify(answer.text, given["chunks"])} == {"verified"}
 
 
 def of_pdf(text: str, *headings: str) -> list[tuple[str, tuple[str, ...]]]:

@@ -124,3 +124,35 @@ def test_a_list_headed_how_to_is_asked_for_by_who_names_the_thing_besides() -> N
         assert [one.text for one in asked_for(question, [steps])] == ["Ask for a number.", "Pack it."]
     for question in ("How do I descale a unit?", "How much is a return?", "May I return a unit?"):
         assert asked_for(question, [steps]) == []
+
+
+FAULTS = """1 Bags
+
+Both take bags of type K.
+
+2 Error codes of the VX200
+
+E1: the bag is full. Put in a new one.
+E2: the hose is blocked.
+
+3 Error codes of the VX400
+
+F1: the bag is missing.
+F2: the brush is jammed."""
+HOURS = "Opening hours\n\nDay | Reception | Doctors\nMonday | 8:00-18:30 | 8:30-18:00\nTuesday | 8:00-13:00 | none"
+
+
+def test_labelled_lines_below_a_numbered_heading_are_a_list() -> None:
+    faults = chunk(FAULTS, source="vx.txt", title="Vacuum cleaners")
+    expected = ["E1: the bag is full.", "Put in a new one.", "E2: the hose is blocked."]
+    assert expected == said("List all error codes of the VX200", faults)
+    assert said("error codes of the VX400?", faults) == ["F1: the bag is missing.", "F2: the brush is jammed."]
+
+
+async def test_a_table_is_quoted_whole_where_its_heading_is_all_that_is_asked_for(embedder: MiniLM) -> None:
+    hours = chunk(HOURS, "Opening hours", source="visit.html", title="Visiting us")
+    given = AnswerInput(question="What are your opening hours?", chunks=[hours], history=[], summary="")
+    answer = (await extractive_answerer(embedder).ainvoke(given)).text
+    rows = ["Monday \u00b7 8:00-18:30 \u00b7 8:30-18:00 [1]", "Tuesday \u00b7 8:00-13:00 \u00b7 none [1]"]
+    assert answer == "Day \u00b7 Reception \u00b7 Doctors [1]\n\n" + " ".join(rows)
+    assert said("opening hours on Tuesday", hours) == []
