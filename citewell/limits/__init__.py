@@ -33,6 +33,8 @@ WARN_AT: Final = 0.8
 """Share of a day's budget from which there is a warning."""
 REDIS_TIMEOUT_S: Final = 5.0
 """Longest one check may take, including the wait for a connection, in seconds."""
+REDIS_REPLY_S: Final = 4.0
+"""Longest wait for one reply, in seconds: shorter, so that a cluster's client learns that a node is silent, and asks who took its place."""
 REDIS_CONNECTIONS: Final = 64
 
 log = structlog.get_logger()
@@ -219,7 +221,7 @@ async def open_limits(settings: Settings) -> AsyncIterator[Limits]:
     ledger: Ledger = ProcessLedger()
     if is_on and settings.redis_url is not None:
         client = connect(
-            settings.redis_url.get_secret_value(), max_connections=REDIS_CONNECTIONS, timeout_s=REDIS_TIMEOUT_S
+            settings.redis_url.get_secret_value(), max_connections=REDIS_CONNECTIONS, timeout_s=REDIS_REPLY_S
         )
         ledger = remote = RedisLedger(
             client, namespace=settings.namespace, timeout_s=REDIS_TIMEOUT_S, max_connections=REDIS_CONNECTIONS

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -21,7 +23,7 @@ from citewell.limits import WARN_AT, Limits, Prices, open_limits
 from citewell.limits.ledger import DAY_S, Ask, ProcessLedger
 from citewell.settings import Settings
 from citewell.threads.redis_connection import FOLLOW_EVERY_S
-from tests.redis_servers import Guarded, Server, wait_for
+from tests.redis_servers import Cluster, Guarded, Server, wait_for
 
 MODEL = "openai:dear"
 CHEAP = "openai:cheap"
@@ -283,6 +285,25 @@ async def test_a_restart_of_the_server_is_waited_for(own_redis: Server) -> None:
         await asyncio.to_thread(own_redis.start)
         await asyncio.gather(*calls)
         assert (await limits.spent("ann"))["usd"] == pytest.approx(2 * CALL_USD)
+
+
+async def test_a_node_of_a_cluster_that_falls_silent_is_given_up_for_its_replica(redis_cluster: Cluster) -> None:
+    async with open_limits(make_settings(redis_cluster.url, requests_per_minute=9)) as limits:
+        await limits.admit("ann")
+        [key] = [key for node in redis_cluster.nodes[:3] for key in node.client.scan_iter()]
+        silent = await asyncio.to_thread(redis_cluster.primary_of, key)
+        assert silent.process is not None
+        silent.process.send_signal(signal.SIGSTOP)
+        try:
+            replicas = [node for node in redis_cluster.nodes[3:] if key in node.client.scan_iter()]
+            await asyncio.to_thread(
+                wait_for, lambda: replicas[0].client.role()[0] == b"master", "the replica's promotion"
+            )
+            with contextlib.suppress(LimitsUnavailable):
+                await limits.admit("ann")  # learns that the node is silent
+            await limits.admit("ann")
+        finally:
+            silent.process.send_signal(signal.SIGCONT)
 
 
 async def test_charges_follow_a_primary_that_was_replaced_on_purpose(redis_sentinel: Guarded) -> None:
