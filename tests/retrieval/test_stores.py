@@ -22,6 +22,7 @@ import numpy as np
 import pinecone.exceptions
 import pytest
 import weaviate.exceptions
+from chromadb.utils.embedding_functions import known_embedding_functions
 
 from citewell.documents import Source
 from citewell.errors import ConfigurationError, MissingExtra, StoreError, StoreTimeout, StoreUnavailable
@@ -269,6 +270,31 @@ def test_a_chroma_server_that_is_gone_is_unavailable(tmp_path: Path) -> None:
     with pytest.raises(StoreError) as caught:
         open_store(chosen, namespace="namespace", folder=tmp_path, dimension=384)
     assert "127.0.0.1" not in caught.value.detail
+
+
+def test_no_embedding_function_is_built_that_a_chroma_server_names(
+    chroma_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[dict[str, Any]] = []
+
+    class Named:
+        build_from_config = built.append
+
+    monkeypatch.setitem(known_embedding_functions, "named", Named)
+    name = f"named-{uuid.uuid4().hex[:8]}"
+    function = {"type": "known", "name": "named", "config": {"trust_remote_code": True}}
+    database = f"{chroma_server}/api/v2/tenants/default_tenant/databases/default_database"
+    made_there = {"name": name, "configuration": {"embedding_function": function, "hnsw": {"space": "cosine"}}}
+    assert httpx.post(f"{database}/collections", json=made_there).is_success
+    store = open_store(
+        settings(tmp_path, vector_store=f"chroma+{chroma_server}"), namespace=name, folder=tmp_path, dimension=384
+    )
+    store.add([1, 2], vectors("red", "blue"), made("a.txt", ["red", "blue"]).chunks)
+    assert store.search(vectors("blue")[0], 1) == [(2, pytest.approx(1, abs=1e-4))]
+    store.delete([1])
+    store.drop()
+    store.close()
+    assert not built
 
 
 def test_a_chroma_server_that_dies_later_is_unavailable(tmp_path: Path) -> None:

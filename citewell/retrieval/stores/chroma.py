@@ -203,6 +203,10 @@ class ChromaStore:
                 self._namespace, self._held, client=connection.client, collection_configuration={"hnsw": HNSW},
             )  # fmt: skip
             connection.collection = connection.client.get_collection(self._namespace)
+            # The client would build the embedding function that the server names, with each write, though vectors are given. One of
+            # sentence-transformers runs code of the model's repository.
+            for collection in (chroma._collection, connection.collection):
+                collection._model.serialized_schema = None
             if self._lock is not None and connection.collection.count():
                 # Chroma reads its graph at first use, which must be now, while nobody writes it.
                 some = connection.collection.peek(1)
