@@ -22,7 +22,7 @@ _TOML = re.compile(r"\A\+\+\+[ \t]*\n(.*?)^\+\+\+[ \t]*(?:\n|\Z)", re.S | re.M)
 _KEYED = re.compile(r"\s*(?:#[^\n]*\n\s*)*[\w-]+[ \t]*:(?:[ \t]|\n|\Z)")
 _HEAD = re.compile(
     r"\A(?>[\s\u200b-\u200d\u2060]|<!--.*?-->|%[^\n]*\n)*+"  # what a careless author may have left above the block
-    r"(?:[-+]{3,}|[\u2010-\u2015]+|(?=\{))([^\n]*\n\s*.*?)"
+    r"(?:[-+]{2,}|[\u2010-\u2015]+|(?=\{))([^\n]*\n\s*.*?)"
     r"(?:^\s*(?:[-+]{3,}|[\u2010-\u2015]+|\.{3})|^[^\S\n]*$|\Z)",
     re.S | re.M,
 )

@@ -531,6 +531,24 @@ def test_a_pdfs_date_is_kept_as_far_as_it_can_be_true(created: str, date: str | 
     assert load(whole.replace(stamp[1], created.encode()), "a.pdf").date == date
 
 
+@pytest.mark.parametrize("broken", [b"untitled", b"Somebody", b"Chapter 1"])
+def test_what_a_pdf_says_of_itself_costs_no_page_where_it_is_no_text(broken: bytes) -> None:
+    file = io.BytesIO()
+    canvas = Canvas(file)
+    canvas.setAuthor("Somebody")
+    canvas.bookmarkPage("1")
+    canvas.addOutlineEntry("Chapter 1", "1")
+    canvas.drawString(72, 700, "The tide is high at noon.")
+    canvas.save()
+    told = file.getvalue()
+    assert told.count(broken) == 1
+    half = b"\xfe\xff\xd8\0\0a"  # half a character in UTF-16
+    document = load(told.replace(broken, half.ljust(len(broken))), "tides.pdf")
+    assert document.text == "The tide is high at noon."
+    assert document.title == "tides"
+    assert [heading.text for heading in document.headings] == ([] if broken == b"Chapter 1" else ["Chapter 1"])
+
+
 def test_pdf_words_divided_at_a_lines_end_are_made_whole() -> None:
     document = load(pdf("These are the days on which the tele-\nscope was moved by oxen up the fell."), "a.pdf")
     assert "telescope was moved" in document.text

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Callable
+from functools import partial
 
 import pypdf
 import pypdfium2
@@ -62,11 +64,20 @@ def load_pdf(data: bytes) -> Document:
             pages.append(text)
             page.close()
         outline = [
-            (bookmark.level + 1, bookmark.get_title(), destination.get_index())
+            (bookmark.level + 1, _told(bookmark.get_title), destination.get_index())
             for bookmark in pdf.get_toc(max_depth=6)
             if (destination := bookmark.get_dest()) is not None
         ]
-        return _document(pages, outline, pdf.get_metadata_dict(), scanned + garbled)
+        info = {key: _told(partial(pdf.get_metadata_value, key)) for key in ("Title", "CreationDate")}
+        return _document(pages, outline, info, scanned + garbled)
+
+
+def _told(tell: Callable[[], str]) -> str:
+    """What the file says of itself; empty where that is no text, which must not cost its pages."""
+    try:
+        return tell()
+    except UnicodeDecodeError:
+        return ""
 
 
 def _with_fields(pdf: pypdfium2.PdfDocument, number: int) -> pypdfium2.PdfPage:
