@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 
 from citewell.documents import ScoredChunk
 
-PROMPT_VERSION = "answer-1"
+PROMPT_VERSION = "answer-2"
 """Named in the metadata of answers and part of the answer cache's key: to be changed with any word below."""
 
 SYSTEM = """\
@@ -52,7 +52,8 @@ class AnswerInput(TypedDict):
 def answer_messages(given: AnswerInput, instructions: str = "") -> list[BaseMessage]:
     """The messages of one request to a chat model.
 
-    The fence round each source is drawn at random for every request, so that no document can close it.
+    The fence round each source, and round the summary, is drawn at random for every request, so that no document can close it. The
+    summary may hold what an answer repeated of a document.
 
     Args:
         given: What the answer is made from.
@@ -64,7 +65,7 @@ def answer_messages(given: AnswerInput, instructions: str = "") -> list[BaseMess
         system += f"{INSTRUCTIONS}{instructions}\n\n"
     system += _sources(given["chunks"], fence)
     if given["summary"]:
-        system += "\n\n" + SUMMARY + given["summary"]
+        system += f"\n\n{SUMMARY}{fence} summary\n{given['summary']}\n{fence} end of summary"
     return [SystemMessage(system), *given["history"], HumanMessage(given["question"])]
 
 
