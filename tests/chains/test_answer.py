@@ -68,5 +68,7 @@ def test_braces_in_documents_and_questions_are_text() -> None:
 
 def test_the_summary_is_given_as_context_and_nothing_found_is_said() -> None:
     text = system(answer_messages(given(summary="They spoke of leave.")))
-    assert re.search(r"^(=====SOURCE-[0-9a-f]{16}) summary\nThey spoke of leave\.\n\1 end of summary$", text, re.MULTILINE)
+    assert re.search(
+        r"^(=====SOURCE-[0-9a-f]{16}) summary\nThey spoke of leave\.\n\1 end of summary$", text, re.MULTILINE
+    )
     assert NO_SOURCES in text
