@@ -127,7 +127,7 @@ def _object(text: str | bytes) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
-        raise InvalidRequest("The frame is not valid JSON.") from None
+        raise InvalidRequest('The frame is not valid JSON: send {"message": "..."}.') from None
     if not isinstance(value, dict):
-        raise InvalidRequest("The frame must be a JSON object.")
+        raise InvalidRequest('The frame must be a JSON object: {"message": "..."}.')
     return value

@@ -43,7 +43,7 @@ def _conversations(state: State) -> None:
     for thread in threads:
         is_open = thread.thread_id == state.thread_id
         label = _short(thread.title or thread.thread_id)
-        icon = ":material/chat_bubble:" if is_open else ":material/chat_bubble_outline:"
+        icon = ":material/chevron_right:" if is_open else ":material/chat_bubble:"
         if st.button(
             f"**{label}**" if is_open else label, key=f"open {thread.thread_id}", icon=icon, width="stretch",
             type="tertiary", help="Open now" if is_open else None,
@@ -55,9 +55,6 @@ def _conversations(state: State) -> None:
     if state.older_threads and st.button("Show older conversations", icon=":material/expand_more:", width="stretch"):
         state.list_threads(before=state.older_threads)
         st.rerun()
-    if state.statistics is not None:
-        counts = state.statistics
-        st.caption(f"{count(counts.user, 'question')} and {count(counts.assistant, 'answer')} in this conversation.")
 
 
 def _actions(state: State, title: str) -> None:
@@ -76,6 +73,8 @@ def _actions(state: State, title: str) -> None:
             state.open("")
             state.note = "The conversation was deleted."
             st.rerun()
+    if counts := state.statistics:
+        st.caption(f"{count(counts.user, 'question')} and {count(counts.assistant, 'answer')} in this conversation.")
 
 
 def _settings(state: State) -> dict[str, Any]:

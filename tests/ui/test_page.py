@@ -268,6 +268,12 @@ def test_what_can_be_chosen_and_added_stands_above_a_list_that_grows(chat: Chat,
         expect(page.get_by_role("button", name="Grown number 0", exact=True)).to_have_count(0)
         page.get_by_role("button", name="Show older conversations").click()
         expect(page.get_by_role("button", name="Grown number 0", exact=True)).to_be_visible()
+        newest.click()
+        figures = page.get_by_text("1 question and 1 answer in this conversation.")
+        expect(figures).to_be_visible()
+        follows = "(figures, other) => figures.compareDocumentPosition(other) & Node.DOCUMENT_POSITION_FOLLOWING"
+        other = page.get_by_role("button", name="Grown number 1", exact=True)
+        assert figures.evaluate(follows, other.element_handle()), "of which conversation they are cannot be seen"
         for number in range(LISTED + 2):
             client.delete(f"grown {number}")
 
