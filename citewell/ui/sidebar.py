@@ -111,10 +111,13 @@ def _upload(state: State) -> None:
         file = st.file_uploader("PDF, Markdown, text, HTML or Word", TYPES, key=f"upload {st.session_state.uploads}")
         if done := st.session_state.pop("uploaded", ""):
             st.success(done, icon=":material/check:")
+        if cut := st.session_state.pop("adding", ""):
+            st.warning(f"{cut} was not added: something else was clicked meanwhile.", icon=":material/warning:")
         if file is None or not st.button("Add it", icon=":material/upload:"):
             _remove(state)
             return
         bar = st.progress(0.0, "Sending")
+        st.session_state.adding = _short(file.name)  # stays there if a click ends the script, and with it the upload
         try:
             for event in state.client.upload(file.name, file.getvalue()):
                 match event:
@@ -123,9 +126,11 @@ def _upload(state: State) -> None:
                     case Progress(done=done, total=total):
                         bar.progress(0.1 + 0.9 * done / max(1, total), f"Indexing passage {done} of {total}")
                     case Ingested(uri=uri, chunks=chunks):
+                        del st.session_state.adding
                         st.session_state.uploaded = f"{uri} is there now, in {count(chunks, 'passage')}."
         except ServiceError as fault:
             bar.empty()
+            del st.session_state.adding
             st.error(explain(fault), icon=":material/error:")
             return
         st.session_state.uploads += 1  # a new key empties the file chooser

@@ -409,6 +409,21 @@ def test_a_document_is_added_and_asked(chat: Chat, page: Page) -> None:
         assert "uploads/mill.md" not in {source.uri for source in client.sources()}
 
 
+def test_an_upload_that_a_click_has_ended_is_told(chat: Chat, page: Page) -> None:
+    page.goto(chat.url)
+    page.get_by_text("Add a document").click()
+    text = b"The harbour master counts the boats at noon.\n\n" * 40_000
+    page.locator("input[type=file]").first.set_input_files(
+        {"name": "boats.txt", "mimeType": "text/plain", "buffer": text}
+    )
+    page.get_by_role("button", name="Add it").click()
+    expect(page.get_by_text("Indexing passage")).to_be_visible()
+    page.get_by_role("button", name="New conversation").click()
+    expect(page.get_by_text("boats.txt was not added")).to_be_visible()
+    with Client(chat.service.url) as client:
+        assert "uploads/boats.txt" not in {source.uri for source in client.sources()}
+
+
 def test_what_nobody_chose_is_as_the_service_is_set(documents: Path, page: Page, paced: Paced) -> None:
     models = paced.model(0) | {"CITEWELL_SIMPLE_MODEL": "openai:cheap", "CITEWELL_ANSWER_CACHE_S": "3600"}
     with running(documents, **models) as service, serving(service.url, documents) as url:
