@@ -105,7 +105,7 @@ class Bounded(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._unmoved = self.loop.call_later(READS_WITHIN_S, self.transport.abort)
+        self._watch()
 
     def resume_writing(self) -> None:
         self._moved()
@@ -164,6 +164,16 @@ class Bounded(HttpToolsProtocol):
         if self._overdue is not None:
             self._overdue.cancel()
             self._overdue = None
+
+    def _watch(self) -> None:
+        left = self.transport.get_write_buffer_size()
+        self._unmoved = self.loop.call_later(READS_WITHIN_S, self._leave_unless_less_than, left)
+
+    def _leave_unless_less_than(self, left: int) -> None:
+        if self.transport.get_write_buffer_size() < left:
+            self._watch()
+        else:
+            self.transport.abort()
 
     def _moved(self) -> None:
         if self._unmoved is not None:
