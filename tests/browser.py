@@ -12,7 +12,7 @@ QUIET = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
-PATIENCE_MS = 20_000
+PATIENCE_MS = 60_000
 """How long a page is waited for: on a busy machine a write to its disk alone may take seconds."""
 expect.set_options(timeout=PATIENCE_MS)
 

@@ -3,6 +3,7 @@
 import importlib.util
 from collections.abc import Iterator
 
+import httpx
 import hypothesis
 import pytest
 
@@ -15,6 +16,7 @@ pytest_plugins = [
     name
     for name in (
         "tests.service",
+        "tests.clock",
         "tests.redis_servers",
         "tests.models.openai_server",
         "tests.models.paced_server",
@@ -24,6 +26,9 @@ pytest_plugins = [
     )
     if importlib.util.find_spec(name)
 ]
+
+httpx._config.DEFAULT_TIMEOUT_CONFIG.read = 60.0
+"""Where a call does not say how long to wait: five seconds are too few for a service on a busy machine."""
 
 
 @pytest.fixture(scope="session")

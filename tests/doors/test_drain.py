@@ -2,9 +2,10 @@
 
 import asyncio
 import json
+import math
 import signal
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -12,28 +13,40 @@ import pytest
 import websockets
 
 from tests.models.paced_server import Paced
-from tests.service import LIBRARY, Live, copied, ingest, problem, running
+from tests.models.scripted_server import ScriptedServer, scripted_server
+from tests.service import LIBRARY, STOP_WITHIN_S, Live, copied, ingest, problem, running
 
 QUESTION = "How high is the tower of the lighthouse?"
 
 
-async def until_the_model_is_asked(paced: Paced, before: int) -> None:
-    for _ in range(200):
-        if (await asyncio.to_thread(paced.calls))["started"] > before:
-            return
-        await asyncio.sleep(0.02)
-    raise AssertionError("no call reached the model")
+@asynccontextmanager
+async def answering(start: Callable[..., Live], **settings: str) -> AsyncIterator[tuple[Live, ScriptedServer]]:
+    """A service, and its chat model, which stops after two words of an answer until it may say more."""
+    async with scripted_server() as told:
+        told.most_words = 2
+        yield start(CITEWELL_CHAT_MODEL="openai:told", OPENAI_BASE_URL=told.base_url, **settings), told
 
 
-async def test_a_turn_under_way_ends_and_a_new_one_is_refused(start: Callable[..., Live], paced: Paced) -> None:
-    live = start(**paced.model(6))
-    before = paced.calls()["started"]
-    async with httpx.AsyncClient(base_url=live.url, timeout=30) as client, websockets.connect(live.ws) as idle:
+async def until_it_drains(client: httpx.AsyncClient) -> httpx.Response:
+    """The answer of `/readyz` to whoever is to send no more."""
+    async with asyncio.timeout(60):
+        while (ready := await client.get("/readyz")).status_code == 200:
+            await asyncio.sleep(0.02)
+    return ready
+
+
+async def test_a_turn_under_way_ends_and_a_new_one_is_refused(start: Callable[..., Live]) -> None:
+    async with (
+        answering(start) as (live, told),
+        httpx.AsyncClient(base_url=live.url, timeout=60) as client,
+        websockets.connect(live.ws) as idle,
+    ):
         turn = asyncio.create_task(client.post("/chat", json={"message": QUESTION, "conversation_id": "t"}))
-        await until_the_model_is_asked(paced, before)
+        async with asyncio.timeout(60):
+            while not told.calls:
+                await asyncio.sleep(0.02)
         live.process.send_signal(signal.SIGTERM)
-        await asyncio.sleep(0.3)
-        ready = await client.get("/readyz")
+        ready = await until_it_drains(client)
         assert (ready.status_code, ready.json()["checks"]) == (
             503, {"drain": {"error": "draining", "detail": "The service is shutting down"}},
         )  # fmt: skip
@@ -58,55 +71,57 @@ async def test_a_turn_under_way_ends_and_a_new_one_is_refused(start: Callable[..
             with pytest.raises(websockets.ConnectionClosed):
                 await late.recv()
         assert late.close_code == 1013
+        assert not turn.done()
+        told.most_words = math.inf
         assert "42 metres" in (await turn).raise_for_status().json()["response"]
-    assert await asyncio.to_thread(live.process.wait, 10) == 0
+        assert await asyncio.to_thread(live.process.wait, STOP_WITHIN_S) == 0
 
 
-async def test_a_socket_hears_the_end_of_its_turn(start: Callable[..., Live], paced: Paced) -> None:
-    live = start(**paced.model(3))
-    async with websockets.connect(live.ws) as socket:
-        await socket.send(json.dumps({"message": QUESTION}))
-        await socket.recv()
-        live.process.send_signal(signal.SIGTERM)
-        frame = {}
-        while not frame.get("done"):
-            frame = json.loads(await socket.recv())
-        with pytest.raises(websockets.ConnectionClosed):
+async def test_a_socket_hears_the_end_of_its_turn(start: Callable[..., Live]) -> None:
+    async with answering(start) as (live, told):
+        async with websockets.connect(live.ws) as socket, httpx.AsyncClient(base_url=live.url, timeout=60) as client:
+            await socket.send(json.dumps({"message": QUESTION}))
             await socket.recv()
-    assert socket.close_code == 1012
-    assert await asyncio.to_thread(live.process.wait, 10) == 0
+            live.process.send_signal(signal.SIGTERM)
+            await until_it_drains(client)
+            told.most_words = math.inf
+            frame = {}
+            while not frame.get("done"):
+                frame = json.loads(await socket.recv())
+            with pytest.raises(websockets.ConnectionClosed):
+                await socket.recv()
+        assert socket.close_code == 1012
+        assert await asyncio.to_thread(live.process.wait, STOP_WITHIN_S) == 0
 
 
 async def test_readiness_fails_before_turns_are_refused(start: Callable[..., Live]) -> None:
-    live = start(CITEWELL_DRAIN_NOTICE_S="2")
+    live = start(CITEWELL_DRAIN_NOTICE_S="60")
     live.process.send_signal(signal.SIGTERM)
-    async with httpx.AsyncClient(base_url=live.url, timeout=30) as client:
-        for _ in range(50):
-            if (await client.get("/readyz")).status_code == 503:
-                break
-            await asyncio.sleep(0.02)
+    async with httpx.AsyncClient(base_url=live.url, timeout=60) as client:
+        await until_it_drains(client)
         reply = await client.post("/chat", json={"message": QUESTION})
     assert "42 metres" in reply.raise_for_status().json()["response"]
-    assert await asyncio.to_thread(live.process.wait, 10) == 0
+    live.process.send_signal(signal.SIGINT)  # else it would give notice for a minute
+    assert await asyncio.to_thread(live.process.wait, STOP_WITHIN_S) == 0
 
 
-async def test_a_turn_that_outlasts_the_deadline_is_cut_and_told_so(start: Callable[..., Live], paced: Paced) -> None:
-    live = start(CITEWELL_DRAIN_S="0.5", **paced.model(30))
-    async with websockets.connect(live.ws) as socket:
-        await socket.send(json.dumps({"message": QUESTION}))
-        await socket.recv()
-        live.process.send_signal(signal.SIGTERM)
-        frame = {}
-        while "error" not in frame:
-            frame = json.loads(await socket.recv())
-    assert (frame["error"]["code"], frame["error"]["retryable"]) == ("draining", True)
-    assert await asyncio.to_thread(live.process.wait, 10) == 0
+async def test_a_turn_that_outlasts_the_deadline_is_cut_and_told_so(start: Callable[..., Live]) -> None:
+    async with answering(start, CITEWELL_DRAIN_S="0.5") as (live, _):
+        async with websockets.connect(live.ws) as socket:
+            await socket.send(json.dumps({"message": QUESTION}))
+            await socket.recv()
+            live.process.send_signal(signal.SIGTERM)
+            frame = {}
+            while "error" not in frame:
+                frame = json.loads(await socket.recv())
+        assert (frame["error"]["code"], frame["error"]["retryable"]) == ("draining", True)
+        assert await asyncio.to_thread(live.process.wait, STOP_WITHIN_S) == 0
 
 
 def test_ctrl_c_ends_it_at_once_and_without_a_traceback(start: Callable[..., Live]) -> None:
     live = start(CITEWELL_DRAIN_NOTICE_S="60")
     live.process.send_signal(signal.SIGINT)
-    assert live.process.wait(10) == 0
+    assert live.process.wait(STOP_WITHIN_S) == 0
     assert "Traceback" not in live.log.read_text()
 
 
@@ -116,7 +131,7 @@ def test_ctrl_c_ends_it_at_once_and_without_a_traceback(start: Callable[..., Liv
 async def test_a_rolling_restart_under_load_loses_no_turn(
     indexed: Path, tmp_path: Path, paced: Paced, redis_url: str, rounds: int, comes_back: bool
 ) -> None:
-    settings = paced.model(1) | {"CITEWELL_REDIS_URL": redis_url, "CITEWELL_DRAIN_NOTICE_S": "0.5"}
+    settings = paced.model(1) | {"CITEWELL_REDIS_URL": redis_url, "CITEWELL_DRAIN_NOTICE_S": "3"}
     workers: list[Live | None] = [None, None]
     asked: dict[str, list[str]] = {f"talk {n}": [] for n in range(6)}
     restarted = asyncio.Event()
@@ -134,12 +149,14 @@ async def test_a_rolling_restart_under_load_loses_no_turn(
             await asyncio.sleep(0.02)
 
     async def talk(thread: str) -> None:
-        async with httpx.AsyncClient(timeout=30) as client:
+        async with httpx.AsyncClient(timeout=60) as client:
             while not restarted.is_set():
                 question = f"How high is the tower, for the {len(asked[thread]) + 1}. time?"
-                asked[thread].append(question)
                 body = {"message": question, "conversation_id": thread}
-                (await client.post(f"{await ready(client)}/chat", json=body)).raise_for_status()
+                reply = await client.post(f"{await ready(client)}/chat", json=body)
+                if reply.status_code != 503:  # else it drained once it had been asked whether it does
+                    reply.raise_for_status()
+                    asked[thread].append(question)
 
     async def go_on() -> None:
         """Until each has asked two questions more."""
@@ -162,7 +179,7 @@ async def test_a_rolling_restart_under_load_loses_no_turn(
             old = workers[n % 2]
             assert old is not None
             old.process.send_signal(signal.SIGTERM)
-            assert await asyncio.to_thread(old.process.wait, 30) == 0
+            assert await asyncio.to_thread(old.process.wait, STOP_WITHIN_S) == 0
             if comes_back:
                 workers[n % 2] = await asyncio.to_thread(start, n % 2)
         await go_on()
@@ -200,15 +217,16 @@ async def test_a_document_that_is_being_added_is_waited_for_like_a_turn(
                 events[-1][1].update(json.loads(value))
                 if "done" in events[-1][1] and live.process.poll() is None and len(events) == 2:
                     live.process.send_signal(signal.SIGTERM)
-                    await asyncio.sleep(0.3)
-                    late = await client.post("/uploads", params={"name": "late.txt"}, content=b"Late.", headers=kind)
-                    problem(late, "draining", 503)
+                    if last == "done":  # else it may be gone by then
+                        await until_it_drains(client)
+                        late = await client.post("/uploads", params={"name": "late.txt"}, content=b"Late.", headers=kind)
+                        problem(late, "draining", 503)
     assert events[-1][0] == last
     if last == "done":
         assert events[-1][1]["status"] == "new"
     else:
         assert events[-1][1]["code"] == "draining"
-    assert await asyncio.to_thread(live.process.wait, 30) == 0
+    assert await asyncio.to_thread(live.process.wait, STOP_WITHIN_S) == 0
     assert "Traceback" not in live.log.read_text()
 
 
@@ -223,8 +241,8 @@ async def test_every_one_of_several_workers_drains(tmp_path: Path, chroma_server
         before = paced.calls()["started"]
         async with httpx.AsyncClient(base_url=live.url, timeout=60) as client:
             turns = [asyncio.create_task(client.post("/chat", json={"message": QUESTION})) for _ in range(6)]
-            await until_the_model_is_asked(paced, before + 5)
+            await paced.until(lambda calls: calls["started"] > before + 5)
             live.process.send_signal(signal.SIGTERM)
             for turn in turns:
                 assert "42 metres" in (await turn).raise_for_status().json()["response"]
-        assert await asyncio.to_thread(live.process.wait, 20) == 0
+        assert await asyncio.to_thread(live.process.wait, STOP_WITHIN_S) == 0

@@ -6,8 +6,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
 import httpx
 import pytest
@@ -17,6 +17,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from citewell.api.serve import BRINGS_WITHIN_S, MOST_HEAD_BYTES, READS_WITHIN_S, Bounded, BoundedSocket
+from tests.clock import Forward
 from tests.service import ROOT, Live
 
 START = b"GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\nx-long: "
@@ -132,26 +133,7 @@ async def test_who_sends_a_blank_line_after_a_request_is_not_waited_for_either(m
         writer.close()
 
 
-@contextmanager
-def clock_by_hand() -> Iterator[Callable[[float], None]]:
-    """What sets the event loop's clock forward by seconds; by itself it stands still meanwhile, however slow the machine is."""
-    loop = asyncio.get_running_loop()
-    really = loop.time
-    now = really()
-
-    def forward(seconds: float) -> None:
-        nonlocal now
-        now += seconds
-
-    loop.time = lambda: now  # type: ignore[method-assign]
-    try:
-        yield forward
-    finally:
-        ahead = now - really()  # and stays so: what was to be done at a time has to be done at that
-        loop.time = lambda: really() + ahead  # type: ignore[method-assign]
-
-
-async def test_who_brings_it_slowly_is() -> None:
+async def test_who_brings_it_slowly_is(forward: Forward) -> None:
     heard: asyncio.Queue[bytes] = asyncio.Queue()
 
     async def listen(scope: Scope, receive: Receive, send: Send) -> None:
@@ -164,15 +146,14 @@ async def test_who_brings_it_slowly_is() -> None:
 
     async with served(listen, **FOR_EVER) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        with clock_by_hand() as forward:
-            for _ in range(2):  # on one connection
-                writer.write(POST)
-                for letter in b"slow":
-                    writer.write(bytes([letter]))
-                    while await heard.get() != bytes([letter]):
-                        pass
-                    forward(0.6 * BRINGS_WITHIN_S)
-                assert (await reader.readuntil(b"slow")).startswith(b"HTTP/1.1 200")
+        for _ in range(2):  # on one connection
+            writer.write(POST)
+            for letter in b"slow":
+                writer.write(bytes([letter]))
+                while await heard.get() != bytes([letter]):
+                    pass
+                forward(0.6 * BRINGS_WITHIN_S)
+            assert (await reader.readuntil(b"slow")).startswith(b"HTTP/1.1 200")
         writer.close()
 
 
@@ -210,7 +191,7 @@ async def test_who_reads_nothing_of_an_answer_is_left(whole: int, monkeypatch: p
     assert got < whole
 
 
-async def test_who_reads_an_answer_slowly_gets_all_of_it() -> None:
+async def test_who_reads_an_answer_slowly_gets_all_of_it(forward: Forward) -> None:
     """In several times as long as nothing of it may be read."""
     whole, got = 4_000_000, 0
     loop = asyncio.get_running_loop()
@@ -219,13 +200,12 @@ async def test_who_reads_an_answer_slowly_gets_all_of_it() -> None:
         await PlainTextResponse(b"a" * whole)(scope, receive, send)
 
     async with served(answer, system_holds=8192) as port, reading(port) as client:
-        with clock_by_hand() as forward:
-            for end in range(whole // 8, whole + 1, whole // 8):
-                while got < end:
-                    piece = await loop.sock_recv(client, whole // 8)
-                    assert piece, f"it was cut off after {got:,} bytes"
-                    got += len(piece)
-                forward(0.6 * READS_WITHIN_S)
+        for end in range(whole // 8, whole + 1, whole // 8):
+            while got < end:
+                piece = await loop.sock_recv(client, whole // 8)
+                assert piece, f"it was cut off after {got:,} bytes"
+                got += len(piece)
+            forward(0.6 * READS_WITHIN_S)
 
 
 async def test_a_socket_that_answers_no_ping_is_left_though_it_was_sent_much() -> None:

@@ -19,22 +19,21 @@ EVENTS = {"accept": "text/event-stream"}
 
 
 @pytest.fixture(scope="module")
-def upstream(paced: Paced) -> str:
-    return paced.url
-
-
-@pytest.fixture(scope="module")
 def slow(paced: Paced, indexed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     with running(copied(indexed, tmp_path_factory.mktemp("slow")), **paced.model(30)) as live:
         yield live
 
 
-async def leave_post(url: str, path: str, body: object, until: Callable[[str], bool]) -> None:
+async def leave_post(live: Live, path: str, body: object, until: Callable[[str], bool], paced: Paced) -> None:
     headers = EVENTS if path == "/chat" and until is SPOKEN else {}
-    async with httpx.AsyncClient(base_url=url, timeout=60, headers=headers) as client:
+    async with httpx.AsyncClient(base_url=live.url, timeout=60, headers=headers) as client:
         if until is NEVER:
-            with pytest.raises(httpx.ReadTimeout):
-                await client.post(path, json=body, timeout=1.0)
+            before = (await asyncio.to_thread(paced.calls))["started"]
+            asking = asyncio.create_task(client.post(path, json=body))
+            await paced.until(lambda calls: calls["started"] > before)
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
             return
         async with client.stream("POST", path, json=body) as response:
             async for line in response.aiter_lines():
@@ -80,29 +79,24 @@ async def leave_socket(url: str) -> None:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 async def test_leaving_closes_the_call_to_the_model(
-    slow: Live, upstream: str, path: str, body: object, until: Callable[[str], bool]
+    slow: Live, paced: Paced, path: str, body: object, until: Callable[[str], bool]
 ) -> None:
-    async with httpx.AsyncClient() as client:
-        before = (await client.get(f"{upstream}/stats")).json()
-        await (leave_socket(slow.url) if body is None else leave_post(slow.url, path, body, until))
-        for _ in range(100):
-            after = (await client.get(f"{upstream}/stats")).json()
-            if after["left"] > before["left"]:
-                break
-            await asyncio.sleep(0.05)
+    await paced.until(lambda calls: calls["started"] == calls["finished"] + calls["left"])
+    before = await asyncio.to_thread(paced.calls)
+    await (leave_socket(slow.url) if body is None else leave_post(slow, path, body, until, paced))
+    await paced.until(lambda calls: calls["started"] == calls["finished"] + calls["left"])
+    after = await asyncio.to_thread(paced.calls)
     assert after["started"] == before["started"] + 1
     assert after["left"] == before["left"] + 1, "the model went on writing for nobody"
 
 
-async def test_the_question_of_a_cut_turn_is_kept_and_the_next_turn_works(slow: Live) -> None:
+async def test_the_question_of_a_cut_turn_is_kept_and_the_next_turn_works(slow: Live, paced: Paced) -> None:
     body = {"message": QUESTION, "conversation_id": "cut"}
-    await leave_post(slow.url, "/chat", body, NEVER)
+    await leave_post(slow, "/chat", body, NEVER, paced)
     async with httpx.AsyncClient(base_url=slow.url, timeout=60) as client:
-        for _ in range(100):  # the cut run gives the thread back when it has ended
-            page = await client.get("/conversation/cut")
-            if page.status_code == 200:
-                break
-            await asyncio.sleep(0.05)
+        async with asyncio.timeout(60):  # the cut run gives the thread back when it has ended
+            while (page := await client.get("/conversation/cut")).status_code != 200:
+                await asyncio.sleep(0.05)
         assert [message["content"] for message in page.json()["history"]] == [QUESTION]
         reply = await client.post("/chat", json=body | {"chat_model": "extractive"})
         assert "42 metres" in reply.raise_for_status().json()["response"]

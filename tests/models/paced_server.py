@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +34,12 @@ class Paced:
         counts: dict[str, int] = httpx.get(f"{self.url}/stats").raise_for_status().json()
         return counts
 
+    async def until(self, holds: Callable[[dict[str, int]], bool]) -> None:
+        """Wait until this is so of the counts."""
+        async with asyncio.timeout(60):
+            while not holds(await asyncio.to_thread(self.calls)):
+                await asyncio.sleep(0.02)
+
 
 @pytest.fixture(scope="session")
 def paced() -> Iterator[Paced]:
@@ -40,7 +47,8 @@ def paced() -> Iterator[Paced]:
     process = subprocess.Popen([sys.executable, "-m", "benchmarks.upstream", str(port)], cwd=ROOT)
     server = Paced(f"http://127.0.0.1:{port}")
     try:
-        for _ in range(400):
+        while True:
+            assert process.poll() is None
             try:
                 server.calls()
                 break

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -29,6 +30,8 @@ class ScriptedServer:
     answer: str = ANSWER
     pause_s: float = 0.0
     """Wait before an answer."""
+    most_words: float = math.inf
+    """How many words of an answer are said; those beyond wait until it is more, or the client leaves."""
     deeds: dict[str, list[Deed]] = field(default_factory=lambda: defaultdict(list))
     """By model, what to do next, each once; then `always` applies."""
     always: dict[str, Deed] = field(default_factory=dict)
@@ -78,7 +81,7 @@ class ScriptedServer:
                 self._judge(writer, body)
             else:
                 await asyncio.sleep(self.pause_s)
-                self._say(writer, body, "" if deed == "hollow" else self.answer, is_cut=deed == "cut")
+                await self._say(reader, writer, body, "" if deed == "hollow" else self.answer, is_cut=deed == "cut")
                 if deed == "cut":  # a word that is overtaken by the end of its connection was never said
                     await writer.drain()
                     await asyncio.sleep(0.1)
@@ -112,7 +115,9 @@ class ScriptedServer:
         whole = {"id": "modr-1", "model": body["model"], "results": [result]}
         _whole(writer, whole if self.verdict is None else self.verdict)
 
-    def _say(self, writer: asyncio.StreamWriter, body: dict[str, Any], answer: str, *, is_cut: bool) -> None:
+    async def _say(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, body: dict[str, Any], answer: str, *, is_cut: bool
+    ) -> None:
         usage = dict(zip(("prompt_tokens", "completion_tokens"), self.used, strict=True)) | {
             "total_tokens": sum(self.used)
         }
@@ -126,7 +131,10 @@ class ScriptedServer:
         writer.write(b"connection: close\r\n\r\n")
         chunk = {"id": "x", "object": "chat.completion.chunk", "created": 0, "model": body["model"]}
         words = [f"{word} " for word in answer.split()]
-        for word in words[:1] if is_cut else [*words[:-1], *(word.strip() for word in words[-1:])]:
+        said = words[:1] if is_cut else [*words[:-1], *(word.strip() for word in words[-1:])]
+        for number, word in enumerate(said):
+            while number >= self.most_words and not reader.at_eof():
+                await asyncio.sleep(0.01)
             delta = {"role": "assistant", "content": word}
             _event(writer, chunk | {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
         if not is_cut:  # else the last chunk never comes
