@@ -1,6 +1,7 @@
 """A paced OpenAI-compatible server: it streams a fixed text at a fixed pace and counts what became of each call.
 
-For load tests and for tests of cancellation, where the time and the number of calls matter and the words do not.
+For load tests and for tests of cancellation, where the time and the number of calls matter and the words do not. A model named `endless`
+falls silent after ten words, until its caller leaves.
 `python -m benchmarks.upstream PORT`.
 """
 
@@ -48,7 +49,9 @@ async def completions(request: Request) -> Response:
             begun = time.monotonic()
             for i in range(TOKENS):
                 due = begun + (FIRST_TOKEN_S + SPREAD_S * i / (TOKENS - 1)) * pace
-                await asyncio.sleep(max(0.0, due - time.monotonic()))
+                await asyncio.sleep(
+                    3600 if i == 10 and body["model"] == "endless" else max(0.0, due - time.monotonic())
+                )
                 yield event({"role": "assistant", "content": WORDS[i]} if i == 0 else {"content": WORDS[i]})
             yield event({}, "stop")
             if (body.get("stream_options") or {}).get("include_usage"):
@@ -63,7 +66,7 @@ async def completions(request: Request) -> Response:
 
 async def slow_completions(request: Request) -> Response:
     """The same, so many times slower that a client can leave in the middle."""
-    request.scope["headers"].append((b"x-pace", str(request.path_params.get("pace", 30)).encode()))
+    request.scope["headers"].append((b"x-pace", str(request.path_params["pace"]).encode()))
     return await completions(request)
 
 
@@ -75,7 +78,6 @@ app = Starlette(
     routes=[
         Route("/v1/chat/completions", completions, methods=["POST"]),
         Route("/pace/{pace:float}/chat/completions", slow_completions, methods=["POST"]),
-        Route("/slow/chat/completions", slow_completions, methods=["POST"]),
         Route("/stats", stats),
     ]
 )

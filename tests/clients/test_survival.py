@@ -21,14 +21,18 @@ def kept(
     request: pytest.FixtureRequest, paced: Paced, indexed: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Live]:
     with running(
-        copied(indexed, tmp_path_factory.mktemp("kept")), CITEWELL_ON_DISCONNECT=request.param, **paced.model(6)
-    ) as live:
+        copied(indexed, tmp_path_factory.mktemp("kept")), CITEWELL_ON_DISCONNECT=request.param,
+        CITEWELL_CHAT_MODELS='["openai:endless"]', **paced.model(6),
+    ) as live:  # fmt: skip
         yield live
 
 
 @asynccontextmanager
 async def cutting(url: str, after_bytes: int) -> AsyncIterator[tuple[str, list[int]]]:
-    """A way to the service on which every connection but the third breaks off after some bytes of its reply."""
+    """A way to the service on which every connection but the third breaks off after some bytes of its reply.
+
+    Of fewer than it has when all words come at once.
+    """
     carried: list[int] = []
 
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -77,7 +81,7 @@ def whole_blocking(url: str) -> tuple[list[str], Answer | None]:
 @pytest.mark.parametrize("blocking", [False, True], ids=["awaited", "blocking"])
 @pytest.mark.parametrize("kept", ["continue"], indirect=True)
 async def test_a_connection_that_breaks_off_twice_costs_no_word(kept: Live, blocking: bool) -> None:
-    async with cutting(kept.url, after_bytes=2500) as (url, carried):
+    async with cutting(kept.url, after_bytes=900) as (url, carried):
         pieces, answer = await (asyncio.to_thread(whole_blocking, url) if blocking else whole(url))
         assert answer is not None
         assert "".join(pieces) == answer.text
@@ -88,7 +92,7 @@ async def test_a_connection_that_breaks_off_twice_costs_no_word(kept: Live, bloc
 
 @pytest.mark.parametrize("kept", ["cancel"], indirect=True)
 async def test_where_streams_are_not_kept_a_broken_one_is_a_fault(kept: Live) -> None:
-    async with cutting(kept.url, after_bytes=2500) as (url, carried):
+    async with cutting(kept.url, after_bytes=900) as (url, carried):
         with pytest.raises(ServiceError) as caught:
             await whole(url)
         assert len(carried) == 1
@@ -97,7 +101,7 @@ async def test_where_streams_are_not_kept_a_broken_one_is_a_fault(kept: Live) ->
 
 def test_an_answer_is_stopped(kept: Live) -> None:
     with Client(kept.url) as client, Client(kept.url) as other:
-        events = client.stream(TOWER, thread_id="t")
+        events = client.stream(TOWER, thread_id="t", chat_model="openai:endless")
         said = str(next(events))
         stopped: list[bool] = []
         stopping = threading.Thread(target=lambda: stopped.append(other.stop("t")))

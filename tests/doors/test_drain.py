@@ -219,7 +219,9 @@ async def test_a_document_that_is_being_added_is_waited_for_like_a_turn(
                     live.process.send_signal(signal.SIGTERM)
                     if last == "done":  # else it may be gone by then
                         await until_it_drains(client)
-                        late = await client.post("/uploads", params={"name": "late.txt"}, content=b"Late.", headers=kind)
+                        late = await client.post(
+                            "/uploads", params={"name": "late.txt"}, content=b"Late.", headers=kind
+                        )
                         problem(late, "draining", 503)
     assert events[-1][0] == last
     if last == "done":

@@ -11,7 +11,6 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from citewell.wording import about, count
-from tests.models.paced_server import Paced
 from tests.models.scripted_server import ScriptedServer, scripted_server
 from tests.service import Live
 
@@ -107,16 +106,27 @@ def told() -> Iterator[ScriptedServer]:
 
     with ThreadPoolExecutor(1) as pool:
         serving = pool.submit(asyncio.run, serve())
-        yield ready.result(10)
+        yield ready.result(60)
         done.set()
-        serving.result(10)
+        serving.result(60)
+
+
+@pytest.fixture
+def halting(told: ScriptedServer) -> ScriptedServer:
+    """One that says two words of an answer, and no more."""
+    told.most_words = 2
+    return told
+
+
+def answered_by(told: ScriptedServer) -> dict[str, str]:
+    return {"CITEWELL_CHAT_MODEL": "openai:told", "OPENAI_API_KEY": "none", "OPENAI_BASE_URL": told.base_url}
 
 
 def test_the_front_page_tells_what_no_source_stands_behind(
     start: Callable[..., Live], told: ScriptedServer, page: Page
 ) -> None:
     told.answer = "The tower is 42 metres high. Elephants <b>painted</b> it in 1702."
-    service = start(CITEWELL_CHAT_MODEL="openai:told", OPENAI_API_KEY="none", OPENAI_BASE_URL=told.base_url)
+    service = start(**answered_by(told))
     page.goto(service.url)
     page.get_by_label("Question").fill("How high is the tower of the lighthouse?")
     page.keyboard.press("Enter")
@@ -177,7 +187,7 @@ def test_the_front_page_lists_a_passage_once_however_many_sentences_rest_on_it(
     start: Callable[..., Live], told: ScriptedServer, page: Page
 ) -> None:
     told.answer = "The tower is 42 metres high. [1] It is built of grey granite. [1]"
-    page.goto(start(CITEWELL_CHAT_MODEL="openai:told", OPENAI_API_KEY="none", OPENAI_BASE_URL=told.base_url).url)
+    page.goto(start(**answered_by(told)).url)
     asked(page, HEIGHT)
     expect(page.locator(".about")).to_contain_text("answered by told")
     expect(page.locator("details")).to_have_count(1)
@@ -210,12 +220,14 @@ def test_the_front_page_says_it_in_the_words_of_the_terminal(live: Live, page: P
 
 
 def test_the_front_page_keeps_what_was_stopped_and_goes_on_with_its_conversation(
-    start: Callable[..., Live], paced: Paced, page: Page
+    start: Callable[..., Live], halting: ScriptedServer, page: Page
 ) -> None:
-    page.goto(start(**paced.model(30), CITEWELL_ON_DISCONNECT="continue").url)
+    halting.most_words = 0
+    page.goto(start(**answered_by(halting), CITEWELL_ON_DISCONNECT="continue").url)
     asked(page, HEIGHT)
     waiting = "getComputedStyle(document.querySelector('.answer'), '::before').content"
     assert page.evaluate(waiting) == '"Searching …"'
+    halting.most_words = 2
     expect(page.locator(".answer")).not_to_be_empty()
     assert page.evaluate(waiting) == "none"
     page.get_by_role("button", name="Stop").click()
@@ -229,9 +241,9 @@ def test_the_front_page_keeps_what_was_stopped_and_goes_on_with_its_conversation
 
 
 def test_the_front_page_leaves_a_conversation_whose_answer_is_still_coming(
-    start: Callable[..., Live], paced: Paced, page: Page
+    start: Callable[..., Live], halting: ScriptedServer, page: Page
 ) -> None:
-    page.goto(start(**paced.model(30)).url)
+    page.goto(start(**answered_by(halting)).url)
     asked(page, HEIGHT)
     expect(page.locator(".answer")).not_to_be_empty()
     page.get_by_role("button", name="New conversation").click()
@@ -241,9 +253,9 @@ def test_the_front_page_leaves_a_conversation_whose_answer_is_still_coming(
 
 
 def test_the_front_page_shows_a_question_that_was_never_answered(
-    start: Callable[..., Live], paced: Paced, page: Page
+    start: Callable[..., Live], halting: ScriptedServer, page: Page
 ) -> None:
-    page.goto(start(**paced.model(30)).url)
+    page.goto(start(**answered_by(halting)).url)
     asked(page, HEIGHT)
     expect(page.locator(".answer")).not_to_be_empty()
     page.reload()  # leaving ends the run

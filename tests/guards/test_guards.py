@@ -34,6 +34,7 @@ from citewell.wiring import open_parts
 from evals.injection import measure
 from evals.packs import DATA, read_jsonl
 from evals.train_injection import read_examples
+from tests.stalls import stalls
 
 ASKED_IN_OTHER_LANGUAGES = """\
 Combien de jours de congés payés par an ?
@@ -462,22 +463,10 @@ async def test_answers_are_screened(guards: Guards) -> None:
 
 
 async def test_screening_does_not_block_the_event_loop(guards: Guards) -> None:
-    longest = 0.0
-
-    async def watch() -> None:
-        nonlocal longest
-        while True:
-            start = time.perf_counter()
-            await asyncio.sleep(0.005)
-            longest = max(longest, time.perf_counter() - start)
-
-    watcher = asyncio.create_task(watch())
     chunk = scored(" ".join(f"Sentence number {i} of this page says little." for i in range(120)))
-    start = time.perf_counter()
-    await guards.screen_chunks([chunk])
-    took = time.perf_counter() - start
-    watcher.cancel()
-    assert longest < max(0.25, took / 2)
+    async with stalls() as spent:
+        await guards.screen_chunks([chunk])
+    assert spent.longest_s < spent.whole_s / 2
 
 
 def test_the_shipped_weights_hold_what_was_measured_on_the_public_half() -> None:

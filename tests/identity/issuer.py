@@ -28,7 +28,7 @@ def rsa_key() -> RSAPrivateKey:
 
 @dataclass
 class Issuer:
-    """Change `keys`, `status` or `location` and what is served changes; `pause_s` is how long that takes."""
+    """Change `keys`, `status` or `location` and what is served changes."""
 
     url: str = ""
     rsa: RSAPrivateKey = field(default_factory=rsa_key)
@@ -36,10 +36,12 @@ class Issuer:
     keys: list[dict[str, Any]] = field(default_factory=list)
     status: int = 200
     location: str = ""
-    pause_s: float = 0.0
+    answers: threading.Event = field(default_factory=threading.Event)
+    """While it is not set, nobody gets an answer."""
     fetches: int = 0
 
     def __post_init__(self) -> None:
+        self.answers.set()
         self.keys = [self.public(self.rsa, "rsa-1"), self.public(self.ec, "ec-1")]
 
     @staticmethod
@@ -73,7 +75,7 @@ def issuing() -> Iterator[Issuer]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             issuer.fetches += 1
-            time.sleep(issuer.pause_s)
+            issuer.answers.wait()
             body = json.dumps({"keys": issuer.keys}).encode()
             self.send_response(issuer.status)
             if issuer.location:
@@ -93,6 +95,7 @@ def issuing() -> Iterator[Issuer]:
     try:
         yield issuer
     finally:
+        issuer.answers.set()
         server.shutdown()
         server.server_close()
         thread.join()

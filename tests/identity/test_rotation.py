@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 
-from citewell.identity.keys import LOOK_EVERY_S, new_key
+from citewell.identity.keys import new_key
 from tests.identity.callers import Caller
 from tests.identity.conftest import World
 from tests.service import problem
@@ -22,7 +22,10 @@ def test_an_answer_is_resumed_with_the_new_key_and_not_with_the_old_one(own_worl
     keys = own_world.live.data_dir.parent / "keys"
     _, bobs = keys.read_text().splitlines()
     keys.write_text(f"{entry.line()}\n{bobs}\n")
-    time.sleep(2 * LOOK_EVERY_S)
+    deadline = time.monotonic() + 60
+    while alice.send("GET", "/threads").status_code != 401:
+        assert time.monotonic() < deadline, "the file is not looked at"
+        time.sleep(0.1)
 
     again = {"json": {"message": TOWER}, "headers": {"accept": "text/event-stream", "last-event-id": f"{run}.0"}}
     for method, path, options in (("GET", f"/runs/{run}/events", {}), ("POST", "/chat", again)):

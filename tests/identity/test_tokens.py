@@ -8,6 +8,7 @@ import hmac
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -276,39 +277,33 @@ async def test_an_issuer_that_is_not_there_shuts_the_door(issuer: Issuer) -> Non
 async def test_a_silent_issuer_is_given_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(key_set, "FETCH_TIMEOUT_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as server:  # takes connections and says nothing
-        began = time.monotonic()
         authenticator = await open_identity(make_settings(f"http://127.0.0.1:{server.getsockname()[1]}/jwks"))
         with pytest.raises(IdentityUnavailable):
             await authenticator.identify(by_hand({"alg": "RS256", "kid": "a"}, {}, b"x"))
-        assert time.monotonic() - began < 4
 
 
 async def test_while_the_issuer_is_silent_those_whose_key_is_known_do_not_wait_for_it(
     issuer: Issuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every other five seconds all callers waited, for as long as the issuer was silent."""
+    authenticator = await open_identity(make_settings(issuer.url))
     for name, value in (("FETCH_TIMEOUT_S", 0.5), ("RETRY_S", 0.0), ("REFRESH_S", -1.0)):
         monkeypatch.setattr(key_set, name, value)
-    authenticator = await open_identity(make_settings(issuer.url))
-    issuer.pause_s = 2
+    issuer.answers.clear()
     await authenticator.identify(issuer.token())  # finds out that it is silent
-    began = time.monotonic()
+    monkeypatch.setattr(key_set, "FETCH_TIMEOUT_S", 3600.0)
+    before = issuer.fetches
     for _ in range(5):
         assert (await authenticator.identify(issuer.token())).caller == "jwt:alice"
-    assert time.monotonic() - began < 0.5
-    issuer.pause_s, before = 0, issuer.fetches
     fresh = rsa_key()
     issuer.keys = [Issuer.public(fresh, "rsa-1")]
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        try:
-            await authenticator.identify(issuer.token())
-        except NotAuthenticated:
-            break
-        await asyncio.sleep(0.05)
-    assert issuer.fetches > before, "it is asked again all the same"
-    with pytest.raises(NotAuthenticated):
-        await authenticator.identify(issuer.token())
+    async with asyncio.timeout(60):
+        while issuer.fetches == before:  # it is asked again all the same
+            await asyncio.sleep(0.01)
+        issuer.answers.set()
+        with suppress(NotAuthenticated):  # as soon as the new keys are there
+            while await authenticator.identify(issuer.token()):
+                await asyncio.sleep(0.01)
 
 
 async def test_keys_from_a_file(issuer: Issuer, tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ async def test_a_cancelled_stream_that_settled_gets_the_rest_back(budget: Limits
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while (await budget.spent("ann"))["tokens"] != 1007:
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)

@@ -158,7 +158,7 @@ async def test_redis_clock_set_back_refuses_nobody_for_longer_than_a_minute(redi
             raw.zadd(ledger._key("ann", b":minute"), {"one": later, "other": later + 1})
         assert await ledger.admit("ann", 2) == 0
         assert await ledger.admit("ann", 2) == 0
-        assert 59 < await ledger.admit("ann", 2) <= 60
+        assert 0 < await ledger.admit("ann", 2) <= 60
     finally:
         await ledger.close()
 

@@ -116,7 +116,13 @@ class ScriptedServer:
         _whole(writer, whole if self.verdict is None else self.verdict)
 
     async def _say(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, body: dict[str, Any], answer: str, *, is_cut: bool
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        body: dict[str, Any],
+        answer: str,
+        *,
+        is_cut: bool,
     ) -> None:
         usage = dict(zip(("prompt_tokens", "completion_tokens"), self.used, strict=True)) | {
             "total_tokens": sum(self.used)

@@ -20,6 +20,7 @@ from citewell.models import bert_int8, minilm, open_embedder
 from citewell.models.minilm import MAX_TOKENS, MODEL_SHA256, MiniLM
 from citewell.settings import Settings
 from tests.service import ROOT
+from tests.stalls import stalls
 
 TEXTS = [
     "Retrieval-augmented generation grounds answers in documents.",
@@ -154,19 +155,10 @@ def test_progress_counts_every_text(model: MiniLM) -> None:
 
 async def test_the_async_side_gives_the_same_and_leaves_the_loop_free(model: MiniLM) -> None:
     texts = paragraphs()
-    gaps: list[float] = []
-
-    async def watch() -> None:
-        while True:
-            before = time.thread_time()
-            await asyncio.sleep(0)
-            gaps.append(time.thread_time() - before)
-
-    watcher = asyncio.create_task(watch())
-    encoded = await model.aencode(texts)
-    watcher.cancel()
+    async with stalls() as spent:
+        encoded = await model.aencode(texts)
     assert np.array_equal(model.encode(texts).vectors, encoded.vectors)
-    assert max(gaps) < 0.1  # of this thread's CPU; the batches together take seconds
+    assert spent.longest_s < spent.whole_s / 4
 
 
 async def test_a_question_does_not_wait_for_an_ingestion(model: MiniLM) -> None:
@@ -221,7 +213,7 @@ def test_an_encoding_that_is_under_way_ends_when_the_model_is_closed() -> None:
     threading.Thread(target=work, daemon=True).start()
     assert begun.wait(60)
     model.close()
-    assert ended.wait(10)
+    assert ended.wait(60)
 
 
 def test_it_is_the_default() -> None:

@@ -111,7 +111,7 @@ def test_any_of_several_workers_answers_for_all(tmp_path: Path, chroma_server: s
     data_dir.mkdir()
     settings = {
         "CITEWELL_VECTOR_STORE": f"chroma+{chroma_server}", "CITEWELL_NAMESPACE": "metrics-of-workers",
-        "CITEWELL_CHAT_MODELS": '["openai:slow"]', "OPENAI_BASE_URL": f"{paced.url}/pace/30",
+        "CITEWELL_CHAT_MODELS": '["openai:endless"]', "OPENAI_BASE_URL": f"{paced.url}/pace/1",
     }  # fmt: skip
     ingest(data_dir, LIBRARY, **settings)
     with running(data_dir, CITEWELL_WORKERS="2", **settings) as live:
@@ -128,7 +128,7 @@ def test_any_of_several_workers_answers_for_all(tmp_path: Path, chroma_server: s
 
         # A worker that dies takes its running turns out of the gauge; what it counted stays.
         with ThreadPoolExecutor(1) as asking:
-            slow = asking.submit(httpx.post, f"{live.url}/chat", json={"message": QUESTION, "chat_model": "openai:slow"}, timeout=60)  # fmt: skip
+            slow = asking.submit(httpx.post, f"{live.url}/chat", json={"message": QUESTION, "chat_model": "openai:endless"}, timeout=60)  # fmt: skip
             _until(lambda: any(_talks_to(worker, paced.url) for worker in workers))
             assert total(scrape(live.url), "citewell_turns_running") == 1
             [busy] = [worker for worker in workers if _talks_to(worker, paced.url)]

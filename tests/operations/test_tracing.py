@@ -17,7 +17,7 @@ from citewell.settings import Settings
 from citewell.telemetry import tracing
 from tests.models.paced_server import Paced
 from tests.operations.recorder import Recorder
-from tests.service import Live, problem
+from tests.service import STOP_WITHIN_S, Live, problem
 
 QUESTION = "How high is the tower of the lighthouse?"
 LANGSMITH = {"LANGSMITH_API_KEY": "k", "LANGSMITH_PROJECT": "citewell"}
@@ -39,7 +39,7 @@ def upstream(paced: Paced) -> Iterator[Recorder]:
 def stopped(live: Live) -> None:
     """Let the service end, which sends what is left."""
     live.process.terminate()
-    live.process.wait(30)
+    live.process.wait(STOP_WITHIN_S)
 
 
 def exported(collector: Recorder) -> tuple[dict[str, Any], list[Span]]:
