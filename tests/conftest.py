@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import httpx
 import hypothesis
 import pytest
+from hypothesis import HealthCheck, settings
 
 from citewell.models.minilm import MiniLM
 
@@ -26,6 +27,10 @@ pytest_plugins = [
     )
     if importlib.util.find_spec(name)
 ]
+
+settings.register_profile("steady", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steady")
+"""The same examples in every run, however long each takes; `--hypothesis-profile=default` draws others."""
 
 httpx._config.DEFAULT_TIMEOUT_CONFIG.read = 60.0
 """Where a call does not say how long to wait: five seconds are too few for a service on a busy machine."""

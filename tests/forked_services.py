@@ -77,7 +77,7 @@ class Starter:
             self._answered.clear()
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
             self._process.stdin.flush()
-            assert self._answered.wait(60), "the starter does not answer"
+            assert self._answered.wait(120), "the starter does not answer"
             assert self._begun is not None, "the starter ended"
             return self._begun
 

@@ -32,7 +32,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 def _package(name: str) -> Path:
@@ -103,7 +103,7 @@ class Server:
             lines = [line for line in lines if not line.startswith("save")]
             lines += [
                 f"sentinel monitor threads 127.0.0.1 {self.sentinel_of} 1",
-                "sentinel down-after-milliseconds threads 500",
+                "sentinel down-after-milliseconds threads 2000",
                 "sentinel failover-timeout threads 3000",
             ]
             arguments = ["--sentinel"]
@@ -192,9 +192,9 @@ class Cluster:
 
 @pytest.fixture
 def redis_cluster() -> Iterator[Cluster]:
-    """A real cluster; nodes notice a dead one after half a second."""
+    """A real cluster; nodes notice a dead one after two seconds."""
     options = {
-        "cluster-enabled": "yes", "cluster-node-timeout": "500", "cluster-replica-validity-factor": "0",
+        "cluster-enabled": "yes", "cluster-node-timeout": "2000", "cluster-replica-validity-factor": "0",
         "repl-diskless-sync-delay": "0", "repl-ping-replica-period": "1",
     }  # fmt: skip
     nodes = [Server(engine("valkey"), options) for _ in range(6)]
@@ -251,7 +251,7 @@ class Guarded:
 
 @pytest.fixture
 def redis_sentinel() -> Iterator[Guarded]:
-    """A pair of servers under a sentinel that notices a dead one after half a second."""
+    """A pair of servers under a sentinel that notices a dead one after two seconds."""
     with contextlib.ExitStack() as stack:
         primary = stack.enter_context(server(repl_diskless_sync_delay="0"))
         replica = stack.enter_context(server(replicaof=f"127.0.0.1 {primary.port}"))

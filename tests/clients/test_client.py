@@ -286,7 +286,7 @@ def check_export(service: Live, folder: Path, **settings: str) -> None:
         client.delete(gone)
     done = subprocess.run(
         [sys.executable, "-m", "evals.feedback", "--out", str(folder / "rows")],
-        env=environment(service.data_dir, **settings), cwd=ROOT, capture_output=True, text=True, timeout=60,
+        env=environment(service.data_dir, **settings), cwd=ROOT, capture_output=True, text=True, timeout=200,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in (folder / "rows" / "queries.jsonl").read_text().splitlines()]

@@ -167,7 +167,7 @@ def _python(place: Place, words: list[str]) -> tuple[int, str, str]:
 def _shell(place: Place, command: str) -> tuple[int, str, str]:
     done = subprocess.run(
         ["/bin/bash", "-c", place.fill(command)], cwd=place.folder, env=place.variables, capture_output=True, text=True,
-        timeout=60,
+        timeout=200,
     )  # fmt: skip
     return done.returncode, done.stdout, done.stderr
 

@@ -125,7 +125,7 @@ async def by_command_line(live: Live, question: str, thread: str) -> dict[str, A
         live.url,
     ]
     done = await asyncio.to_thread(
-        subprocess.run, command, env=environment(live.data_dir), cwd=live.data_dir.parent, capture_output=True, text=True, timeout=60,
+        subprocess.run, command, env=environment(live.data_dir), cwd=live.data_dir.parent, capture_output=True, text=True, timeout=200,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     answer: dict[str, Any] = json.loads(done.stdout)

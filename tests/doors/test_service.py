@@ -66,7 +66,7 @@ def test_a_setting_that_cannot_be_stops_the_start_with_a_sentence(tmp_path: Path
     kept = {name: text for name, text in environment(tmp_path / "data").items() if name not in ("OPENAI_API_KEY",)}
     done = subprocess.run(
         [sys.executable, str(ROOT / "server.py")], env=kept | {setting: value, "CITEWELL_PORT": "0", "HF_HUB_OFFLINE": "1"},
-        cwd=tmp_path, capture_output=True, text=True, timeout=100,
+        cwd=tmp_path, capture_output=True, text=True, timeout=200,
     )  # fmt: skip
     assert done.returncode == 2, done.stdout + done.stderr
     assert says in done.stderr
@@ -80,7 +80,7 @@ def test_an_address_that_is_not_to_be_had_stops_the_start_with_a_sentence(
     taken = live.url.rpartition(":")[2]
     done = subprocess.run(
         [sys.executable, str(ROOT / "server.py")], env=environment(tmp_path / "data", CITEWELL_PORT=taken, **where),
-        cwd=tmp_path, capture_output=True, text=True, timeout=100,
+        cwd=tmp_path, capture_output=True, text=True, timeout=200,
     )  # fmt: skip
     assert done.returncode == 2
     assert f"Nothing can listen at {where.get('CITEWELL_HOST', '127.0.0.1')}:{taken}" in done.stderr
@@ -91,7 +91,7 @@ def test_an_address_that_is_not_to_be_had_stops_the_start_with_a_sentence(
 
 def test_several_workers_that_cannot_start_end_the_service_as_one_would(tmp_path: Path, chroma_server: str) -> None:
     done = subprocess.run(
-        [sys.executable, str(ROOT / "server.py")], cwd=tmp_path, capture_output=True, text=True, timeout=100,
+        [sys.executable, str(ROOT / "server.py")], cwd=tmp_path, capture_output=True, text=True, timeout=200,
         env=environment(
             tmp_path / "data", CITEWELL_PORT="0", CITEWELL_WORKERS="2", CITEWELL_VECTOR_STORE=f"chroma+{chroma_server}",
             CITEWELL_REDIS_URL=f"redis://127.0.0.1:{free_port()}",
@@ -142,7 +142,7 @@ def _seconds_to_stop(log: str) -> float:
 def test_the_command_line_answers_with_citations(indexed: Path, tmp_path: Path) -> None:
     citewell = str(Path(sys.executable).with_name("citewell"))
     done = subprocess.run(
-        [citewell, "ask", QUESTION], env=environment(indexed), cwd=tmp_path, capture_output=True, text=True, timeout=60
+        [citewell, "ask", QUESTION], env=environment(indexed), cwd=tmp_path, capture_output=True, text=True, timeout=200
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "42 metres" in done.stdout
@@ -154,7 +154,7 @@ def citewell_ask(data_dir: Path, *arguments: str, **more: str) -> subprocess.Com
     told = "import sys; sys.argv[0] = 'citewell'; from citewell.cli import main; main()"
     return subprocess.run(
         [sys.executable, "-c", told, "ask", *arguments], env=environment(data_dir), cwd=data_dir.parent, capture_output=True,
-        timeout=60, **({"text": True} | more),
+        timeout=200, **({"text": True} | more),
     )  # type: ignore[call-overload,no-any-return]  # fmt: skip
 
 
@@ -184,7 +184,7 @@ def test_a_data_directory_that_cannot_be_made_is_named_in_a_sentence(tmp_path: P
     (tmp_path / "file").touch()
     done = subprocess.run(
         [sys.executable, *command], env=environment(tmp_path / "file" / "data", CITEWELL_PORT="0"), cwd=tmp_path,
-        capture_output=True, text=True, timeout=60,
+        capture_output=True, text=True, timeout=200,
     )  # fmt: skip
     assert done.returncode == 2, done.stdout + done.stderr
     assert f"CITEWELL_DATA_DIR: {tmp_path / 'file' / 'data'} cannot be made: Not a directory" in done.stderr.replace(
@@ -201,7 +201,7 @@ def test_a_data_directory_that_cannot_be_written_is_named_in_a_sentence() -> Non
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o555)
         done = subprocess.run(
-            [sys.executable, "-c", code, folder], capture_output=True, text=True, timeout=60, cwd=ROOT
+            [sys.executable, "-c", code, folder], capture_output=True, text=True, timeout=200, cwd=ROOT
         )
     assert f"CITEWELL_DATA_DIR: {folder} cannot be written" in done.stderr
 
@@ -213,7 +213,7 @@ def test_the_command_line_asks_within_a_filter(live: Live, tmp_path: Path, elsew
         where = ["--url", live.url] if elsewhere else []
         return subprocess.run(
             [citewell, "ask", QUESTION, "--json", "--filter", given, *where], env=environment(live.data_dir), cwd=tmp_path,
-            capture_output=True, text=True, timeout=60,
+            capture_output=True, text=True, timeout=200,
         )  # fmt: skip
 
     within = json.loads(ask('{"source": "library/ferry.txt"}').stdout)
@@ -238,7 +238,7 @@ def test_the_command_line_names_the_address_that_does_not_answer(tmp_path: Path,
     citewell = str(Path(sys.executable).with_name("citewell"))
     done = subprocess.run(
         [citewell, "ask", QUESTION, "--url", url], env=environment(tmp_path / "data"), cwd=tmp_path,
-        capture_output=True, text=True, timeout=60,
+        capture_output=True, text=True, timeout=200,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (1, "")
     assert says in done.stderr
@@ -267,7 +267,7 @@ def test_a_command_that_is_asked_what_it_does_says_so_and_does_nothing(
     told = f"import sys; sys.argv[0] = {name!r}; from {entry} import main; main()"
     done = subprocess.run(
         [sys.executable, *(["-c", told] if entry else ["-m", name]), *rest], cwd=tmp_path,
-        env=environment(tmp_path / "data") | {"COLUMNS": "100"}, capture_output=True, text=True, timeout=60,
+        env=environment(tmp_path / "data") | {"COLUMNS": "100"}, capture_output=True, text=True, timeout=200,
     )  # fmt: skip
     assert done.returncode == code
     assert says in done.stdout + done.stderr
@@ -280,7 +280,7 @@ def test_a_command_that_is_asked_what_it_does_says_so_and_does_nothing(
 def test_ctrl_c_while_packages_are_loaded_ends_a_program_without_a_word(tmp_path: Path, command: list[str]) -> None:
     (tmp_path / "typer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)")
     done = subprocess.run(
-        [sys.executable, *command], capture_output=True, text=True, timeout=60, cwd=tmp_path,
+        [sys.executable, *command], capture_output=True, text=True, timeout=200, cwd=tmp_path,
         env=environment(tmp_path / "data", PYTHONPATH=f"{tmp_path}:{ROOT}"),
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell's background job ignores it
     )  # fmt: skip
@@ -291,7 +291,7 @@ def test_the_command_line_imports_what_answers_only_to_answer(tmp_path: Path) ->
     """Asking a service that runs elsewhere, or for help, begins at once."""
     done = subprocess.run(
         [sys.executable, "-c", "import sys, citewell.terminal; print(*sys.modules)"], env=environment(tmp_path / "data"),
-        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True,
+        cwd=tmp_path, capture_output=True, text=True, timeout=200, check=True,
     )  # fmt: skip
     assert {"langchain_core", "langgraph", "fastapi", "onnxruntime", "numpy"}.isdisjoint(done.stdout.split())
 
@@ -325,7 +325,7 @@ def test_importing_a_module_does_nothing(tmp_path: Path) -> None:
     ]
     script = "import sys, socket\nsocket.socket.connect = None\n" + "\n".join(f"import {name}" for name in modules)
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60,
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=200,
         env={"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"], "HOME": str(tmp_path)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -33,10 +34,13 @@ from citewell.wiring import open_service
 from graph.calls import Calls, finish_reason
 from graph.parts import Parts
 from graph.state import RunContext
+from tests.clock import Forward
 from tests.models.scripted_server import ANSWER, USED, ScriptedServer
 
 QUESTION = "How high is the tower of the lighthouse?"
 DEAR, OTHER = "openai:dear", "openai:other"
+MODEL_S = 60.0
+"""How long a model may say nothing."""
 PRICES = {DEAR: (10.0, 30.0), OTHER: (1.0, 3.0)}
 
 Open = Callable[..., AbstractAsyncContextManager["Asker"]]
@@ -105,16 +109,35 @@ async def test_another_model_answers_and_says_so(opened: Open, told: ScriptedSer
     assert counted("citewell_model_changes_total", model=OTHER, why="model_unavailable") == before + 1
 
 
+@asynccontextmanager
+async def silence_cut_short(told: ScriptedServer, forward: Forward) -> AsyncIterator[None]:
+    """Where a model says nothing, as much time passes at once as it may take."""
+
+    async def watch() -> None:
+        while True:
+            await asyncio.sleep(0.01)
+            if told.is_silent:
+                forward(MODEL_S)
+                while told.is_silent:
+                    await asyncio.sleep(0.01)
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield
+    finally:
+        watching.cancel()
+
+
 @pytest.mark.parametrize(
     ("deeds", "attempts", "code"),
     [([429], 2, "rate_limited"), ([500, 503], 3, "model_unavailable"), (["silent"], 2, "model_timeout")],
 )
 async def test_a_passing_failure_is_tried_again(
-    opened: Open, told: ScriptedServer, deeds: list[Any], attempts: int, code: str
+    opened: Open, told: ScriptedServer, forward: Forward, deeds: list[Any], attempts: int, code: str
 ) -> None:
     told.deeds["dear"] = deeds
     before = counted("citewell_model_calls_total", model=DEAR, outcome=code)
-    async with opened(model_timeout_s=0.3) as asker:
+    async with opened(model_timeout_s=MODEL_S) as asker, silence_cut_short(told, forward):
         _, call = await asker.ask()
     assert (call["attempts"], call["answered"], call["why"]) == (attempts, DEAR, None)
     assert call["failures"][-1]["code"] == code
@@ -123,12 +146,15 @@ async def test_a_passing_failure_is_tried_again(
 
 @pytest.mark.parametrize("deed", ["silent", 401, 429])
 async def test_what_a_second_try_would_not_mend_goes_to_the_other_model_at_once(
-    opened: Open, told: ScriptedServer, deed: Any
+    opened: Open, told: ScriptedServer, forward: Forward, deed: Any
 ) -> None:
     told.always["dear"] = deed
     if deed == 429:
         told.headers = {"retry-after": "60"}
-    async with opened(fallback_models=(OTHER,), model_timeout_s=0.3) as asker:
+    async with (
+        opened(fallback_models=(OTHER,), model_timeout_s=MODEL_S) as asker,
+        silence_cut_short(told, forward),
+    ):
         _, call = await asker.ask()
     assert told.calls == ["dear", "other"]
     assert (call["answered"], call["attempts"]) == (OTHER, 2)
@@ -214,10 +240,10 @@ async def test_a_request_at_fault_is_no_reason_to_ask_another_model(opened: Open
 
 
 async def test_a_model_that_keeps_failing_is_left_alone_then_tried_by_one_call(
-    opened: Open, told: ScriptedServer
+    opened: Open, told: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told.always["dear"] = 503
-    async with opened(circuit_failures=2, circuit_pause_s=0.3, model_retries=0) as asker:
+    async with opened(circuit_failures=2, circuit_pause_s=60, model_retries=0) as asker:
         for _ in range(2):
             with pytest.raises(ModelUnavailable):
                 await asker.ask()
@@ -227,7 +253,7 @@ async def test_a_model_that_keeps_failing_is_left_alone_then_tried_by_one_call(
             await asker.ask()
         assert refused.value.retry_after_s > 0
         assert len(told.calls) == 2
-        await asyncio.sleep(0.35)
+        monkeypatch.setattr(asker.circuits[DEAR], "_clock", lambda: time.monotonic() + 61)
         assert asker.circuits.states() == {DEAR: "half_open"}
         told.always.clear()
         told.pause_s = 0.2
@@ -326,10 +352,15 @@ async def test_an_answer_says_when_the_budget_is_nearly_used_up(opened: Open) ->
     ]
 
 
-async def test_a_try_that_may_have_been_charged_stays_charged(opened: Open, told: ScriptedServer) -> None:
+async def test_a_try_that_may_have_been_charged_stays_charged(
+    opened: Open, told: ScriptedServer, forward: Forward
+) -> None:
     told.deeds["dear"] = ["silent", "answer", "cut"]
     whole = 500 * PRICES[DEAR][1] / 1e6  # the silent model may have written all of its 500 tokens
-    async with opened(budget_usd_per_day=1.0, model_timeout_s=0.3) as asker:
+    async with (
+        opened(budget_usd_per_day=1.0, model_timeout_s=MODEL_S) as asker,
+        silence_cut_short(told, forward),
+    ):
         await asker.ask()
         once = await asker.spent_usd()
         assert once > spent_usd(DEAR) + whole

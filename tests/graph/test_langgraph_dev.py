@@ -13,7 +13,7 @@ from langgraph_sdk import get_client
 
 from tests.service import ROOT, copied, environment, free_port
 
-START_WITHIN_S = 90
+START_WITHIN_S = 150
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,7 @@ def test_the_command_line_asks_a_service_with_a_key(world: World, tmp_path: Path
     def ask(**settings: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [citewell, "ask", TOWER, "--url", world.live.url], env=environment(tmp_path / "none", **settings),
-            cwd=tmp_path, capture_output=True, text=True, timeout=60,
+            cwd=tmp_path, capture_output=True, text=True, timeout=200,
         )  # fmt: skip
 
     done = ask(CITEWELL_API_KEY=world.keys["alice"])

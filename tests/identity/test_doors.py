@@ -223,7 +223,7 @@ def test_the_server_says_so_in_one_sentence(tmp_path: Path) -> None:
     ):
         done = subprocess.run(
             [sys.executable, str(ROOT / "server.py")], env=environment(tmp_path / "data", CITEWELL_PORT="0", **settings),
-            cwd=tmp_path, capture_output=True, text=True, timeout=60,
+            cwd=tmp_path, capture_output=True, text=True, timeout=200,
         )  # fmt: skip
         assert done.returncode == 2
         assert named in done.stderr

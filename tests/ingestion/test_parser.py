@@ -21,7 +21,7 @@ from citewell.settings import Settings
 
 @pytest.fixture
 async def parser() -> AsyncIterator[Parser]:
-    async with open_parser(Settings(max_source_bytes=1_000_000, parse_timeout_s=3), processes=1) as parser:
+    async with open_parser(Settings(max_source_bytes=1_000_000, parse_timeout_s=60), processes=1) as parser:
         yield parser
 
 
@@ -43,10 +43,11 @@ async def test_the_memory_that_reading_may_take_follows_from_the_largest_file(pa
 
 async def test_a_file_that_never_ends_is_given_up_and_the_next_one_read(parser: Parser, library: Path) -> None:
     os.mkfifo(library / "pipe.txt")
-    began = time.monotonic()
-    with pytest.raises(SourceUnreadable, match="longer than 3 s"):
+    await parser.parse(library / "a.txt", "a.txt")
+    parser._timeout_s = 1
+    with pytest.raises(SourceUnreadable, match="longer than 1 s"):
         await parser.parse(library / "pipe.txt", "pipe.txt")
-    assert time.monotonic() - began < 6
+    parser._timeout_s = 60
     assert (await parser.parse(library / "a.txt", "a.txt")).text
 
 
@@ -176,7 +177,7 @@ async def main():
 
 asyncio.run(main())
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=200)
     deadline = time.monotonic() + 20
     while psutil.pid_exists(int(done.stdout)) and psutil.Process(int(done.stdout)).status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline, "the reader is still there"

@@ -134,7 +134,7 @@ async def test_an_upload_that_is_left_while_it_is_written_leaves_no_file(
 
     def slow(folder: Path, data: BinaryIO) -> Path:
         begun.set()
-        go_on.wait(10)
+        go_on.wait(60)
         try:
             return save(folder, data)
         finally:
@@ -142,13 +142,13 @@ async def test_an_upload_that_is_left_while_it_is_written_leaves_no_file(
 
     monkeypatch.setattr(upload_module, "_save", slow)
     sending = asyncio.create_task(ingest_upload(index, settings, Upload("tides.txt"), BytesIO(b"High water.")))
-    await asyncio.to_thread(begun.wait, 10)
+    await asyncio.to_thread(begun.wait, 60)
     sending.cancel()
     with pytest.raises(asyncio.CancelledError):
         await sending
     go_on.set()
-    assert await asyncio.to_thread(written.wait, 10)
-    async with asyncio.timeout(10):
+    assert await asyncio.to_thread(written.wait, 60)
+    async with asyncio.timeout(60):
         while list((settings.data_dir / "uploads").iterdir()):
             await asyncio.sleep(0.01)
 

@@ -101,7 +101,7 @@ async def test_a_caller_who_leaves_while_money_is_given_back_gets_it() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     go_on.set()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while (await limits.spent("ann"))["tokens"] != 1100:
             await asyncio.sleep(0.01)
 
@@ -115,7 +115,7 @@ async def test_the_share_is_that_of_whatever_is_nearer_its_end(usd: float, token
 
 async def test_a_day_that_is_over_stays_closed_and_a_day_lasts_in_redis(redis_url: str) -> None:
     ledger = RedisLedger(
-        connect(redis_url, max_connections=4, timeout_s=5), namespace="money", timeout_s=5, max_connections=4
+        connect(redis_url, max_connections=4, timeout_s=60), namespace="money", timeout_s=60, max_connections=4
     )
     try:
         outcome = await ledger.reserve("ann", [Ask(cost=100, tokens=10)], 1000, 0)
@@ -150,7 +150,7 @@ async def test_a_clock_set_back_refuses_nobody_for_longer_than_a_minute() -> Non
 
 async def test_redis_clock_set_back_refuses_nobody_for_longer_than_a_minute(redis_url: str) -> None:
     ledger = RedisLedger(
-        connect(redis_url, max_connections=4, timeout_s=5), namespace="minute", timeout_s=5, max_connections=4
+        connect(redis_url, max_connections=4, timeout_s=60), namespace="minute", timeout_s=60, max_connections=4
     )
     try:
         with redis.Redis.from_url(redis_url) as raw:
@@ -165,7 +165,7 @@ async def test_redis_clock_set_back_refuses_nobody_for_longer_than_a_minute(redi
 
 async def test_redis_clock_set_back_opens_no_closed_day(redis_url: str) -> None:
     ledger = RedisLedger(
-        connect(redis_url, max_connections=4, timeout_s=5), namespace="back", timeout_s=5, max_connections=4
+        connect(redis_url, max_connections=4, timeout_s=60), namespace="back", timeout_s=60, max_connections=4
     )
     tomorrow = int(time.time() // DAY_S) + 1
     try:
@@ -188,7 +188,7 @@ async def test_forgetting_callers_spares_those_of_the_last_minute() -> None:
 
 async def test_nobody_is_charged_for_a_caller_whose_name_begins_alike(redis_url: str) -> None:
     ledger = RedisLedger(
-        connect(redis_url, max_connections=4, timeout_s=5), namespace="alike", timeout_s=5, max_connections=4
+        connect(redis_url, max_connections=4, timeout_s=60), namespace="alike", timeout_s=60, max_connections=4
     )
     try:
         await ledger.reserve("anna", [Ask(cost=100, tokens=10)], 1000, 0)

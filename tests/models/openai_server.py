@@ -18,7 +18,7 @@ import pytest
 
 MODEL = "smollm2"
 CONTEXT_TOKENS = 4096
-START_WITHIN_S = 60.0
+START_WITHIN_S = 120.0
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,8 @@ class ScriptedServer:
     """The texts that were given to moderation, in order."""
     verdict: Any = None
     """The answer of moderation, whatever the text; None: by `harmful`."""
+    is_silent: bool = False
+    """Whether a client waits for it in vain."""
     left: int = 0
     """How often a client hung up while it was silent."""
 
@@ -71,7 +73,9 @@ class ScriptedServer:
             if isinstance(deed, int):
                 self._refuse(writer, deed)
             elif deed == "silent":
+                self.is_silent = True
                 await reader.read()
+                self.is_silent = False
                 self.left += 1
             elif deed == "page":
                 _whole(writer, "<html>Sign in</html>")

@@ -175,7 +175,7 @@ async def test_leaving_a_stream_closes_the_connection_upstream() -> None:
     async with faulty_server() as server, open_chat_models(settings_for(server.base_url)) as models:
         async with aclosing(models.get().astream(QUESTION)) as stream:  # type: ignore[type-var]
             assert (await anext(stream)).text == "word "
-        await asyncio.wait_for(server.left.wait(), 5)
+        await asyncio.wait_for(server.left.wait(), 60)
 
 
 async def test_cancelling_a_task_closes_the_connection_upstream() -> None:
@@ -188,11 +188,11 @@ async def test_cancelling_a_task_closes_the_connection_upstream() -> None:
                     first.set()
 
         task = asyncio.create_task(consume())
-        await asyncio.wait_for(first.wait(), 5)
+        await asyncio.wait_for(first.wait(), 60)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await asyncio.wait_for(server.left.wait(), 5)
+        await asyncio.wait_for(server.left.wait(), 60)
 
 
 async def test_only_allowed_models_are_given_and_equal_ones_are_shared() -> None:

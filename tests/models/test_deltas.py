@@ -52,7 +52,7 @@ async def test_a_reader_that_keeps_up_gets_each_token_as_it_comes() -> None:
     reading = joined(slowly())
     for token in "abc":
         arrived.put_nowait(delta(token))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             assert await anext(reading) == delta(token)
     await reading.aclose()
 
@@ -128,7 +128,7 @@ async def test_a_stream_that_is_held_up_is_left_unread(monkeypatch: pytest.Monke
     monkeypatch.setattr(ResponseHandler, "data_received", read)
     monkeypatch.setattr(Lateness, "hold_s", LONGEST_HOLD_S)
     server = await asyncio.start_server(paced, "127.0.0.1", 0)
-    async with server, asyncio.timeout(30):
+    async with server, asyncio.timeout(60):
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
         settings = Settings(_env_file=None, chat_model="openai:m", openai_base_url=url)  # type: ignore[call-arg]
         async with open_chat_models(settings) as models:
@@ -233,7 +233,7 @@ class Sent(httpx2.AsyncByteStream):
 async def received(*pieces: bytes | None) -> list[Delta]:
     request = httpx2.Request("POST", "http://127.0.0.1/v1/chat/completions")
     response = httpx2.Response(200, stream=Sent(pieces), request=request)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         return [one async for one in deltas_of(response)]
 
 
@@ -316,7 +316,7 @@ async def test_a_body_without_an_end_is_not_read_on(status: int, monkeypatch: py
             writer.close()
 
     server = await asyncio.start_server(endless, "127.0.0.1", 0)
-    async with server, asyncio.timeout(30):
+    async with server, asyncio.timeout(60):
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
         settings = Settings(_env_file=None, chat_model="openai:m", openai_base_url=url)  # type: ignore[call-arg]
         async with open_chat_models(settings) as models:

@@ -136,5 +136,5 @@ def test_promtool_takes_them_and_the_alerts_go_off_when_they_should(command: lis
         if os.environ.get("CITEWELL_TEST_PROMTOOL") == "required":
             pytest.fail("no promtool on the PATH")
         pytest.skip("no promtool on the PATH (Debian's package prometheus has it)")
-    done = subprocess.run([found, *command], cwd=DEPLOY / "prometheus", capture_output=True, text=True, timeout=60)
+    done = subprocess.run([found, *command], cwd=DEPLOY / "prometheus", capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -27,7 +27,7 @@ KNOWN = {f"CITEWELL_{name.upper()}" for name in Settings.model_fields}
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
 
 
 # --- the image ------------------------------------------------------------------------------------

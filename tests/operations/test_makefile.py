@@ -19,7 +19,7 @@ def test_a_python_that_is_too_old_is_named_and_leaves_no_environment(tmp_path: P
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=200,
     )
     assert made.returncode == 2
     assert f"Citewell needs Python 3.11 or later, and {old} is 3.10: name another, as PYTHON=python3.12" in made.stderr

@@ -163,7 +163,7 @@ def test_a_full_disk_kills_no_worker_that_counts(tmp_path: Path) -> None:
     )
     done = subprocess.run(
         ["unshare", "-rm", "sh", "-c", 'mount -t tmpfs -o size=64k none "$TMPDIR" && exec "$@"', "sh", sys.executable, "-c", filling],
-        env=environment(tmp_path / "data", TMPDIR=str(tmp_path)), cwd=ROOT, capture_output=True, text=True, timeout=60,
+        env=environment(tmp_path / "data", TMPDIR=str(tmp_path)), cwd=ROOT, capture_output=True, text=True, timeout=200,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
 

@@ -14,7 +14,7 @@ TOP = {"graph", "chains", "citewell", "server.py", "ingest.py"}
 def test_the_wheel_holds_exactly_what_ships(tmp_path: Path) -> None:
     subprocess.run(
         [str(Path(sys.executable).with_name("uv")), "build", "--quiet", "--wheel", "--out-dir", str(tmp_path), str(ROOT)],
-        check=True, timeout=100,
+        check=True, timeout=200,
     )  # fmt: skip
     [wheel] = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()

@@ -48,7 +48,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     asyncio.run(replace(folder / "first", 1))
     for place in places.values():
         shutil.copytree(folder / "first", place)
-    done = subprocess.run(writer("die", str(folder), *STEPS), cwd=ROOT, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(writer("die", str(folder), *STEPS), cwd=ROOT, capture_output=True, text=True, timeout=200)
     assert done.stdout.splitlines() == [f"{step} | 9" for step in STEPS], done.stderr
     return places
 
@@ -102,7 +102,7 @@ async def test_a_search_that_starts_after_a_commit_elsewhere_finds_it_by_meaning
         assert await seen(index) == WHOLE[1]
         subprocess.run(
             [sys.executable, "-c", "import asyncio, sys; from pathlib import Path; from tests.retrieval.writers import "
-             "replace; asyncio.run(replace(Path(sys.argv[1]), 2))", str(tmp_path)], cwd=ROOT, check=True, timeout=100,
+             "replace; asyncio.run(replace(Path(sys.argv[1]), 2))", str(tmp_path)], cwd=ROOT, check=True, timeout=200,
         )  # fmt: skip
         found = await index.search("marker says part of this text")
         assert sorted(one.chunk.text for one in found) == WHOLE[2]

@@ -135,7 +135,7 @@ async def test_a_rebuild_killed_half_way_is_taken_up_again_by_the_next(tmp_path:
     async with open_index(settings(tmp_path), HashedWords()) as index, index.writing():
         await fill(index, "old.txt")
     command = [sys.executable, "-m", "tests.retrieval.writers", "rebuild", str(tmp_path), "3"]
-    done = subprocess.run(command, cwd=ROOT, timeout=60, check=False)
+    done = subprocess.run(command, cwd=ROOT, timeout=200, check=False)
     assert done.returncode == -signal.SIGKILL
     async with open_index(settings(tmp_path), HashedWords()) as index:
         assert await names(index) == ["old.txt"]

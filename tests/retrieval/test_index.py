@@ -236,7 +236,7 @@ async def test_an_index_that_is_slow_to_open_opens_all_the_same(
 
     monkeypatch.setattr(Generation, "__init__", slow)
     async with open_index(settings(tmp_path, retrieval_timeout_s=0.4), HashedWords()) as index:
-        for _ in range(10):
+        for _ in range(100):
             try:
                 assert len(await index.sources()) == 1
                 break

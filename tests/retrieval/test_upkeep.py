@@ -163,7 +163,7 @@ async def test_a_search_never_compares_with_token_vectors_of_a_chunk_that_took_t
             "        await put(index, 20)\n"
             "asyncio.run(write())"
         )
-        subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, check=True, timeout=100)
+        subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, check=True, timeout=200)
         return really(self, spans)
 
     monkeypatch.setattr(TokenFile, "read", late)

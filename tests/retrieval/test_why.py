@@ -31,9 +31,14 @@ async def fill(folder: Path) -> None:
 
 
 def why(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "CITEWELL_DATA_DIR": str(folder), "COLUMNS": "80"}
+    environment = {
+        **os.environ,
+        "CITEWELL_DATA_DIR": str(folder),
+        "CITEWELL_RETRIEVAL_TIMEOUT_S": "60",
+        "COLUMNS": "80",
+    }
     return subprocess.run(
-        [sys.executable, "-m", "citewell.retrieval", "why", *arguments], cwd=ROOT, env=environment, timeout=100,
+        [sys.executable, "-m", "citewell.retrieval", "why", *arguments], cwd=ROOT, env=environment, timeout=200,
         capture_output=True, text=True, check=False,
     )  # fmt: skip
 

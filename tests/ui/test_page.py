@@ -22,7 +22,7 @@ from citewell.ui.answers import answer_html, question_html, unmarked_html
 from citewell.ui.why import why_html
 from tests.browser import PATIENCE_MS
 from tests.models.paced_server import Paced
-from tests.service import LIBRARY, ROOT, Live, environment, free_port, ingest, running
+from tests.service import LIBRARY, ROOT, START_WITHIN_S, Live, environment, free_port, ingest, running
 
 pytest.importorskip("streamlit")
 LISTED = 30
@@ -87,7 +87,7 @@ class serving:
         )  # fmt: skip
 
     def __enter__(self) -> str:
-        url, deadline = f"http://127.0.0.1:{self._port}", time.monotonic() + 60
+        url, deadline = f"http://127.0.0.1:{self._port}", time.monotonic() + START_WITHIN_S
         while True:
             assert self.process.poll() is None, Path(self._log.name).read_text()
             try:
@@ -461,7 +461,7 @@ def test_an_answer_can_be_stopped_and_a_fault_says_what_to_do(
         expect(page.locator(".cw-answer")).to_contain_text("The tower")
         page.get_by_role("button", name="Stop").click()
         expect(page.get_by_text("Stopped.")).to_be_visible()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + START_WITHIN_S
         while "citewell_turns_running 0.0" not in httpx.get(f"{service.url}/metrics").text:
             assert time.monotonic() < deadline, "the run goes on in the service"
             time.sleep(0.1)
@@ -482,7 +482,7 @@ def test_nobody_else_is_let_in_unless_that_is_asked_for(chat: Chat) -> None:
 def test_a_setting_that_cannot_be_stops_the_start_with_a_sentence(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "citewell.ui", f"--server.port={free_port()}"],
-        env=environment(tmp_path, CITEWELL_TOPK="3"), cwd=tmp_path, capture_output=True, text=True, timeout=60,
+        env=environment(tmp_path, CITEWELL_TOPK="3"), cwd=tmp_path, capture_output=True, text=True, timeout=200,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "citewell.ui: CITEWELL_TOPK is not a setting; did you mean CITEWELL_TOP_K?\n"
