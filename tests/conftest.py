@@ -6,12 +6,14 @@ from collections.abc import Iterator
 import httpx
 import hypothesis
 import pytest
-from hypothesis import HealthCheck, settings
 
 from citewell.models.minilm import MiniLM
 
-hypothesis.settings.register_profile("citewell", deadline=None)  # a busy machine takes any time
+hypothesis.settings.register_profile(
+    "citewell", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("citewell")
+"""A busy machine takes any time. The examples are the same in every run; `--hypothesis-profile=default` draws others."""
 
 pytest_plugins = [
     name
@@ -27,10 +29,6 @@ pytest_plugins = [
     )
     if importlib.util.find_spec(name)
 ]
-
-settings.register_profile("steady", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("steady")
-"""The same examples in every run, however long each takes; `--hypothesis-profile=default` draws others."""
 
 httpx._config.DEFAULT_TIMEOUT_CONFIG.read = 60.0
 """Where a call does not say how long to wait: five seconds are too few for a service on a busy machine."""
