@@ -18,7 +18,7 @@ from citewell.threads import RedisSaver, SqliteSaver, Threads, open_threads
 @pytest.fixture(params=["sqlite", "redis"])
 def kept_in(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
     """Settings of a place: SQLite, the default, or Redis."""
-    settings: dict[str, Any] = {"data_dir": tmp_path / "data", "thread_wait_s": 20}
+    settings: dict[str, Any] = {"data_dir": tmp_path / "data", "thread_wait_s": 60}
     if request.param == "redis":
         settings["redis_url"] = request.getfixturevalue("redis_url")
     return settings

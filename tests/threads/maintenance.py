@@ -19,5 +19,5 @@ async def maintain(kept_in: dict[str, Any], *arguments: str) -> tuple[int | None
         sys.executable, "-m", "citewell.threads", *arguments,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, cwd=kept_in["data_dir"].parent,
     )  # fmt: skip
-    out, errors = await asyncio.wait_for(done.communicate(), 60)
+    out, errors = await asyncio.wait_for(done.communicate(), 200)
     return done.returncode, out.decode(), errors.decode()

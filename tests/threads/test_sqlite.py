@@ -24,7 +24,7 @@ async def opened(tmp_path: Path) -> AsyncIterator[SqliteSaver]:
 
 
 async def test_who_walks_through_a_list_may_write(tmp_path: Path) -> None:
-    async with opened(tmp_path) as saver, opened(tmp_path) as other, asyncio.timeout(10):
+    async with opened(tmp_path) as saver, opened(tmp_path) as other, asyncio.timeout(60):
         app, beside = (talk().compile(checkpointer=one) for one in (saver, other))
         for text in ("a", "b"):
             await app.ainvoke(ask(text), config("t"), durability="sync")
@@ -38,7 +38,7 @@ async def test_who_walks_through_a_list_may_write(tmp_path: Path) -> None:
 
 
 async def test_a_checkpoint_and_its_writes_are_read_at_one_moment(tmp_path: Path) -> None:
-    async with opened(tmp_path) as saver, opened(tmp_path) as other, asyncio.timeout(30):
+    async with opened(tmp_path) as saver, opened(tmp_path) as other, asyncio.timeout(60):
         whole = 0
         for _ in range(150):
             put = await saver.aput(config("t", checkpoint_ns=""), generate_checkpoint(), generate_metadata(), {})
