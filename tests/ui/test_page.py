@@ -390,7 +390,7 @@ def test_a_document_is_added_and_asked(chat: Chat, page: Page) -> None:
 def test_an_upload_that_a_click_has_ended_is_told(chat: Chat, page: Page) -> None:
     page.goto(chat.url)
     page.get_by_text("Add a document").click()
-    text = b"The harbour master counts the boats at noon.\n\n" * 40_000
+    text = b"The harbour master counts the boats at noon.\n\n" * 80_000
     page.locator("input[type=file]").first.set_input_files(
         {"name": "boats.txt", "mimeType": "text/plain", "buffer": text}
     )
