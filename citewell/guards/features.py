@@ -25,7 +25,11 @@ MAX_WINDOWS: Final = 400
 _SENTENCE = re.compile(r"(?<=[.!?。！？;])[\"'”’)\]]*\s+|\n|(?<=[。！？])")
 _STOP = re.compile(r"[.!?。！？;][\"'”’)\]]*\Z")
 _NEXT_LINE = re.compile(r"\s*\n")
-_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff\ufe00-\ufe0f]")
+_INVISIBLE = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffc\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+"""What no program shows: Unicode's Default_Ignorable_Code_Point, the blank Braille pattern and what stands for objects."""
 _TAGS = re.compile("[\U000e0020-\U000e007e]+")
 _SPACED = re.compile(r"(?:(?<=\s)|^)(?:\w[ \t]{1,2}){5,}\w(?=\s|[.,!?:]|$)")
 _SPACE = re.compile(r"\s+")
