@@ -14,7 +14,6 @@ import httptools
 import structlog
 import uvicorn
 from fastapi import FastAPI
-from rich.console import Console
 from starlette.types import Message, Receive, Scope, Send
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -346,8 +345,7 @@ def _address(settings: Settings, port: int) -> str:
 
 def _announce(settings: Settings, port: int) -> None:
     base = f"http://{_address(settings, port)}"
-    out = Console(stderr=True, highlight=False)
-    out.print(f"[bold]Citewell[/] answers at {base} with [bold]{settings.chat_model}[/]")
+    lines = [f"Citewell answers at {base} with {settings.chat_model}"]
     for path, what in (
         ("/", "ask in a browser"),
         ("/rag/playground/", "LangServe playground"),
@@ -355,4 +353,6 @@ def _announce(settings: Settings, port: int) -> None:
         ("/docs", "every door, described"),
         ("/readyz", "is everything there?"),
     ):
-        out.print(f"  {base}{path:<20} {what}")
+        lines.append(f"  {base}{path:<20} {what}")
+    with suppress(OSError):  # a reader that is gone, or a full disk
+        print(*lines, sep="\n", file=sys.stderr, flush=True)

@@ -98,7 +98,8 @@ def test_a_log_that_cannot_be_written_fails_no_turn(data_dir: Path, gone: str) -
     with Path("/dev/full").open("wb") as full:
         process = subprocess.Popen(
             [sys.executable, ROOT / "server.py"], env=environment(data_dir, CITEWELL_PORT=str(port)),
-            stdout=full if gone == "disk" else subprocess.PIPE, stderr=subprocess.DEVNULL,
+            stdout=full if gone == "disk" else subprocess.PIPE,
+            stderr=subprocess.DEVNULL if gone == "interest" else subprocess.STDOUT,
         )  # fmt: skip
     try:
         if process.stdout is not None and gone == "reader":
