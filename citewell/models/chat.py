@@ -17,6 +17,8 @@ from citewell.telemetry import tracing
 if TYPE_CHECKING:
     import openai
 
+    from citewell.models.deltas import Pace
+
 _EXTRAS = ("anthropic", "ollama")
 """Providers whose package is an extra of the same name."""
 _CONNECTIONS = 1000
@@ -37,6 +39,7 @@ class ChatModels:
         self.circuits = Circuits(settings, settings.called_models)
         self._made: dict[tuple[str, float, int], BaseChatModel] = {}
         self._openai_http: openai.DefaultAsyncHttpxClient | None = None
+        self._streams: set[Pace] = set()
 
     def get(
         self, name: str | None = None, *, temperature: float | None = None, max_tokens: int | None = None
@@ -122,7 +125,7 @@ class ChatModels:
             from citewell.models.deltas import Completions
 
             assert isinstance(made, ChatOpenAI)
-            made.async_client = Completions(made.root_async_client)
+            made.async_client = Completions(made.root_async_client, self._streams)
         return made
 
     def _plain(self, name: str, temperature: float, max_tokens: int) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 
 import httpx2
@@ -14,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from citewell.errors import ModelUnavailable
+from citewell.models import deltas
 from citewell.models.chat import open_chat_models
-from citewell.models.deltas import LONGEST_HOLD_S, Delta, Lateness, Pace, deltas_of, joined
+from citewell.models.deltas import LONGEST_HOLD_S, Delta, Pace, deltas_of, joined
 from citewell.models.faults import map_model_errors
 from citewell.models.joining import JoiningQueue
 from citewell.settings import Settings
@@ -57,7 +59,32 @@ async def test_a_reader_that_keeps_up_gets_each_token_as_it_comes() -> None:
     await reading.aclose()
 
 
-async def test_tokens_gather_while_the_event_loop_is_late() -> None:
+async def test_the_more_streams_the_longer_their_tokens_gather() -> None:
+    streams: set[Pace] = set()
+    paces = [Pace(streams) for _ in range(50)]
+    for pace in paces:
+        pace.passed()
+    assert paces[0].hold_s == LONGEST_HOLD_S
+    for pace in paces[4:]:
+        pace.ended()
+    assert paces[0].hold_s == pytest.approx(0.009)
+    for pace in paces[1:4]:
+        pace.ended()
+    assert paces[0].hold_s == 0
+
+
+async def test_tokens_gather_while_other_answers_are_streamed() -> None:
+    ended, streams = asyncio.Event(), set[Pace]()
+
+    async def lasting() -> AsyncGenerator[Delta, None]:
+        yield delta("a")
+        await ended.wait()
+        yield LAST
+
+    others = [joined(lasting(), Pace(streams)) for _ in range(39)]
+    for other in others:
+        assert await anext(other) == delta("a")
+
     async def evenly() -> AsyncGenerator[Delta, None]:  # as a socket: what has come meanwhile is there at once
         begun, sent = time.perf_counter(), 0
         while sent < 40:
@@ -66,16 +93,13 @@ async def test_tokens_gather_while_the_event_loop_is_late() -> None:
                 sent += 1
                 yield delta("x")
 
-    async def busy() -> None:
-        while True:
-            time.sleep(0.004)  # what makes a loop late
-            await asyncio.sleep(0)
-
-    working = asyncio.create_task(busy())
-    under_load = [one async for one in joined(evenly())]
-    working.cancel()
+    under_load = [one async for one in joined(evenly(), Pace(streams))]
     assert "".join(one["choices"][0]["delta"]["content"] for one in under_load) == "x" * 40
     assert len(under_load) < 10
+    ended.set()
+    for other in others:
+        assert [one async for one in other] == [LAST]
+    assert not streams
 
 
 async def test_the_first_words_are_not_held_up() -> None:
@@ -91,21 +115,9 @@ async def test_the_first_words_are_not_held_up() -> None:
             yield one
 
     come: list[Delta] = []
-    got = [one async for one in joined(coming(), Watched(Lateness()))]
+    got = [one async for one in joined(coming(), Watched(set()))]
     assert "".join(one["choices"][0]["delta"].get("content", "") for one in got) == "One two three"
     assert held == [delta(" two"), delta(" three"), LAST]
-
-
-def test_tokens_are_left_to_gather_only_where_the_event_loop_is_late() -> None:
-    lateness = Lateness()
-    for _ in range(100):
-        lateness.note(0.0004)
-    assert lateness.hold_s == 0
-    for _ in range(100):
-        lateness.note(0.002)
-    assert lateness.hold_s == pytest.approx(0.04)
-    lateness.note(60)
-    assert lateness.hold_s == LONGEST_HOLD_S
 
 
 async def test_a_stream_that_is_held_up_is_left_unread(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,22 +130,33 @@ async def test_a_stream_that_is_held_up_is_left_unread(monkeypatch: pytest.Monke
         writer.write(b"data: [DONE]\n\n")
         writer.close()
 
-    reads, really = 0, ResponseHandler.data_received
+    holds = reads = 0
+    is_held, really, unread = False, ResponseHandler.data_received, deltas._unread
 
     def read(self: ResponseHandler, data: bytes) -> None:
         nonlocal reads
-        reads += bool(data)  # of nothing, where aiohttp goes on after a pause of its own
+        reads += is_held
         really(self, data)
 
+    @contextmanager
+    def watched(response: httpx2.Response | None) -> Iterator[None]:
+        nonlocal holds, is_held
+        with unread(response):
+            holds, is_held = holds + 1, True
+            yield
+            is_held = False
+
     monkeypatch.setattr(ResponseHandler, "data_received", read)
-    monkeypatch.setattr(Lateness, "hold_s", LONGEST_HOLD_S)
+    monkeypatch.setattr(deltas, "_unread", watched)
+    monkeypatch.setattr(Pace, "hold_s", LONGEST_HOLD_S)
     server = await asyncio.start_server(paced, "127.0.0.1", 0)
     async with server, asyncio.timeout(60):
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
         settings = Settings(_env_file=None, chat_model="openai:m", openai_base_url=url)  # type: ignore[call-arg]
         async with open_chat_models(settings) as models:
             assert "".join([piece.text async for piece in models.get().astream("How high is the tower?")]) == "x" * 60
-    assert reads < 20
+    assert holds
+    assert not reads
 
 
 async def test_what_is_not_plain_text_stays_alone() -> None:
