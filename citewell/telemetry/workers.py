@@ -3,10 +3,12 @@
 prometheus_client reads the variable below when it is imported, so the process that starts the workers sets it.
 """
 
+import fcntl
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +16,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
+PREFIX: Final = "citewell-metrics-"
 SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108  # nothing predictable is written there
 
 
@@ -24,13 +27,33 @@ def shared_metrics() -> Iterator[Path]:
     The workers map their files into memory, and the system kills who writes into a mapped file for which a full disk has no room. So
     the folder lies in shared memory where there is such a thing, not among the temporary files.
     """
-    where = SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK | os.X_OK) else None
-    with tempfile.TemporaryDirectory(prefix="citewell-metrics-", dir=where) as folder:
+    where = SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK | os.X_OK) else tempfile.gettempdir()
+    _remove_what_was_left(Path(where))
+    with tempfile.TemporaryDirectory(prefix=PREFIX, dir=where) as folder, _locked(folder, fcntl.LOCK_SH):
         os.environ[VARIABLE] = folder  # noqa: TID251  # for the workers, which inherit it
         try:
             yield Path(folder)
         finally:
             del os.environ[VARIABLE]  # noqa: TID251  # as above
+
+
+def _remove_what_was_left(where: Path) -> None:
+    """Remove the folders of processes that were killed: shared memory that nothing else gives back before the system restarts."""
+    for folder in where.glob(f"{PREFIX}*"):
+        with suppress(OSError), _locked(folder, fcntl.LOCK_EX | fcntl.LOCK_NB):  # in use, or another user's
+            if any(folder.iterdir()):  # or a process has only just made it
+                shutil.rmtree(folder)
+
+
+@contextmanager
+def _locked(folder: str | Path, how: int) -> Iterator[None]:
+    """Lock a folder until the end of the block, or of the process."""
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(opened, how)
+        yield
+    finally:
+        os.close(opened)
 
 
 def exposition() -> bytes:

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import httpx
@@ -166,6 +166,33 @@ def test_a_full_disk_kills_no_worker_that_counts(tmp_path: Path) -> None:
         env=environment(tmp_path / "data", TMPDIR=str(tmp_path)), cwd=ROOT, capture_output=True, text=True, timeout=200,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+def test_a_start_removes_the_figures_of_a_service_that_was_killed_and_of_no_other(tmp_path: Path) -> None:
+    """They take memory until somebody does."""
+    serving = (
+        "from citewell.telemetry.workers import shared_metrics\n"
+        "with shared_metrics() as folder:\n"
+        "    (folder / 'counter_1.db').write_bytes(bytes(1 << 20))\n"
+        "    print(folder, flush=True)\n"
+        "    input()"
+    )
+
+    def serve(stack: ExitStack) -> tuple[subprocess.Popen[str], Path]:
+        process = stack.enter_context(subprocess.Popen(
+            [sys.executable, "-c", serving], env=environment(tmp_path), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ))  # fmt: skip
+        assert process.stdout is not None
+        return process, Path(process.stdout.readline().strip())
+
+    with ExitStack() as stack:
+        killed, left = serve(stack)
+        killed.kill()
+        killed.wait()
+        _, other = serve(stack)
+        assert not left.exists()
+        serve(stack)
+        assert other.exists()
 
 
 def _logged(live: Live) -> list[dict[str, object]]:
