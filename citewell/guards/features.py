@@ -30,16 +30,28 @@ _INVISIBLE = re.compile(
     "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffc\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
 """What no program shows: Unicode's Default_Ignorable_Code_Point, the blank Braille pattern and what stands for objects."""
+_ALIKE = (
+    "\u0430\u0435\u043e\u0441\u0440\u0445\u0443\u0456\u0458\u0455\u04bb\u0501\u051b\u051d\u043a"
+    "\u0410\u0412\u0415\u041a\u041c\u041d\u041e\u0420\u0421\u0422\u0423\u0425\u0406\u0408\u0405"
+    "\u03bf\u03b1\u03bd\u03b9\u03ba\u03c1\u03c4\u03c5\u03c7\u0391\u0392\u0395\u0396\u0397\u0399\u039a\u039c\u039d\u039f\u03a1\u03a4\u03a5\u03a7"
+)
+"""Letters of Cyrillic and Greek that look like the Latin ones below."""
+_LATIN = str.maketrans(_ALIKE, "aeocpxyijshdqwkABEKMHOPCTYXIJSoavikptuxABEZHIKMNOPTYX")
+_HAS_ALIKE = re.compile(f"[{_ALIKE}]")
+_HAS_LATIN = re.compile("[A-Za-z]")
+_WORD = re.compile(r"\w+")
 _TAGS = re.compile("[\U000e0020-\U000e007e]+")
 _SPACED = re.compile(r"(?:(?<=\s)|^)(?:\w[ \t]{1,2}){5,}\w(?=\s|[.,!?:]|$)")
 _SPACE = re.compile(r"\s+")
 
 
 def unhide(text: str) -> str:
-    """The text as a model would read it: NFKC, without invisible characters, hidden ASCII tags and
-    s p a c e d words written out."""
+    """The text as a model would read it: NFKC, without invisible characters, hidden ASCII tags and s p a c e d words written out,
+    and words of Latin letters without those of other scripts that look alike."""
     text = _TAGS.sub(lambda match: " " + "".join(chr(ord(c) - 0xE0000) for c in match.group()) + " ", text)
     text = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text))
+    if _HAS_ALIKE.search(text):
+        text = _WORD.sub(lambda word: word[0].translate(_LATIN) if _HAS_LATIN.search(word[0]) else word[0], text)
     return _SPACED.sub(lambda match: re.sub(r"[ \t]", "", match.group()), text)
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 DIGEST: Final = "ff84cdd6e291"
 """`Weights.digest` of the weights that ship, and checked when they are loaded. It is a constant so that ingestion which finds
 nothing changed need not load them."""
-READING: Final = 2
+READING: Final = 3
 """Increase it when the same text would give other windows or features, so that stored scores are computed again."""
 CACHED_TEXTS: Final = 20_000
 """Scores kept in memory, by the digest of the text: about 2 MB."""
