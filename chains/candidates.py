@@ -21,11 +21,11 @@ _CELLS = " | "
 _LINE = re.compile(r"[^\s][^\r\n]*[^\s]")
 _FIRST_LINE = re.compile(r"(?P<line>[^\r\n]+)(?:\r?\n[ \t]*|$)")
 _NUMBERED_HEADING = re.compile(
-    r"(?P<apart>(?<![^\n]\n))?\d+(?:\.\d+)*[.)]?[ \t]+[^\W\d_a-z](?:[^\W\d_]\d+|[^\r\n.!?:\d]){0,55}\r?\n"
-    r"(?(apart)(?:[ \t]*\r?\n)?)[ \t]*(?=[^\W\d_a-z])"
+    r"(?P<apart>(?<![^\n]\n))?\d+(?:\.\d+)*[.)]?[ \t]+[^\W\d_a-z](?:[^\W\d_]\d+|[^\r\n.!?:\d]){0,55}"
+    r"(?:\r?\n(?(apart)(?:[ \t]*\r?\n)?)[ \t]*(?=[^\W\d_a-z])|(?(apart)\Z|(?!)))"
 )
-"""In plain text, a short numbered line right above one that begins with a capital, or between blank lines. Not the item of a list: what
-follows that is another item, or the rest of it, and what stands before the last one is another, too."""
+"""In plain text, a short numbered line right above one that begins with a capital, or between blank lines or the chunk's end. Not the
+item of a list: what follows that is another item, or the rest of it, and what stands before the last one is another, too."""
 _SECTION = re.compile(r"\d+(?:\.\d+)+\.?[ \t]+[^\W\d_a-z]\D*")
 """A heading of a PDF with the number of its section: its only figures."""
 _LEAD_IN = re.compile(r"(\*\*|__)(?=\S)[^\r\n]{1,100}?(?<=\S)\1(?=[ \t]*(?:\r?\n)?[ \t]*\S)")
@@ -171,7 +171,7 @@ def _is_item(text: str, sentence: Span) -> bool:
 def _heading(chunk: Chunk, sentence: Span) -> re.Match[str] | None:
     """The sentence's first line, including the break after it, where it is a heading that the loader found."""
     line = _FIRST_LINE.match(chunk.text, sentence.start, sentence.end)
-    return line if line and readable(line["line"]) in chunk.headings else None
+    return line if line and readable(line["line"]) in (*chunk.headings, chunk.title) else None
 
 
 def _are_rows(lines: Sequence[str]) -> bool:

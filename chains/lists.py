@@ -10,7 +10,7 @@ from chains.answer_type import answer_type, asks_yes_or_no
 from chains.candidates import LIST_MARK, Candidate, candidates
 from citewell.documents import Chunk, ScoredChunk
 from citewell.sentences import Span, begin_rows, readable, sentence_spans
-from citewell.terms import overlap, read
+from citewell.terms import Statement, overlap, read
 
 ASKED_FROM: Final = 0.6
 """Overlap (0..1) of the question with the list's headings and its document's title, from which the list is what it asks for."""
@@ -24,8 +24,10 @@ _NAMES: Final = re.compile(
     r"\s*(?:(?P<bold>\*\*|__).+(?P=bold)|.+:|\d+(?:\.\d+)*[.)]?[ \t]+[^\W\d_a-z].{0,55}[^\W_])\s*"
 )
 """A line in bold, one that ends in a colon, or a numbered heading of plain text: it names the list below it."""
-_ALL: Final = frozenset("all every full give list name overview show tell".split())
-"""Words that ask for a list and do not say of what."""
+_LIST: Final = re.compile(
+    r"\W*(?:(?:please )?(?:give|list|name|show|tell)\s+(?:me\s+|us\s+)?)?(?:(?:all|every)\s+)?", re.IGNORECASE
+)
+"""The words at the head of a question that ask for a list and do not say of what."""
 
 
 class _Headed(NamedTuple):
@@ -42,11 +44,15 @@ class _Headed(NamedTuple):
         asked = read(question)
         own = [*(heading for heading in self.headings[-1:] if heading != self.title), self.line]
         said = read(" ".join(own))
-        if not overlap(asked, said):
-            return 0.0
+        whole = read(" ".join((self.title, *self.headings, self.line)))
+        words = Statement(tuple(term for term in asked.terms if term.kind == "word"), ())
+        if not overlap(asked, said) or (
+            words.terms and overlap(words, whole) < 0.5 and overlap(said, asked) < ASKED_FROM
+        ):
+            return 0.0  # "How loud is the VX400?" does not ask for "Error codes of the VX400"
         if _HOW_TO.match(question) and any(map(_HOW_TO.match, own)) and overlap(said, asked) == 1:
             return 1.0  # "How do I return a unit?" is all that "How to return" says, and names the thing besides
-        return overlap(asked, read(" ".join((self.title, *self.headings, self.line))))
+        return overlap(asked, whole)
 
 
 def asked_for(question: str, chunks: Sequence[ScoredChunk]) -> list[Candidate]:
@@ -65,10 +71,10 @@ def asked_for(question: str, chunks: Sequence[ScoredChunk]) -> list[Candidate]:
     for number, scored in enumerate(chunks, 1):
         for headed, one in _items(number, scored.chunk):
             found.setdefault(headed, {}).setdefault(one.text, one)
-    best = max(found, key=lambda headed: headed.share(question), default=None)
-    if best is not None and best.share(question) >= ASKED_FROM and len(found[best]) > 1:
+    of_what = _LIST.sub("", question, count=1)
+    best = max(found, key=lambda headed: headed.share(of_what), default=None)
+    if best is not None and best.share(of_what) >= ASKED_FROM and len(found[best]) > 1:
         return list(found[best].values())
-    of_what = " ".join(word for word in question.split() if word.casefold() not in _ALL)
     table = _below(chunks[0].chunk) if chunks else None
     if table is None or table.share(of_what) < 1:
         return []

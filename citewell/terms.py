@@ -61,6 +61,7 @@ _NEGATORS = frozenset(
     "\u043d\u0435 \u043d\u0435\u0442 niet geen".split()
 )
 _SCOPE = 3
+_BEFORE_A_PAUSE = frozenset("if or why".split())  # "if not, ring us" denies nothing of what follows
 _ONLY = frozenset("only just merely simply".split())  # "not only ... but also" affirms
 
 _SMALL = {
@@ -174,12 +175,15 @@ def read(text: str) -> Statement:
     terms: list[Term] = []
     denials: list[list[int]] = []
     open_denial: list[int] | None = None
+    is_parted = False
     previous = ""
     at_start = True
     for match in _TOKEN.finditer(text):
         if match["stop"]:
             if match["stop"].count("\n") > 1 and text[match.end() : match.end() + 1].islower():
                 continue  # the sentence goes on, on a PDF's next page
+            if match["stop"] == "," and open_denial == [] and is_parted:
+                continue  # "does not, however, open"
             if match["stop"] not in ",." or text[match.end() : match.end() + 1].isspace():
                 open_denial = None
             at_start = at_start or match["stop"] in ".!?:\u3002"
@@ -189,6 +193,7 @@ def read(text: str) -> Statement:
             base = _base(match["word"])
             if base.endswith("n't") or (base in _NEGATORS and not _is_numbering(base, text, match.end())):
                 denials.append([])
+                is_parted = base != "no" and previous not in _BEFORE_A_PAUSE
                 open_denial, previous, at_start = denials[-1], "not", False
                 continue
             if base in _ONLY and previous == "not" and denials:

@@ -224,6 +224,8 @@ def test_a_numbered_heading_of_plain_text_is_not_quoted_and_an_item_of_a_list_is
         "chunks"
     ]
     assert [one.text for one in candidates([named])] == ["Call 999 first.", "E1: the bag is full."]
+    (cut,) = asked("What must be done?", "Call 999 first.\n\n2 Error codes of the VX200")["chunks"]
+    assert [one.text for one in candidates([cut])] == ["Call 999 first."]
     for chunk in (alone, apart, joined):
         first, second = candidates([chunk])
         assert first.text == "Call 999 first."
@@ -456,6 +458,12 @@ def test_names_of_columns_in_a_pdf_are_not_quoted() -> None:
 def test_a_sentence_that_a_pdf_breaks_at_its_figures_stays_whole() -> None:
     text = "The gain was about $20 billion in the third quarter of\n2023 and 4 cents a share."
     assert of_pdf(text) == [(" ".join(text.split()), ())]
+
+
+def test_the_title_of_a_document_is_not_quoted() -> None:
+    (titled,) = asked("What is it?", "Pawsafe: the policy of 2026\n\nWe insure dogs.")["chunks"]
+    titled = ScoredChunk(chunk=replace(titled.chunk, title="Pawsafe: the policy of 2026"), score=1.0)
+    assert [one.text for one in candidates([titled])] == ["We insure dogs."]
 
 
 def test_a_heading_that_the_loader_found_is_not_quoted() -> None:

@@ -116,6 +116,8 @@ def test_a_denial_holds_for_its_own_half_of_a_sentence() -> None:
     text = chunk("The ferry never sails in storms and sails every hour in summer.")
     assert verify("The ferry never sails in storms [1].", [text])[0]["status"] == "verified"
     assert verify("The ferry never sails in summer [1].", [text])[0]["status"] == "unsupported"
+    text = chunk("The museum does not, however, open on Fridays.")
+    assert verify("The museum opens on Fridays [1].", [text])[0]["status"] == "unsupported"
     text = chunk("Dogs are allowed on the beach, cats are not allowed in the hall.")
     for said in ("Dogs are allowed on the beach [1].", "Cats are not allowed in the hall [1]."):
         assert verify(said, [text])[0]["status"] == "verified"
