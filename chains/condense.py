@@ -62,6 +62,7 @@ _ELLIPSIS = re.compile(
     re.IGNORECASE,
 )
 """A follow-up that is nothing but a preposition and up to four words: "and on Sundays?"."""
+_DETERMINER = re.compile(r"(?:(?:an?|my|our|that|the|this|your)\s+)?", re.IGNORECASE)
 _ASKS = re.compile(r"\b(?:who|whom|whose|what|which|when|where|why|how|it|them|that|this|these|those)\b", re.IGNORECASE)
 LONGEST_COMPLETED = 200
 """Characters of a question that a follow-up is completed by."""
@@ -101,8 +102,17 @@ def completed(question: str, history: Sequence[BaseMessage]) -> tuple[str, Seque
     asked = before.rstrip(" .?!")
     if len(asked) > LONGEST_COMPLETED or any(mark in asked for mark in ".?!\n"):
         return question, history
-    same = re.search(rf"\s{ellipsis['preposition']}\s+(?:\S+\s+){{0,3}}\S+$", asked, re.IGNORECASE)
-    return f"{asked[: same.start()] if same else asked} {ellipsis['said']}?", older
+    _, *new = _DETERMINER.sub("", ellipsis["said"]).split()
+    same = re.match(
+        rf"(.*\s){ellipsis['preposition']}\s+{_DETERMINER.pattern}(?:\S+\s+){{0,{len(new) - 1}}}\S+(?P<rest>.*)",
+        asked,
+        re.IGNORECASE,
+    )
+    if same is None:
+        return f"{asked} {ellipsis['said']}?", older
+    if len(same["rest"].split()) > 1:  # "What is on the menu for Friday?"
+        return question, history
+    return f"{same[1]}{ellipsis['said']}{same['rest']}?", older
 
 
 def condense_rule(question: str, history: Sequence[BaseMessage]) -> str:
