@@ -15,7 +15,6 @@ import ipaddress
 import os
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -31,6 +30,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+from tests import service
 
 PATIENCE_S = 60.0
 
@@ -56,12 +57,9 @@ def engine(name: str) -> Path:
 
 
 def free_port() -> int:
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-        if port < 55_000:  # a cluster node also takes port + 10,000
-            return port
+    while (port := service.free_port()) >= 55_000:  # a cluster node also takes port + 10,000
+        pass
+    return port
 
 
 def wait_for(true: Callable[[], object], what: str) -> None:
