@@ -3,7 +3,7 @@
 Logistic regression over retrieval's scores and over the words that the chunks share with the question. Fitted and measured by
 `python -m evals.calibrate` (figures and curves in `docs/answer-quality.md`): half of its questions have their answer in the documents,
 a quarter are about something else, and a quarter are about the same things but ask what the documents do not say. Nothing is
-embedded.
+embedded. Where sentences are quoted, how likely one of them answers counts as well.
 """
 
 from __future__ import annotations
@@ -46,19 +46,24 @@ class Fitted(NamedTuple):
     """Over FEATURES."""
     words: Line
     """Over WORD_FEATURES."""
+    quoted: Line
+    """Over the log odds of the full line's confidence, and the probability that a quoted sentence answers."""
     supported_from: float
     """Confidence (0..1) below which the documents count as not holding the answer."""
+    quoted_from: float
+    """Confidence (0..1) by what is quoted, too, below which it is not shown."""
 
 
 @cache
 def fitted() -> Fitted:
     with files("chains").joinpath("evidence.npz").open("rb") as file, np.load(file) as data:
         lines = [
-            Line(tuple(data[f"{name}_weights"].tolist()), float(data[f"{name}_bias"])) for name in ("full", "words")
+            Line(tuple(data[f"{name}_weights"].tolist()), float(data[f"{name}_bias"]))
+            for name in ("full", "words", "quoted")
         ]
-        if [len(line.weights) for line in lines] != [len(FEATURES), len(WORD_FEATURES)]:
+        if [len(line.weights) for line in lines] != [len(FEATURES), len(WORD_FEATURES), 2]:
             raise RuntimeError("chains/evidence.npz was made for other features: run python -m evals.calibrate")
-        return Fitted(lines[0], lines[1], float(data["supported_from"]))
+        return Fitted(lines[0], lines[1], lines[2], float(data["supported_from"]), float(data["quoted_from"]))
 
 
 class Evidence:
@@ -82,17 +87,39 @@ class Evidence:
         """
         if not chunks:
             return 0.0
-        # A reranker that is not late interaction leaves no `maxsim`.
-        full = self._known_scale and "maxsim" in chunks[0].evidence
-        line, names = (fitted().full, FEATURES) if full else (fitted().words, WORD_FEATURES)
+        line, names = (fitted().full, FEATURES) if self._is_full(chunks) else (fitted().words, WORD_FEATURES)
         found = features(question, chunks, names)
-        # Without NumPy, which hands the interpreter to another thread at every product.
-        evidence = sum(found[name] * weight for name, weight in zip(names, line.weights, strict=True))
-        return 1 / (1 + math.exp(-evidence - line.bias))
+        return _probability(line, [found[name] for name in names])
+
+    def quoted(self, confidence: float, answers: float | None, chunks: Sequence[ScoredChunk]) -> tuple[float, bool]:
+        """The confidence once it is known what would be quoted, and whether that should be shown.
+
+        Args:
+            confidence: As `confidence` gave it.
+            answers: Probability (0..1) that one of the quoted sentences answers; None: unknown.
+            chunks: What `confidence` looked at. Where their scores are not those that this was fitted with, it stays as it was.
+        """
+        if answers is None or not self._is_full(chunks):
+            return confidence, self.is_supported(confidence)
+        confidence = _probability(fitted().quoted, [math.log(confidence / (1 - confidence)), answers])
+        return confidence, confidence >= self._line(fitted().quoted_from)
 
     def is_supported(self, confidence: float) -> bool:
         """Whether an answer should be attempted. The calibrated threshold refuses 2 % of the answerable questions."""
-        return confidence >= (fitted().supported_from if self._answer_from is None else self._answer_from)
+        return confidence >= self._line(fitted().supported_from)
+
+    def _line(self, calibrated: float) -> float:
+        return calibrated if self._answer_from is None else self._answer_from
+
+    def _is_full(self, chunks: Sequence[ScoredChunk]) -> bool:
+        """Whether the full line applies: to the built-in model's vectors, after late interaction; no other reranker leaves `maxsim`."""
+        return bool(chunks) and self._known_scale and "maxsim" in chunks[0].evidence
+
+
+def _probability(line: Line, values: Sequence[float]) -> float:
+    # Without NumPy, which hands the interpreter to another thread at every product.
+    evidence = sum(value * weight for value, weight in zip(values, line.weights, strict=True))
+    return 1 / (1 + math.exp(-evidence - line.bias))
 
 
 def is_about(typed: str, chunks: Sequence[ScoredChunk]) -> bool:

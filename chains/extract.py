@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from itertools import pairwise, zip_longest
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 from langchain_core.messages import AIMessageChunk
@@ -42,12 +42,25 @@ _MEANING = re.compile(r"\bmeans?\b|\bmeaning of\b", re.IGNORECASE)
 NEAREST = "The documents may not answer this; these passages come nearest:"
 
 
+class Quotations(NamedTuple):
+    """What is quoted."""
+
+    sentences: list[Candidate]
+    """Best first; none where no sentence is likely to hold the answer."""
+    is_sure: bool
+    """Whether they can be said without reserve."""
+    answers: float | None
+    """Probability (0..1) that one of them answers; 1 where they are the list that is asked for. None for a question that follows on
+    others: its few words leave most sentences improbable."""
+
+
 def extractive_answerer(embedder: Embedder) -> Runnable[AnswerInput, AIMessageChunk]:
     """An answerer that quotes.
 
-    `astream` yields one word at a time, `ainvoke` the whole message. The last piece carries `usage_metadata` (in words) and
-    `response_metadata` with `model_name` "extractive", `finish_reason` "stop" and `sentences`, the number quoted: 0 where the answer
-    says that the documents hold none. The work is done off the event loop.
+    `astream` yields one word at a time, `ainvoke` the whole message. The first piece's `response_metadata` has `sentences`, the number
+    quoted: 0 where the answer says that the documents hold none; and `answers` as in `Quotations`, where that is known, so that a
+    reader can turn away before a word is shown. The last piece carries `usage_metadata` (in words) and `response_metadata` with
+    `model_name` "extractive" and `finish_reason` "stop". The work is done off the event loop.
 
     Args:
         embedder: Any model; it need not be the one that the chunks were embedded with.
@@ -56,12 +69,13 @@ def extractive_answerer(embedder: Embedder) -> Runnable[AnswerInput, AIMessageCh
     async def pieces(inputs: AsyncIterator[AnswerInput]) -> AsyncIterator[AIMessageChunk]:
         async for given in inputs:
             question = given["question"]
-            quoted, is_sure = await asyncio.to_thread(
+            quoted = await asyncio.to_thread(
                 select, question, given["chunks"], embedder, typed=given.get("typed", question)
             )
-            answer = compose(quoted, given["chunks"], is_sure=is_sure)
-            words = re.findall(r"\s*\S+", answer)
-            for word in words:
+            first, *others = words = re.findall(r"\s*\S+", compose(quoted, given["chunks"]))
+            known = {} if quoted.answers is None else {"answers": quoted.answers}
+            yield AIMessageChunk(content=first, response_metadata={"sentences": len(quoted.sentences), **known})
+            for word in others:
                 yield AIMessageChunk(content=word)
             read_words = len(question.split()) + sum(len(one.chunk.text.split()) for one in given["chunks"])
             yield AIMessageChunk(
@@ -69,19 +83,15 @@ def extractive_answerer(embedder: Embedder) -> Runnable[AnswerInput, AIMessageCh
                 usage_metadata=UsageMetadata(
                     input_tokens=read_words, output_tokens=len(words), total_tokens=read_words + len(words)
                 ),
-                response_metadata={"model_name": EXTRACTIVE, "finish_reason": "stop", "sentences": len(quoted)},
+                response_metadata={"model_name": EXTRACTIVE, "finish_reason": "stop"},
                 chunk_position="last",
             )
 
     return cast("Runnable[AnswerInput, AIMessageChunk]", RunnableGenerator(pieces, name=EXTRACTIVE))
 
 
-def select(
-    question: str, chunks: Sequence[ScoredChunk], embedder: Embedder, *, typed: str
-) -> tuple[list[Candidate], bool]:
-    """The sentences to quote, best first, and whether they can be said without reserve.
-
-    None where no sentence is likely to hold the answer.
+def select(question: str, chunks: Sequence[ScoredChunk], embedder: Embedder, *, typed: str) -> Quotations:
+    """What to quote.
 
     Args:
         question: Standalone.
@@ -92,29 +102,29 @@ def select(
     """
     asked = singles(question, typed)
     found = [one for one in candidates(chunks) if not any(_repeats(single.typed, one.text) for single in asked)]
-    answers, sure = [], []
+    quoted = []
     for single in asked:
         listed = [one for one in asked_for(single.typed, chunks) if _holds(one, chunks)]
-        answer, is_sure = (listed, True) if listed else _answering(single, found, chunks, embedder)
-        answers.append(answer)
-        sure.append(is_sure)
+        quoted.append(Quotations(listed, True, 1.0) if listed else _answering(single, found, chunks, embedder))
     # The best sentence for each comes before the second best for any.
-    best = dict.fromkeys(one for place in zip_longest(*answers) for one in place if one is not None)
+    best = dict.fromkeys(one for place in zip_longest(*(each.sentences for each in quoted)) for one in place if one)
     kept = {*list(best)[: max(MOST_SENTENCES, len(asked))], *(one for one in best if one.item is not None)}
-    in_order = dict.fromkeys(one for answer in answers for one in answer if one in kept)
-    return list(_in_place(in_order, found, chunks)), any(sure)
+    in_order = dict.fromkeys(one for each in quoted for one in each.sentences if one in kept)
+    known = [each.answers for each in quoted if each.answers is not None]
+    return Quotations(
+        list(_in_place(in_order, found, chunks)), any(each.is_sure for each in quoted), max(known, default=None)
+    )
 
 
-def _answering(
-    asked: Single, found: list[Candidate], chunks: Sequence[ScoredChunk], embedder: Embedder
-) -> tuple[list[Candidate], bool]:
-    """The candidates that answer one thing that is asked, best first, and whether that can be said without reserve."""
+def _answering(asked: Single, found: list[Candidate], chunks: Sequence[ScoredChunk], embedder: Embedder) -> Quotations:
+    """What answers one thing that is asked."""
+    follows_on = asked.typed != asked.question
     if not found:
-        return [], False
+        return Quotations([], False, None if follows_on else 0.0)
     rows = features(asked.typed, found, chunks, embedder)
     probable = probabilities(rows)
     shares = rows[:, FEATURES.index("overlap")]
-    if asked.typed != asked.question:
+    if follows_on:
         topic = read(asked.question)
         shares = np.array([overlap(topic, read(_below_headings(one, chunks))) for one in found])
     related = (shares > 0) | (rows[:, FEATURES.index("cosine")] >= NEAR)
@@ -126,7 +136,8 @@ def _answering(
             break
         if _holds(found[i], chunks):
             kept.append(i)
-    stands_out = bool(1 - np.prod(1 - probable[kept]) >= SURE_FROM)
+    answers = float(1 - np.prod(1 - probable[kept]))
+    stands_out = answers >= SURE_FROM
     if kept and not stands_out:
         first: dict[int, np.intp] = {}
         for i in (*kept, *order):
@@ -135,13 +146,13 @@ def _answering(
         spread = sorted(first.values(), key=order.index)
         kept = [*spread, *(i for i in kept if i not in spread)][:MOST_SENTENCES]
     # Of what is found by words of the conversation, the few that were typed leave most sentences improbable.
-    is_sure = stands_out or asked.typed != asked.question or (bool(kept) and _is_of_its_number(asked, found[kept[0]]))
-    answer = [found[i] for i in kept]
-    if (row := extreme(asked.typed, answer, found)) and _holds(row, chunks):
-        answer = [row, *(one for one in answer if one != row)]
-    if stands_out and (limit := condition(answer[0], found, chunks)) and limit not in answer and _holds(limit, chunks):
-        answer.insert(1, limit)
-    return answer, is_sure
+    is_sure = stands_out or follows_on or (bool(kept) and _is_of_its_number(asked, found[kept[0]]))
+    quoted = [found[i] for i in kept]
+    if (row := extreme(asked.typed, quoted, found)) and _holds(row, chunks):
+        quoted = [row, *(one for one in quoted if one != row)]
+    if stands_out and (limit := condition(quoted[0], found, chunks)) and limit not in quoted and _holds(limit, chunks):
+        quoted.insert(1, limit)
+    return Quotations(quoted, is_sure, None if follows_on else answers)
 
 
 def _whose_meaning(asked: Single) -> set[str]:
@@ -244,12 +255,13 @@ def _spaced_words(text: str) -> str:
     return " ".join(["", *re.findall(r"[^\W_]+", text.casefold()), ""])
 
 
-def compose(quoted: Sequence[Candidate], chunks: Sequence[ScoredChunk], *, is_sure: bool) -> str:
+def compose(quoted: Quotations, chunks: Sequence[ScoredChunk]) -> str:
     """The answer: each quoted sentence with the marker of its chunk, or a statement that the documents hold none."""
-    if not quoted:
+    if not quoted.sentences:
         return not_in_documents(chunks)
-    said = _quotation(quoted[0]) if is_sure else f"{NEAREST}\n\n{_quotation(quoted[0])}"
-    for before, one in pairwise(quoted):
+    first = _quotation(quoted.sentences[0])
+    said = first if quoted.is_sure else f"{NEAREST}\n\n{first}"
+    for before, one in pairwise(quoted.sentences):
         if one.item is None or before.item is None:
             gap = " " if one.item == before.item else "\n\n"
         else:

@@ -6,7 +6,7 @@ CORPUS is a `corpus.jsonl` or a folder of files, which is then ingested as any f
 ClapNQ or FinanceBench questions (the fields tell which). Everything goes the way a turn of the service goes: search,
 rerank, confidence, answer, verification.
 
-Refusals come twice: by the confidence line before an answer is made (the operating point), and by the answerer itself.
+Refusals come twice: by the confidence line (the operating point), and by the answerer itself where it finds nothing to quote.
 Where questions carry their article's title, `absent` asks the answerable ones again with that article left out of
 the search: questions whose answer really is not in the documents.
 """
@@ -33,7 +33,6 @@ from typing import Any
 from langchain_core.runnables import Runnable, RunnableLambda
 
 from chains.answer import AnswerInput, answer_messages
-from chains.evidence import Evidence
 from citewell.citations import Citation, strip, verify
 from citewell.documents import ScoredChunk
 from citewell.guards.features import ends_at
@@ -73,6 +72,8 @@ class Outcome:
 
     asked: Asked
     confidence: float
+    is_supported: bool
+    """Whether the confidence is above its line. All are answered, to see what the line costs."""
     answer: str
     citations: Sequence[Citation]
     retrieved: Sequence[ScoredChunk]
@@ -114,6 +115,8 @@ class Turn:
         question, typed, hits = await self._searching.found(context, asked.standalone or asked.text, asked.text)
         best, kept = await self._searching.best(hits, typed, self._settings.top_k)
         question = best.question
+        confidence = self._parts.evidence.confidence(question, kept)
+        is_supported = self._parts.evidence.is_supported(confidence)
         text, citations, shown = "", list[Citation](), list[ScoredChunk]()
         if answer:
             shown = kept[: self._settings.top_n]
@@ -121,13 +124,16 @@ class Turn:
                 around = await self._parts.index.neighbours(shown)
                 shown = join(shown, around, max_chars=self._settings.neighbour_chars, apart=ends_at)
             given = AnswerInput(question=question, typed=typed, chunks=shown, history=[], summary="")
-            text = (await self._answerer.ainvoke(given)).text
+            said = await self._answerer.ainvoke(given)
+            text, head = said.text, said.response_metadata
+            if "sentences" in head:  # quotations
+                confidence, is_supported = self._parts.evidence.quoted(confidence, head.get("answers"), kept)
             citations = verify(text, shown)
             for citation in citations:  # a chunk may run over the end of a page; the graph puts it right as well
                 if citation["page"] is not None:
                     citation["page"] = await self._parts.index.page_at(citation["source"], citation["start"])
         return Outcome(
-            asked=asked, confidence=self._parts.evidence.confidence(question, kept), answer=text, citations=citations, retrieved=kept, given=shown,
+            asked=asked, confidence=confidence, is_supported=is_supported, answer=text, citations=citations, retrieved=kept, given=shown,
             seconds=time.perf_counter() - began,
         )  # fmt: skip
 
@@ -135,8 +141,8 @@ class Turn:
 @asynccontextmanager
 async def turns(
     corpus: Path, folder: Path | None = None, *, model: str = EXTRACTIVE, **chosen: Any
-) -> AsyncIterator[tuple[Turn, Evidence]]:
-    """Turns over a corpus, and the line by which they refuse.
+) -> AsyncIterator[Turn]:
+    """Turns over a corpus.
 
     Args:
         corpus: A `corpus.jsonl`, or a folder of files, which is ingested.
@@ -159,7 +165,7 @@ async def turns(
             answerer: Runnable[AnswerInput, Any] = parts.extractive
             if model != EXTRACTIVE:
                 answerer = RunnableLambda(answer_messages) | parts.models.get()
-            yield Turn(parts, answerer), parts.evidence
+            yield Turn(parts, answerer)
 
 
 def normalised(text: str) -> str:
@@ -264,13 +270,13 @@ def auc(supported: Sequence[float], unsupported: Sequence[float]) -> float:
     return total / max(1, len(supported) * len(unsupported))
 
 
-def refusals(evidence: Evidence, answerable: Sequence[Outcome], others: Sequence[Outcome]) -> dict[str, float]:
+def refusals(answerable: Sequence[Outcome], others: Sequence[Outcome]) -> dict[str, float]:
     """How the confidence line parts the answerable from the others at the operating point, and what it is worth."""
     yes, no = [one.confidence for one in answerable], [one.confidence for one in others]
     return {
         "questions": len(no),
-        "refused": round(fmean(not evidence.is_supported(value) for value in no), 4),
-        "answerable_refused": round(fmean(not evidence.is_supported(value) for value in yes), 4),
+        "refused": round(fmean(not one.is_supported for one in others), 4),
+        "answerable_refused": round(fmean(not one.is_supported for one in answerable), 4),
         "auc": round(auc(yes, no), 4),
     }
 
@@ -309,18 +315,21 @@ async def run(args: argparse.Namespace) -> dict[str, Any]:
     chosen = {"top_n": args.top_n, "top_k": max(5, args.top_n)}
     if args.neighbour_chars is not None:
         chosen["neighbour_chars"] = args.neighbour_chars
-    async with turns(args.corpus, args.index, model=args.model, **chosen) as (turn, evidence):
+    is_quoted = args.model == EXTRACTIVE  # what would be quoted tells whether it is; a model is not asked for that
+    async with turns(args.corpus, args.index, model=args.model, **chosen) as turn:
         outcomes = [await turn(asked) for asked in questions if asked.answerable and (asked.sources or asked.pages)]
         others = {}
         negatives = [asked for asked in questions if not asked.answerable]
         if negatives:
-            others["unanswerable"] = [await turn(asked, answer=False) for asked in negatives]
+            others["unanswerable"] = [await turn(asked, answer=is_quoted) for asked in negatives]
         if any(asked.article for asked in questions):
             others["absent"] = [
-                await turn(one.asked, without=one.asked.article, answer=False) for one in outcomes if one.asked.article
+                await turn(one.asked, without=one.asked.article, answer=is_quoted)
+                for one in outcomes
+                if one.asked.article
             ]
     result: dict[str, Any] = {"model": args.model, "answerable": judge(outcomes)}
-    result |= {name: refusals(evidence, outcomes, found) for name, found in others.items()}
+    result |= {name: refusals(outcomes, found) for name, found in others.items()}
     if args.plot and others:
         draw(
             args.plot, f"{args.corpus.parent.name}: answerable or not", [one.confidence for one in outcomes],

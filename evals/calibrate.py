@@ -6,7 +6,8 @@ Questions of the public halves of SQuAD 2, ClapNQ and MTRAG, searched and rerank
 ones, which people wrote (SQuAD) or left unanswered (ClapNQ, MTRAG) about the very same things; and `absent` ones, the
 answerable again with their own article left out of the search. Weighted so that half are answerable, a quarter of each
 other kind, and every pack counts alike. The figures printed are cross-validated: each fifth of the articles is judged by a line fitted on the
-others. The operating point is the confidence that refuses 2 % of the answerable questions.
+others. The operating point is the confidence that refuses 2 % of the answerable questions. Where it is known what would be quoted,
+it is the confidence by that, too, which refuses 2 % of those for which the right document is quoted; this one is drawn.
 """
 
 from __future__ import annotations
@@ -26,12 +27,13 @@ from numpy.typing import NDArray
 
 from chains import evidence
 from chains.evidence import ALL_FEATURES, FEATURES, WORD_FEATURES, features
+from chains.extract import select
 from citewell.models import open_embedder
 from citewell.retrieval import open_index
 from citewell.settings import Settings
 from evals.answers import auc, draw
 from evals.command import add_data
-from evals.packs import read_corpus, read_jsonl
+from evals.packs import read_corpus, read_jsonl, read_qrels
 from evals.retrieval import fill
 from evals.train_sentences import fit
 
@@ -49,6 +51,11 @@ class Case(NamedTuple):
     group: str
     """The article: all its questions are in one fold."""
     row: tuple[float, ...]
+    """ALL_FEATURES."""
+    answers: float
+    """Probability (0..1) that a quoted sentence answers."""
+    is_right: bool
+    """Whether a document that holds the answer is quoted."""
 
 
 def ask(name: str, data: Path) -> list[tuple[str, str, str, str]]:
@@ -77,6 +84,7 @@ async def gather(name: str, data: Path, sample: int, seed: int, folder: Path) ->
         for kind in ("answerable", "unanswerable")
     }
     rng = random.Random(seed)
+    judged = read_qrels(data / name / "public" / "qrels.tsv")
     chosen = {id_ for each in ids.values() for id_ in rng.sample(each, min(sample, len(each)))}
     settings = Settings.load(data_dir=folder / f"index_{name}", retrieval_timeout_s=120)
     embedder = open_embedder(settings)
@@ -88,7 +96,13 @@ async def gather(name: str, data: Path, sample: int, seed: int, folder: Path) ->
                 where: dict[str, object] | None = {"title": {"$ne": article}} if kind == "absent" else None
                 kept = await index.rerank(question, await index.search(question, where=where), top_k=settings.top_k)
                 values = features(question, kept)
-                cases.append(Case(name, kind, f"{name} {article}", tuple(values[name] for name in ALL_FEATURES)))
+                quoted = await asyncio.to_thread(select, question, kept[: settings.top_n], embedder, typed=question)
+                assert quoted.answers is not None, "the questions follow on no others"
+                row = tuple(values[name] for name in ALL_FEATURES)
+                is_right = kind == "answerable" and any(
+                    kept[one.number - 1].chunk.source in judged.get(id_, ()) for one in quoted.sentences
+                )
+                cases.append(Case(name, kind, f"{name} {article}", row, quoted.answers, is_right))
     embedder.close()
     return cases
 
@@ -105,13 +119,12 @@ def predicted(rows: NDArray[np.float32], weights: NDArray[np.float32], bias: flo
     return np.asarray(1 / (1 + np.exp(-(rows @ weights + bias))), np.float64)
 
 
-def cross_validated(cases: Sequence[Case], columns: Sequence[int]) -> NDArray[np.float64]:
-    """The confidence of each case by a line that never saw its article."""
+def cross_validated(cases: Sequence[Case], rows: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The confidence of each case by a line over `rows`, [cases, features], that never saw its article."""
     groups = sorted({case.group for case in cases})
     random.Random(0).shuffle(groups)
     fold = {group: i % _FOLDS for i, group in enumerate(groups)}
     folds = np.array([fold[case.group] for case in cases])
-    rows = np.array([case.row for case in cases], np.float32)[:, columns]
     right = np.array([case.kind == "answerable" for case in cases])
     weights = weigh(cases)
     result = np.zeros(len(cases))
@@ -183,22 +196,29 @@ def main() -> None:
         ]  # fmt: skip
     rows = np.array([case.row for case in cases], np.float32)
     right = np.array([case.kind == "answerable" for case in cases])
+    full = rows[:, [ALL_FEATURES.index(name) for name in FEATURES]]
+    by_chunks = cross_validated(cases, full)
+    answers = np.array([case.answers for case in cases])
+    lines = {
+        "full": full,
+        "words": rows[:, [ALL_FEATURES.index(name) for name in WORD_FEATURES]],
+        "quoted": np.column_stack([np.log(by_chunks / (1 - by_chunks)), answers]).astype(np.float32),
+    }
     saved: dict[str, Any] = {}
     report: dict[str, Any] = {}
-    threshold = 0.0
-    for name, names in (("full", FEATURES), ("words", WORD_FEATURES)):
-        columns = [ALL_FEATURES.index(feature) for feature in names]
-        honest = cross_validated(cases, columns)
-        weights, bias = fit(rows[:, columns], right, weigh(cases))
-        if name == "full":
-            threshold = round(lowest(honest[right], weigh(cases)[right], REFUSED_ANSWERABLE), 3)
-            saved["supported_from"] = np.float32(threshold)
+    for name, table in lines.items():
+        honest = cross_validated(cases, table)
+        weights, bias = fit(table, right, weigh(cases))
+        if name != "words":
+            paid = np.array([case.is_right for case in cases]) if name == "quoted" else right
+            threshold = round(lowest(honest[paid], weigh(cases)[paid], REFUSED_ANSWERABLE), 3)
+            saved["quoted_from" if name == "quoted" else "supported_from"] = np.float32(threshold)
         saved |= {f"{name}_weights": weights, f"{name}_bias": np.float32(bias)}
         report[name] = {
             "supported_from": threshold, "calibration_error": round(calibration_error(cases, honest), 3),
             **figures(cases, honest, threshold),
         }  # fmt: skip
-        if name == "full" and args.plot:
+        if name == "quoted" and args.plot:
             by_kind = {
                 kind: [float(value) for case, value in zip(cases, honest, strict=True) if case.kind == kind]
                 for kind in ("answerable", "unanswerable", "absent")

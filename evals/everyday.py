@@ -62,7 +62,7 @@ async def answered(folder: str, rows: Sequence[dict[str, Any]]) -> list[dict[str
     """Each row with its `kind`, the `answer`, its `confidence`, whether it was `refused`, given with `reserve`, and is `right`, and how
     many sentences in it are `needless`: they hold nothing of what it must hold."""
     found = []
-    async with turns(FOLDERS[folder]) as (turn, evidence):
+    async with turns(FOLDERS[folder]) as turn:
         for row in rows:
             *before, last = row["asked"]
             typed, history = completed(last, [HumanMessage(text) for text in before])
@@ -72,7 +72,7 @@ async def answered(folder: str, rows: Sequence[dict[str, Any]]) -> list[dict[str
                     answerable=bool(row["holds"]), golds=[], sources=frozenset(),
                 )  # fmt: skip
             outcome = await turn(asked)
-            refused = not (evidence.is_supported(outcome.confidence) and outcome.citations)
+            refused = not (outcome.is_supported and outcome.citations)
             quoted = [] if refused else [citation["sentence"] for citation in outcome.citations]
             right = refused if not row["holds"] else not refused and holds(strip(outcome.answer), row["holds"])
             found.append(

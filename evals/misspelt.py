@@ -17,7 +17,6 @@ from dataclasses import replace
 from statistics import fmean
 from string import ascii_lowercase
 
-from chains.evidence import Evidence
 from citewell.citations import strip
 from evals.answers import Outcome, holds, read_questions, turns
 from evals.command import pack_arguments, show
@@ -42,8 +41,8 @@ def misspelt(question: str, rng: random.Random) -> str:
     return question[: word.start()] + slip + question[word.end() :]
 
 
-def judge(outcomes: Sequence[Outcome], evidence: Evidence) -> dict[str, float]:
-    refused = [not evidence.is_supported(one.confidence) for one in outcomes]
+def judge(outcomes: Sequence[Outcome]) -> dict[str, float]:
+    refused = [not one.is_supported for one in outcomes]
     answered = [not no and holds(strip(one.answer), one.asked.golds) for one, no in zip(outcomes, refused, strict=True)]
     return {
         "questions": len(outcomes), "answered": round(fmean(answered), 3), "refused": round(fmean(refused), 3),
@@ -56,9 +55,9 @@ async def run(args: argparse.Namespace) -> dict[str, dict[str, float]]:
     rng.shuffle(questions)
     questions = questions[: args.sample]
     slips = [replace(asked, text=misspelt(asked.text, rng)) for asked in questions]
-    async with turns(args.corpus, args.index) as (turn, evidence):
+    async with turns(args.corpus, args.index) as turn:
         return {
-            name: judge([await turn(one) for one in asked], evidence)
+            name: judge([await turn(one) for one in asked])
             for name, asked in (("as meant", questions), ("misspelt", slips))
         }
 

@@ -72,7 +72,7 @@ def judge(asked: Sequence[tuple[Asked, Asked]], outcomes: Sequence[Outcome]) -> 
 async def run(args: argparse.Namespace) -> dict[str, dict[str, float]]:
     questions = read_questions(args.queries, args.qrels)
     figures = {}
-    async with turns(args.corpus, args.index) as (turn, _):
+    async with turns(args.corpus, args.index) as turn:
         for name, one_paragraph in (("same paragraph", True), ("two paragraphs", False)):
             asked = pairs(questions, one_paragraph=one_paragraph, most=args.sample, seed=args.seed)
             figures[name] = judge(asked, [await turn(in_one(*pair)) for pair in asked])

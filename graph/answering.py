@@ -29,6 +29,8 @@ class Answered:
     """What it was made from, in the order its markers number them."""
     answerer: str
     """`provider:model`, or `extractive`."""
+    confidence: float
+    """That the documents hold the answer, 0..1."""
     shown: list[str] = field(default_factory=list)
     """Its pieces, as they were shown."""
     usage: UsageMetadata | None = None
@@ -40,6 +42,8 @@ class Answered:
     """The reason shown where a guard stopped it; empty where none did."""
     is_withheld: bool = False
     """Whether it was stopped before any of it was shown."""
+    is_refused: bool = False
+    """Whether it would only have quoted what does not answer. Nothing of it was shown."""
 
     @property
     def is_written(self) -> bool:
@@ -55,8 +59,7 @@ class Answered:
             "answerer": "model" if self.is_written else EXTRACTIVE,
             "model": self.response.get("model_name") or self.response.get("model") or self.answerer,
             "prompt": PROMPT_VERSION if self.is_written else None,
-            # the extractive answerer may have found no sentence worth quoting
-            "supported": self.response.get("sentences") != 0 and not self.is_withheld,
+            "supported": not self.is_withheld,
             "guard": self.guard,
             "finish_reason": finish,
             "truncated": finish in ("length", "max_tokens"),
@@ -72,8 +75,9 @@ class Answering:
         self._calls = calls
 
     async def make(
-        self, context: RunContext, call: Call | None, given: AnswerInput, asked: str, emit: Callable[[str], None]
-    ) -> Answered:
+        self, context: RunContext, call: Call | None, given: AnswerInput, asked: str, confidence: float,
+        emit: Callable[[str], None],
+    ) -> Answered:  # fmt: skip
         """Make an answer and emit it piece by piece.
 
         Args:
@@ -81,6 +85,7 @@ class Answering:
             call: To a chat model; None: sentences of the documents are quoted.
             given: What the answer is made from.
             asked: The question as it was asked; a model is given this one, together with the conversation.
+            confidence: That the documents hold the answer (0..1), by the chunks alone.
             emit: Called with each piece that may be shown.
 
         Raises:
@@ -89,7 +94,7 @@ class Answering:
         wide = await self._widened(given["chunks"]) if call else given["chunks"]
         screen = self._parts.guards.answer_screen(own_words(self._settings.instructions) if call else "")
         markers = MarkerRepair(wide) if call else None  # quotations come with the right markers
-        answer = Answered(chunks=list(wide), answerer=EXTRACTIVE)
+        answer = Answered(chunks=list(wide), answerer=EXTRACTIVE, confidence=confidence)
 
         def show(text: str) -> None:
             if text:
@@ -106,6 +111,14 @@ class Answering:
             pieces = self._quote(given)
         async with aclosing(pieces):
             async for piece in pieces:
+                head = piece.response_metadata
+                if "sentences" in head:  # the first of quotations, which says how likely they answer
+                    answer.confidence, is_supported = self._parts.evidence.quoted(
+                        confidence, head.get("answers"), given["chunks"]
+                    )
+                    answer.is_refused = not (head["sentences"] and is_supported)
+                    if answer.is_refused:
+                        return answer
                 show(repaired(screen.feed(piece.text)))
                 if piece.usage_metadata:
                     answer.usage = add_usage(answer.usage, piece.usage_metadata)

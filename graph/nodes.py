@@ -216,15 +216,12 @@ class Nodes:
             confidence = self._parts.evidence.confidence(question, sources) if sources else 0.0
             metadata["confidence"] = round(confidence, 3)
             has_model = self._calls.name(context) is not None
-            talk = None if has_model else small_talk.reply(asked.text)
-            if talk or not sources or not self._parts.evidence.is_supported(confidence):
-                said, rule = (talk, None) if talk else await self._no_answer(sources)
-                emit(runtime, {"token": said})
-                metadata |= {
-                    "answerer": "service" if talk else "none", "supported": False,
-                    "finish_reason": "stop" if talk else "no_evidence",
-                } | ({"guard": rule} if rule else {}) | _calls(state, None)  # fmt: skip
-                return {"answer": said, "usage": token_counts(), "metadata": metadata}
+            if not has_model and (talk := small_talk.reply(asked.text)):
+                about = {"answerer": "service", "finish_reason": "stop"}
+                return _said(runtime, talk, metadata | about | _calls(state, None))
+            # Where no model is asked, what would be quoted tells more, and costs nothing.
+            if not sources or (has_model and not self._parts.evidence.is_supported(confidence)):
+                return await self._refusal(state, runtime, metadata, None)
             call = None
             if has_model:
                 stands_alone = question == asked.text
@@ -241,8 +238,11 @@ class Nodes:
             if "typed" in state:
                 given["typed"] = state["typed"]
             answer = await self._answering.make(
-                context, call, given, asked.text, lambda piece: emit(runtime, {"token": piece})
+                context, call, given, asked.text, confidence, lambda piece: emit(runtime, {"token": piece})
             )
+            metadata["confidence"] = round(answer.confidence, 3)
+            if answer.is_refused:
+                return await self._refusal(state, runtime, metadata, call)
         if answer.is_written:  # it is checked against what it was written from
             sources = [*answer.chunks, *sources[top_n:]]
         return {
@@ -299,12 +299,18 @@ class Nodes:
             written = None
         return written, call.as_dict()
 
-    async def _no_answer(self, sources: Sequence[ScoredChunk]) -> tuple[str, str | None]:
-        """The statement that the documents hold no answer, and the guards' rule that changed it: it names titles, which are
-        their authors' words."""
+    async def _refusal(
+        self, state: State, runtime: Runtime[RunContext], metadata: Mapping[str, Any], call: Call | None
+    ) -> dict[str, Any]:
+        """The update that says that the documents hold no answer. It names titles, which are their authors' words: guards judge it."""
         screen = self._parts.guards.answer_screen(is_moderated=True)
-        answer = screen.feed(not_in_documents(sources)) + await screen.finish()
-        return not_in_documents(()) if screen.is_blocked else answer, screen.verdict.rule
+        said = screen.feed(not_in_documents(state["sources"])) + await screen.finish()
+        if screen.is_blocked:
+            said = not_in_documents(())
+        about = {"answerer": "none", "finish_reason": "no_evidence"}
+        if screen.verdict.rule:
+            about["guard"] = screen.verdict.rule
+        return _said(runtime, said, {**metadata, **about, **_calls(state, call)})
 
     async def _name_copies(self, citations: Sequence[Citation], shown: Sequence[ScoredChunk]) -> None:
         """Add to each citation the other documents that hold its passage."""
@@ -324,6 +330,12 @@ class Nodes:
         """The newest messages that go to the model as they are; the first of them is a question."""
         fold = to_fold(history, most=self._settings.history_messages, tokens=self._settings.history_tokens)
         return list(history[fold:])
+
+
+def _said(runtime: Runtime[RunContext], said: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The update for what the service says of itself, which rests on no document."""
+    emit(runtime, {"token": said})
+    return {"answer": said, "usage": token_counts(), "metadata": {**metadata, "supported": False}}
 
 
 def _talk(state: State) -> list[BaseMessage]:

@@ -104,6 +104,19 @@ async def test_without_late_interaction_the_words_decide(index: Index, embedder:
     assert evidence.is_supported(evidence.confidence(question, searched))
 
 
+async def test_what_is_quoted_counts_where_its_scale_is_known(index: Index, embedder: MiniLM) -> None:
+    evidence, question = Evidence(embedder), "When did the oil crisis begin?"
+    searched = await index.search(question)
+    reranked = await index.rerank(question, searched, top_k=5)
+    by_chunks = evidence.confidence(question, reranked)
+    unlikely, likely = (evidence.quoted(by_chunks, answers, reranked)[0] for answers in (0.0, 1.0))
+    assert 0 < unlikely < by_chunks < likely < 1
+    assert evidence.quoted(0.5, None, reranked) == (0.5, True), "of a follow-up it is not known"
+    assert evidence.quoted(0.5, 1.0, searched) == (0.5, True), "without late interaction"
+    assert evidence.quoted(0.0, 0.0, []) == (0.0, False), "without chunks"
+    assert not Evidence(embedder, 0.999).quoted(by_chunks, 1.0, reranked)[1], "the settings' line is for this, too"
+
+
 @pytest.mark.parametrize(("answer_from", "supported"), [(None, False), (0.0, True), (0.05, True), (0.5, False)])
 def test_the_line_is_where_the_settings_put_it(answer_from: float | None, supported: bool, embedder: MiniLM) -> None:
     assert Evidence(embedder, answer_from).is_supported(0.06) == supported

@@ -62,6 +62,7 @@ async def test_what_is_asked_now_counts_not_the_words_it_was_found_by(embedder: 
     given = asked("And how much was it? (oil crisis begin)", OIL, BREAD)
     again = await extractive_answerer(embedder).ainvoke(given)
     now = await extractive_answerer(embedder).ainvoke(given | {"typed": "And how much was it?"})
+    assert "answers" not in now.response_metadata, "so few words leave every sentence improbable"
     assert again.text.startswith("The 1973 oil crisis began")
     assert now.text.startswith("By the end of the embargo in March 1974, the price of oil had risen")
 
@@ -85,6 +86,8 @@ async def test_it_streams_word_by_word_what_invoke_returns(embedder: MiniLM) -> 
     pieces = [piece async for piece in chain.astream(inputs)]
     whole = await chain.ainvoke(inputs)
     assert len(pieces) == len(whole.text.split()) + 1
+    assert pieces[0].response_metadata == {"sentences": 2, "answers": whole.response_metadata["answers"]}
+    assert 0.5 < whole.response_metadata["answers"] < 1
     assert "".join(piece.text for piece in pieces) == whole.text
     assert whole.response_metadata["model_name"] == "extractive"
     assert whole.response_metadata["finish_reason"] == "stop"

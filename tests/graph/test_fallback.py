@@ -449,3 +449,15 @@ async def test_a_turn_says_what_became_of_its_calls(told: ScriptedServer, indexe
     assert second.metadata["calls"]["condense"]["answered"] == "extractive"
     assert (third.answer, third.metadata["model"]) == (ANSWER, "other")
     assert third.metadata["calls"]["answer"]["why"] == "model_unavailable"
+
+
+async def test_what_stands_in_for_a_model_quotes_nothing_that_does_not_answer(
+    told: ScriptedServer, indexed: Path
+) -> None:
+    told.always = {"dear": 503}
+    settings = made(told, data_dir=indexed, fallback_models=("extractive",), model_retries=0)
+    async with open_service(settings) as service:
+        result = await service.ask(service.prepare("How many steps does the tower have?"))
+    assert (result.metadata["answerer"], result.metadata["finish_reason"]) == ("none", "no_evidence")
+    assert result.citations == []
+    assert result.metadata["calls"]["answer"]["why"] == "model_unavailable"

@@ -8,6 +8,7 @@ import pytest
 from blockbuster import blockbuster_ctx
 from langgraph.runtime import Runtime
 
+from chains.evidence import fitted
 from citewell.guards.injection import InjectionScanner
 from citewell.service import Result, Service
 from citewell.settings import Settings
@@ -77,6 +78,25 @@ async def test_what_the_documents_do_not_hold_is_not_answered_from_the_conversat
 ) -> None:
     await ask(service, about, "t")
     assert (await ask(service, other, "t")).metadata["answerer"] == "none"
+
+
+async def test_what_would_be_quoted_tells_that_something_is_only_mentioned(service: Service) -> None:
+    *words, result = [piece async for piece in service.stream(service.prepare("How many steps does the tower have?"))]
+    assert isinstance(result, Result)
+    kept = {key: result.metadata[key] for key in ("answerer", "finish_reason", "supported")}
+    assert kept == {"answerer": "none", "finish_reason": "no_evidence", "supported": False}
+    assert "The nearest passages are in: The Skerrow lighthouse" in result.answer
+    assert (words, result.citations) == ([result.answer], []), "nothing is shown before it is refused"
+    assert result.metadata["confidence"] < fitted().supported_from
+
+
+async def test_a_chat_model_is_asked_without_a_look_at_what_would_be_quoted(settings: Settings) -> None:
+    async with scripted_server() as told:
+        using = settings.model_copy(update={"chat_model": "openai:told", "openai_base_url": told.base_url})
+        async with open_service(using) as with_model:
+            written = await ask(with_model, "How many steps does the tower have?")
+    assert written.metadata["answerer"] == "model"
+    assert written.metadata["confidence"] >= fitted().supported_from
 
 
 async def test_a_first_question_skips_condensing_and_a_follow_up_does_not(service: Service) -> None:
