@@ -22,7 +22,7 @@ from chains.conditions import condition
 from chains.features import FEATURES, features
 from chains.judge import probabilities
 from chains.lists import asked_for
-from chains.superlatives import extreme
+from chains.superlatives import extreme, may_answer
 from citewell.citations import verify
 from citewell.documents import ScoredChunk
 from citewell.models.embedder import Embedder
@@ -137,7 +137,7 @@ def _answering(asked: Single, found: list[Candidate], chunks: Sequence[ScoredChu
         if _holds(found[i], chunks):
             kept.append(i)
     answers = float(1 - np.prod(1 - probable[kept]))
-    stands_out = answers >= SURE_FROM
+    stands_out = answers >= SURE_FROM and may_answer(asked.typed, [found[i] for i in kept])
     if kept and not stands_out:
         first: dict[int, np.intp] = {}
         for i in (*kept, *order):

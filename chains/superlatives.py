@@ -1,4 +1,5 @@
-"""The row of a table that a superlative asks for: "the oldest bridge" stands in the row with the earliest year. English."""
+"""What a superlative asks for: "the oldest bridge" stands in the row with the earliest year, "the largest debt" in no sentence without
+a figure. English."""
 
 from __future__ import annotations
 
@@ -21,9 +22,25 @@ _SUPERLATIVE: Final = re.compile(
 )
 _OF_PRICES: Final = re.compile(r"\b(?:amount|charge|cost|fee|price|rate|rent)s?\b", re.I)
 _YEAR: Final = re.compile(r"\b(?:1\d|20)\d\d\b")
+_DATED: Final = re.compile(rf"(?:\b\d{{1,2}} )?\b(?:{'|'.join(MONTHS)})\b(?: \d{{1,2}}\b)?|{_YEAR.pattern}", re.I)
 _DAY: Final = re.compile(r"\b\d{1,2}\b")
 _NUMBER: Final = re.compile(r"[-\u2212]?\d[\d,]*(?:\.\d+)?(?!:)\b")
 _CURRENCIES: Final = "\u00a3$\u20ac "
+
+
+def may_answer(question: str, quoted: Sequence[Candidate]) -> bool:
+    """Whether a superlative of size in a question could be answered by what would be quoted: some of it holds a superlative, too, or a
+    number that is no date. True where a question holds none."""
+    asked = _SUPERLATIVE.search(question)
+    return (
+        asked is None
+        or _DATE.fullmatch(asked[0]) is not None
+        or any(_SUPERLATIVE.search(one.text) or _has_number(_DATED.sub("", one.text)) for one in quoted)
+    )
+
+
+def _has_number(text: str) -> bool:
+    return any(term.kind == "number" for term in read(text).terms)
 
 
 def extreme(question: str, quoted: Sequence[Candidate], found: Sequence[Candidate]) -> Candidate | None:

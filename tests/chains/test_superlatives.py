@@ -2,9 +2,12 @@
 
 import pytest
 
+from chains.answer import AnswerInput
 from chains.candidates import candidates
-from chains.superlatives import extreme
+from chains.extract import NEAREST, extractive_answerer
+from chains.superlatives import extreme, may_answer
 from citewell.documents import Chunk, ScoredChunk
+from citewell.models.minilm import MiniLM
 
 BRIDGES = """| bridge | opened | length | cost |
 |---|---|---|---|
@@ -31,12 +34,16 @@ WEATHER = """| | value | when |
 """
 
 
-def asked(question: str, *texts: str, quoted: int = 0) -> str | None:
-    """The first cell of the row that is found where the candidate at `quoted` would be quoted."""
-    found = candidates([
+def scored(*texts: str) -> list[ScoredChunk]:
+    return [
         ScoredChunk(chunk=Chunk(id=text, source="s.md", title="", text=text, start=0, end=len(text), index=0), score=1)
         for text in texts
-    ])  # fmt: skip
+    ]
+
+
+def asked(question: str, *texts: str, quoted: int = 0) -> str | None:
+    """The first cell of the row that is found where the candidate at `quoted` would be quoted."""
+    found = candidates(scored(*texts))
     row = extreme(question, [found[quoted]], found)
     return row and row.cells[0]
 
@@ -74,3 +81,32 @@ def test_only_the_table_of_a_quoted_row_is_looked_at() -> None:
     text = "The town has four bridges, all of which are in good repair."
     assert asked("Which bridge is the oldest?", text, BRIDGES, quoted=0) is None
     assert asked("Which bridge is the oldest?", text, BRIDGES, quoted=2) == "Cobble Bridge"
+
+
+AUDITED = "We have audited the balance sheet of the Fellside Company as of December 31, 2022 and 2021."
+
+
+@pytest.mark.parametrize(
+    ("question", "text", "fits"),
+    [
+        ("What is the largest debt?", AUDITED, False),
+        ("What is the largest debt?", "Customer deposits 110,239 84,382", True),
+        ("What is the largest debt?", "The customers' deposits are its biggest debt.", True),
+        ("What is the largest debt?", "Of two debts the mortgage was paid back.", True),
+        ("What was the latest debt?", AUDITED, True),
+        ("What is the debt?", AUDITED, True),
+    ],
+)
+def test_a_superlative_of_size_is_answered_by_figures_or_superlatives(question: str, text: str, fits: bool) -> None:
+    assert may_answer(question, candidates(scored(text))) is fits
+
+
+async def test_where_no_superlative_is_answered_every_passage_is_shown_with_reserve(embedder: MiniLM) -> None:
+    chunks = scored(AUDITED, "Deposits came to 110,239 pounds. Borrowings came to 1,348 pounds.")
+    given = AnswerInput(question="Whose balance sheet was audited?", chunks=chunks, history=[], summary="")
+    plain = (await extractive_answerer(embedder).ainvoke(given)).text
+    asked = given | {"question": "What was the largest debt in Fellside's balance sheet?"}
+    reserved = (await extractive_answerer(embedder).ainvoke(asked)).text
+    assert plain == f"{AUDITED} [1]"
+    assert reserved.startswith(f"{NEAREST}\n\n{AUDITED} [1]")
+    assert "1,348 pounds. [2]" in reserved
