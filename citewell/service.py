@@ -25,9 +25,10 @@ from citewell.models.chat import not_offered
 from citewell.questions import check_history, check_question, check_thread_id
 from citewell.retrieval import filters
 from citewell.runs import Result, Run, Runs
+from citewell.runs.turnstile import Turnstile
 from citewell.threads import Policy, ThreadInfo, Threads, milestones_only
 from citewell.threads.journal import new_run_id
-from graph.events import Event, at_end, listener
+from graph.events import Event, at_end, at_model, listener
 from graph.parts import Parts
 from graph.state import RunContext, check_context
 from graph.transcript import answer_message, token_counts
@@ -101,6 +102,7 @@ class Service:
         self.uploading: set[str] = set()
         """Callers of whom a document is being added."""
         self._stateless = stateless
+        self._turnstile = Turnstile()
         self._guards = parts.guards
 
     def prepare(
@@ -353,8 +355,11 @@ class Service:
         watched = {**(config.get("metadata") or {}), "thread_id": turn.thread_id}
         config = {**config, "metadata": watched, "configurable": {"thread_id": turn.stored_id, **held}}
         listener.set(hear)  # for this task and those the graph starts from it
+        leave = await self._turnstile.enter()
         with ExitStack() as ending, milestones_only():
+            ending.callback(leave)
             at_end.set(ending)
+            at_model.set(leave)
             final = await graph.ainvoke(
                 state | {"question": turn.question},
                 config,

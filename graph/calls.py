@@ -32,6 +32,7 @@ from citewell.limits import WARN_AT, Reservation
 from citewell.models.faults import asked_pause_s, is_free, is_models, map_model_errors
 from citewell.settings import EXTRACTIVE
 from citewell.telemetry import metrics, tracing
+from graph.events import at_model
 from graph.parts import Parts
 from graph.state import RunContext
 
@@ -266,6 +267,8 @@ class Calls:
                 with circuit.watching(is_models), span as note, map_model_errors():
                     is_sent = True
                     call.attempted(model_name, by_budget=model_name != name, share=reservation.share)
+                    if (asking := at_model.get()) is not None:
+                        asking()
                     yield Attempt(model, reservation, note)
                 outcome = "answered"
             except CitewellError as exc:

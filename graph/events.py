@@ -19,6 +19,9 @@ listener: ContextVar[Callable[[Event], None] | None] = ContextVar("listener", de
 at_end: ContextVar[ExitStack | None] = ContextVar("at_end", default=None)
 """Set by the service for the same task; closed when the run is over, however it ended."""
 
+at_model: ContextVar[Callable[[], None] | None] = ContextVar("at_model", default=None)
+"""Set by the service for the same task; called whenever a chat model is about to be asked."""
+
 
 def emit(runtime: Runtime[RunContext], event: Event) -> None:
     """Send an event to the listener, or into LangGraph's stream where there is none."""
