@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, unquote, urlsplit, urlunsplit
 
 import redis.asyncio
 import redis.exceptions
+from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
@@ -49,8 +50,8 @@ def connect(url: str, *, max_connections: int, timeout_s: float) -> Client:
     """A client for a URL; nothing is sent yet.
 
     Args:
-        url: `redis://`, `rediss://` (TLS), `unix://`; `redis+cluster://host:port` (any node of the cluster);
-            `redis+sentinel://host:port,host:port/SERVICE/DB`. User, password and query as redis-py has them.
+        url: `redis://`, `rediss://` (TLS), `unix://`; `redis+cluster://host:port,host:port` (nodes of the cluster, of which one
+            must be up); `redis+sentinel://host:port,host:port/SERVICE/DB`. User, password and query as redis-py has them.
 
     Raises:
         ConfigurationError: The URL cannot be read. The message does not repeat it: it may hold a password.
@@ -72,12 +73,18 @@ def connect(url: str, *, max_connections: int, timeout_s: float) -> Client:
         "retry": Retry(NoBackoff(), 0),
     }
     base, _, kind = parts.scheme.partition("+")
-    plain = urlunsplit(parts._replace(scheme=base))
     try:
         if kind == "cluster":
-            return redis.asyncio.RedisCluster.from_url(plain, max_connections=max_connections, **options)
+            credentials, at, hosts = parts.netloc.rpartition("@")
+            first, *others = hosts.split(",")
+            plain = urlunsplit(parts._replace(scheme=base, netloc=f"{credentials}{at}{first}"))
+            nodes = [ClusterNode(*node) for node in _nodes(others, 6379)]
+            return redis.asyncio.RedisCluster.from_url(
+                plain, startup_nodes=nodes, max_connections=max_connections, **options
+            )
         if kind == "sentinel":
             return _sentinel(url, base, max_connections, options)
+        plain = urlunsplit(parts._replace(scheme=base))
         client = redis.asyncio.Redis.from_url(plain, max_connections=max_connections, **options)
         client.connection_pool.make_connection()  # type: ignore[no-untyped-call]  # refuses names in the query that redis-py does not know
         return client
@@ -98,14 +105,20 @@ def _sentinel(url: str, base: str, max_connections: int, options: dict[str, Any]
         extra["password"] = unquote(password)
     if user:
         extra["username"] = unquote(user)
-    nodes = []
-    for host in hosts.split(","):
-        name, _, port = host.rpartition(":")
-        nodes.append((name, int(port)) if name else (port, 26379))
+    nodes = _nodes(hosts.split(","), 26379)
     secure = {name: value for name, value in extra.items() if name.startswith("ssl")}
     sentinel = Sentinel(nodes, sentinel_kwargs={**options, **secure}, **options)  # type: ignore[no-untyped-call]
     client: Client = sentinel.master_for(service, db=int(db or 0), max_connections=max_connections, **extra, **options)
     return client
+
+
+def _nodes(hosts: Sequence[str], port: int) -> list[tuple[str, int]]:
+    """Names and ports. Raises ValueError for a port that is none."""
+    nodes = []
+    for host in hosts:
+        name, _, given = host.rpartition(":")
+        nodes.append((name.strip("[]"), int(given)) if name else (given, port))
+    return nodes
 
 
 async def evaluate(client: Client, script: str, keys: Sequence[bytes | str], *args: bytes | str | int) -> Any:

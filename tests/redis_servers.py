@@ -179,7 +179,7 @@ class Cluster:
 
     @property
     def url(self) -> str:
-        return f"redis+cluster://127.0.0.1:{self.nodes[0].port}"
+        return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
 
     def primary_of(self, key: bytes) -> Server:
         alive = next(node for node in self.nodes if node.process is not None)
