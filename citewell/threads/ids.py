@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import contextlib
 
+from langgraph.checkpoint.base import Checkpoint
 from langgraph.checkpoint.base import id as drawing
 
 _FAR = 1 << 59
 """Some 1,700 years on, in the 100 ns that ids count: half of what they have room for. After its end they would begin anew."""
 
 
-def draw_after(checkpoint_id: str) -> None:
-    """Let every id that this process draws from now on come after this one."""
-    with contextlib.suppress(ValueError):  # an id of somebody else's making
-        found = drawing.UUID(checkpoint_id)
+def draw_after(checkpoint: Checkpoint) -> None:
+    """Let every id that this process draws from now on come after this checkpoint's."""
+    with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError):  # one of somebody else's making
+        found = drawing.UUID(checkpoint["id"])
         if found.version == 6 and found.time < _FAR:
             drawing._last_v6_timestamp = max(drawing._last_v6_timestamp or 0, found.time)  # type: ignore[assignment]

@@ -285,7 +285,7 @@ class RedisSaver(BlockingSaver):
         found = await self._read("get", thread_id, conf.get("checkpoint_id") or "", ns)
         if not found:
             return None
-        draw_after(found[0].checkpoint["id"])
+        draw_after(found[0].checkpoint)
         return found[0]
 
     async def peek(self, thread_id: str) -> CheckpointTuple | None:

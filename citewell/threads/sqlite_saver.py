@@ -78,7 +78,7 @@ class SqliteSaver(AsyncSqliteSaver):
         if await self._expired(str(config["configurable"]["thread_id"])):
             return None
         if (found := await self._read(config)) is not None:
-            draw_after(found.checkpoint["id"])
+            draw_after(found.checkpoint)
         return found
 
     async def _read(self, config: RunnableConfig) -> CheckpointTuple | None:
