@@ -63,6 +63,9 @@ _NEGATORS = frozenset(
 _SCOPE = 3
 _BEFORE_A_PAUSE = frozenset("if or why".split())  # "if not, ring us" denies nothing of what follows
 _ONLY = frozenset("only just merely simply".split())  # "not only ... but also" affirms
+_POINTS = frozenset({"follow", "thing"})  # "Guests may not do the following:" denies what is listed
+ITEM = re.compile(r"[ \t]*(?:[-*+\u2022\u2023\u25aa\u25cf\u25e6]|\d{1,3}[.)])[ \t]+")
+_LINE = re.compile(r"[^\r\n]*(?:\r?\n|\r|\Z)")
 
 _SMALL = {
     word: value
@@ -176,10 +179,18 @@ def read(text: str) -> Statement:
     denials: list[list[int]] = []
     open_denial: list[int] | None = None
     is_parted = False
+    items: list[int] = []
     previous = ""
     at_start = True
     for match in _TOKEN.finditer(text):
+        if items and match.start() >= items[0]:
+            items.pop(0)
+            denials.append([])
+            open_denial, is_parted = denials[-1], False
         if match["stop"]:
+            if match["stop"] == ":" and open_denial is not None and is_parted:
+                leads = all(terms[i].key in _POINTS for i in open_denial)
+                items = _items_below(text, match.end()) if leads else []
             if match["stop"].count("\n") > 1 and text[match.end() : match.end() + 1].islower():
                 continue  # the sentence goes on, on a PDF's next page
             if match["stop"] == "," and open_denial == [] and is_parted:
@@ -214,6 +225,25 @@ def read(text: str) -> Statement:
                 del open_denial[_SCOPE:]
                 open_denial = None
     return Statement(*_joined(terms, denials, text))
+
+
+def denies_below(lead: str) -> bool:
+    """Whether a line that leads to a list denies what it lists, as "Guests may not:" does."""
+    listed = read(f"{lead}\n- listed")
+    return any(len(listed.terms) - 1 in denial for denial in listed.denials)
+
+
+def _items_below(text: str, start: int) -> list[int]:
+    """Where the items of the list begin that stands right below the line that ends at `start`; empty where there is none."""
+    found: list[int] = []
+    is_apart = True
+    for line in _LINE.finditer(text, start):
+        if line.start() > start and (mark := ITEM.match(text, line.start(), line.end())):
+            found.append(mark.end())
+        elif line[0].strip(" \t\r\n*_") and is_apart:
+            break
+        is_apart = not line[0].strip() or not found
+    return found
 
 
 @lru_cache(20_000)  # most words of a language occur again and again

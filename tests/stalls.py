@@ -1,4 +1,4 @@
-"""How long the event loop is held up, in the process's own processor time: what else a machine does is not counted."""
+"""How long the event loop is held up, in processor time: what else a machine does is not counted."""
 
 import asyncio
 import time
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 @dataclass
 class Spent:
-    """Seconds of the processor's time, of all threads together."""
+    """Seconds of the processor's time."""
 
     longest_s: float = 0.0
-    """Between two times at which the event loop went round."""
+    """Of the event loop's thread, between two times at which it went round."""
     whole_s: float = 0.0
-    """In all, once the block is left."""
+    """Of all threads together, once the block is left."""
 
 
 @asynccontextmanager
@@ -24,9 +24,9 @@ async def stalls() -> AsyncIterator[Spent]:
 
     async def watch() -> None:
         while True:
-            before = time.process_time()
+            before = time.thread_time()
             await asyncio.sleep(0.001)
-            spent.longest_s = max(spent.longest_s, time.process_time() - before)
+            spent.longest_s = max(spent.longest_s, time.thread_time() - before)
 
     watcher = asyncio.create_task(watch())
     await asyncio.sleep(0)  # so that it has begun

@@ -19,7 +19,7 @@ from typing_extensions import TypedDict
 from citewell.citations.support import Status, Support, passages, state
 from citewell.documents import ScoredChunk
 from citewell.sentences import Span, sentence_spans
-from citewell.terms import Statement, read
+from citewell.terms import ITEM, Statement, denies_below, read
 
 
 class Citation(TypedDict):
@@ -67,7 +67,7 @@ def verify(answer: str, chunks: Sequence[ScoredChunk]) -> list[Citation]:
     citations: list[Citation] = []
     room = MOST_CHARACTERS
     for claim in claims(answer):
-        statement = state(claim.text)
+        statement = state(f"not {claim.text}" if claim.is_denied else claim.text)
         supports: dict[int, Support] = {}
         taken = set(claim.markers)
         for marker in claim.markers:
@@ -114,6 +114,8 @@ class Claim(NamedTuple):
 
     text: str
     markers: tuple[int, ...]
+    is_denied: bool = False
+    """Whether it is an item of a list below a line that denies what it lists, as "Guests may not:" does."""
 
 
 def claims(answer: str) -> list[Claim]:
@@ -123,7 +125,12 @@ def claims(answer: str) -> list[Claim]:
     belong to the sentence before, and those at the head of a line to the sentence after.
     """
     plain, owned = _sentences(answer)
-    return [claim for span, groups in owned for claim in _claims_in(plain, span, groups)]
+    denied = _denied_items(plain, [span for span, _ in owned])
+    return [
+        claim._replace(is_denied=is_denied)
+        for (span, groups), is_denied in zip(owned, denied, strict=True)
+        for claim in _claims_in(plain, span, groups)
+    ]
 
 
 def unmarked(answer: str) -> list[str]:
@@ -160,7 +167,9 @@ def bears_out(answer: str, chunks: Sequence[ScoredChunk]) -> int | None:
     sentence = plain[span.start : span.end]
     if groups or sentence.startswith("|") or not _states_something(sentence):
         return None
-    statement = state(_one_line(sentence))
+    is_denied = _denied_items(plain, [span for span, _ in owned])[-1]
+    said = _one_line(sentence)
+    statement = state(f"not {said}" if is_denied else said)
     return next(
         (n for n, one in enumerate(chunks, 1) if passages(one.chunk.text).support(statement).status == "verified"), None
     )
@@ -212,6 +221,18 @@ def _owner(place: int, spans: Sequence[Span], plain: str) -> int | None:
             return before - 1
         return before
     return 0 if spans else None
+
+
+def _denied_items(plain: str, spans: Sequence[Span]) -> list[bool]:
+    """Of each sentence, whether it is such a claim, see `Claim.is_denied`."""
+    denied, denies = [], False
+    for span in spans:
+        is_item = ITEM.match(plain, span.start) is not None
+        if not is_item:
+            lead = plain[span.start : span.end].rstrip("*_")
+            denies = lead.endswith(":") and denies_below(lead)
+        denied.append(is_item and denies)
+    return denied
 
 
 def _claims_in(plain: str, span: Span, owned: Sequence[tuple[int, list[int]]]) -> list[Claim]:

@@ -108,6 +108,35 @@ def test_names_that_have_changed_places_are_not_verified() -> None:
     assert verify("Initech bought Acme for $5 million [1].", [text])[0]["status"] != "verified"
 
 
+LISTS = {
+    "Guests may not:": "Guests may not:\n\n- smoke in the rooms\n- light candles\n- park in the yard\n\nGuests may bring pets.",
+    "Do not:": "**Do not:**\n1. Smoke in the rooms.\n2. Light candles.\n3. Park in the yard.\n\nGuests may bring pets.",
+    "You must not do the following:": "You must not do the following:\n* smoke in the rooms\n* light candles\n* park in the yard\n\nGuests may bring pets.",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("lead", LISTS)
+def test_a_line_that_denies_what_it_lists_denies_each_item(lead: str) -> None:
+    text = chunk(LISTS[lead])
+    for done in ("Smoke in the rooms [1].", "Light candles [1].", "Park in the yard [1].", "Do not bring pets [1]."):
+        assert verify(done, [text])[0]["status"] == "unsupported"
+    for said in ("Do not smoke in the rooms [1].", "Never park in the yard [1].", "Guests may bring pets [1]."):
+        assert verify(said, [text])[0]["status"] == "verified"
+    quoted = (
+        f"{lead}\n\n- smoke in the rooms [1]\n- light candles [1]\n- park in the yard [1]\n\nGuests may bring pets [1]."
+    )
+    assert [one["status"] for one in verify(quoted, [text])] == ["verified"] * 4
+    assert [one["sentence"] for one in verify(quoted, [text])][1] == "- light candles"
+    allowed = "Guests may:\n\n- smoke in the rooms [1]\n- light candles [1]"
+    assert [one["status"] for one in verify(allowed, [text])] == ["unsupported"] * 2
+
+
+def test_a_condition_denies_nothing_of_the_list_below_it() -> None:
+    text = chunk("Is it locked? If not:\n\n- ring the bell\n- wait at the gate")
+    for said in ("Ring the bell [1].", "Wait at the gate [1]."):
+        assert verify(said, [text])[0]["status"] == "verified"
+
+
 def test_a_denial_holds_for_its_own_half_of_a_sentence() -> None:
     text = chunk("Refunds are not paid after May; vouchers are paid after June.")
     assert verify("Refunds are not paid after May [1].", [text])[0]["status"] == "verified"
@@ -188,8 +217,12 @@ def test_each_of_several_markers_is_judged_by_its_own_chunk() -> None:
     assert [c["status"] for c in citations] == ["verified", "unsupported", "unsupported", "verified"]
 
 
+def said(answer: str) -> list[tuple[str, tuple[int, ...]]]:
+    return [(claim.text, claim.markers) for claim in claims(answer)]
+
+
 def test_markers_within_a_sentence_stand_by_the_words_before_them() -> None:
-    found = claims("The price rose to $12 [1] and growth was 7% in 2020 [2]. As [1] says, it ended.")
+    found = said("The price rose to $12 [1] and growth was 7% in 2020 [2]. As [1] says, it ended.")
     assert found == [
         ("The price rose to $12", (1,)),
         ("and growth was 7% in 2020.", (2,)),
@@ -198,18 +231,18 @@ def test_markers_within_a_sentence_stand_by_the_words_before_them() -> None:
 
 
 def test_a_marker_belongs_to_the_sentence_before_it_or_at_a_lines_head_to_the_one_after() -> None:
-    assert claims("One is here. [1] Two is there.[2]") == [("One is here.", (1,)), ("Two is there.", (2,))]
-    assert claims("One is here.\n[2] Two is there.") == [("Two is there.", (2,))]
+    assert said("One is here. [1] Two is there.[2]") == [("One is here.", (1,)), ("Two is there.", (2,))]
+    assert said("One is here.\n[2] Two is there.") == [("Two is there.", (2,))]
     for answer in ("[1] One is here.\n[2] Two is there.", "One is here. [1]\n[2] Two is there."):
-        assert claims(answer) == [("One is here.", (1,)), ("Two is there.", (2,))]
+        assert said(answer) == [("One is here.", (1,)), ("Two is there.", (2,))]
 
 
 def test_a_marker_on_the_last_line_by_itself_belongs_to_the_sentence_before() -> None:
-    assert claims("One is here.\n[1]") == [("One is here.", (1,))]
+    assert said("One is here.\n[1]") == [("One is here.", (1,))]
 
 
 def test_too_little_before_a_marker_stands_for_its_whole_sentence() -> None:
-    assert claims("As [1] says, the price rose to $12 [2].") == [
+    assert said("As [1] says, the price rose to $12 [2].") == [
         ("As says, the price rose to $12.", (1,)),
         ("says, the price rose to $12.", (2,)),
     ]
