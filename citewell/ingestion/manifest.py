@@ -30,7 +30,8 @@ class Manifest:
 
     path: Path
     roots: dict[str, Path] = field(default_factory=dict)
-    """Name to absolute path of every folder and file that was ever ingested."""
+    """Name to absolute path of every folder and file that was ever ingested. Those within the data directory, such as uploads, move with
+    it."""
     digests: dict[str, tuple[int, int, str]] = field(default_factory=dict)
     """URI to (size in bytes, mtime in ns, sha256 in hexadecimal)."""
     access: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -61,7 +62,7 @@ class Manifest:
             raise ConfigurationError(f"{path} is of another version; delete it to have every file looked at anew")
         return cls(
             path=path,
-            roots={name: Path(root) for name, root in stored["roots"].items()},
+            roots={name: _real(data_dir) / root for name, root in stored["roots"].items()},
             digests={uri: (size, mtime, digest) for uri, (size, mtime, digest) in stored["digests"].items()},
             access={uri: tuple(labels) for uri, labels in stored.get("access", {}).items()},
             # without a code, as they once were: such a file is read again
@@ -72,10 +73,14 @@ class Manifest:
 
     def write(self) -> None:
         """Replace the file atomically, unless nothing has changed. Blocking."""
+        here = _real(self.path.parent)
         body = orjson.dumps(
             {
                 "version": _VERSION,
-                "roots": {name: str(root) for name, root in self.roots.items()},
+                "roots": {
+                    name: str(root.relative_to(here) if root.is_relative_to(here) else root)
+                    for name, root in self.roots.items()
+                },
                 "digests": self.digests,
                 "access": self.access,
                 "refusals": self.refusals,
@@ -154,6 +159,10 @@ def roots(data_dir: Path) -> Mapping[str, Path]:
 @lru_cache(1)
 def _roots(data_dir: Path, *_version: int) -> Mapping[str, Path]:
     return Manifest.read(data_dir).roots
+
+
+def _real(folder: Path) -> Path:
+    return Path(os.path.realpath(folder))
 
 
 def _place(data_dir: Path) -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from tests.service import Live, problem, resident_mb
+from tests.service import Live, copied, problem, resident_mb, running
 
 MB = 1 << 20
 
@@ -37,6 +37,27 @@ def test_a_part_of_a_large_file_does_not_cost_all_of_it_each_time(start: Callabl
     with original.open("r+b") as file:
         file.write(b"<q>")  # of the same length
     problem(first_byte(), "source_not_found", 404)
+
+
+def test_what_was_uploaded_is_found_where_its_data_directory_is_copied_or_moved_to(tmp_path: Path) -> None:
+    """The copy named uploads by another folder, and a directory that had been moved no longer gave out their files."""
+
+    def upload(to: Live, content: bytes) -> dict[str, object]:
+        sent = httpx.post(
+            f"{to.url}/uploads", params={"name": "tide.txt"}, content=content, timeout=60,
+            headers={"content-type": "application/octet-stream"},
+        )  # fmt: skip
+        return {name: sent.json()[name] for name in ("uri", "status")}
+
+    (data := tmp_path / "first/data").mkdir(parents=True)
+    with running(data) as live:
+        assert upload(live, b"High water at seven.") == {"uri": "uploads/tide.txt", "status": "new"}
+    with running(copied(data, tmp_path / "copy")) as copy:
+        assert upload(copy, b"Low water at one.") == {"uri": "uploads/tide.txt", "status": "changed"}
+    (tmp_path / "first").rename(tmp_path / "gone")
+    (tmp_path / "copy").rename(tmp_path / "moved")
+    with running(tmp_path / "moved/data") as moved:
+        assert httpx.get(f"{moved.url}/source/file", params={"uri": "uploads/tide.txt"}).text == "Low water at one."
 
 
 def test_a_passage_of_a_long_text_does_not_cost_all_of_it(start: Callable[..., Live]) -> None:
