@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from citewell.runs import turnstile
-from citewell.runs.turnstile import PLACES, Turnstile
+from citewell.runs.turnstile import LINE, PLACES, Turnstile
 from citewell.settings import Settings
 from citewell.wiring import open_service
 from tests.models.scripted_server import ScriptedServer
@@ -42,6 +42,26 @@ async def test_turns_are_let_in_in_order_as_places_are_left() -> None:
             assert inside == list(range(PLACES + left))
             leaving[left]()
             leaving[left]()  # as a turn that asks several models does
+
+
+@pytest.mark.usefixtures("for_ever")
+async def test_no_turn_joins_a_long_line() -> None:
+    doors = Turnstile()
+    async with asyncio.timeout(20):
+        for _ in range(PLACES):
+            await doors.enter()
+        waiting = [asyncio.create_task(doors.enter()) for _ in range(LINE)]
+        await asyncio.sleep(0)
+        (await doors.enter())()  # which frees no place that it had not
+        assert not any(one.done() for one in waiting)
+    for one in waiting:
+        one.cancel()
+    await asyncio.wait(waiting)
+    line = [asyncio.create_task(doors.enter()) for _ in range(LINE)]
+    await asyncio.sleep(0)
+    assert not any(one.done() for one in line), "those who left are still counted"
+    for one in line:
+        one.cancel()
 
 
 async def test_no_place_is_kept_for_long() -> None:
