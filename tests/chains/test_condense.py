@@ -58,9 +58,13 @@ def test_any_text_is_taken_and_at_most_a_few_words_are_added(question, earlier) 
 def test_a_long_conversation_takes_milliseconds() -> None:
     talk = [HumanMessage("How does photosynthesis in tropical orchids depend on rainfall? " * 5)] * 50
     condense_rule("And why?", talk)  # reads the vocabulary
-    began = time.process_time()
-    condense_rule("And why?", talk)
-    assert time.process_time() - began < 0.05
+
+    def spent_s() -> float:
+        began = time.process_time()
+        condense_rule("And why?", talk)
+        return time.process_time() - began
+
+    assert min(spent_s() for _ in range(5)) < 0.05  # the collection of a whole process's garbage takes nearly as long
 
 
 @pytest.mark.parametrize(

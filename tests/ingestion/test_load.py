@@ -399,7 +399,8 @@ def test_a_word_paragraph_of_many_runs_takes_time_in_proportion() -> None:
         return time.process_time() - began
 
     spent(100)
-    assert spent(32_000) < 16 * max(spent(4_000), 0.05)
+    # eight times as many; by squares it would be 64 times
+    assert min(spent(32_000) for _ in range(2)) < 32 * max(spent(4_000), 0.05)
 
 
 def test_of_word_headers_and_footers_are_read_once_where_they_are_shown() -> None:

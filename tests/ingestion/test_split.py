@@ -131,7 +131,8 @@ def test_a_line_that_is_all_of_a_file_takes_time_in_proportion() -> None:
         return time.process_time() - began
 
     spent(100_000)
-    assert spent(8_000_000) < 16 * max(spent(1_000_000), 0.05)
+    # eight times as many; by squares it would be 64 times
+    assert min(spent(8_000_000) for _ in range(2)) < 32 * max(spent(1_000_000), 0.05)
 
 
 @pytest.mark.parametrize(
