@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from citewell.documents import Chunk, ScoredChunk
 from citewell.sentences import ROW_LINES, Span, begin_rows, clauses, readable, sentence_spans
-from citewell.terms import read
+from citewell.terms import LIST_MARK, read
 
 _SHORTEST = 8
 _LONGEST = 600
@@ -30,7 +30,6 @@ _SECTION = re.compile(r"\d+(?:\.\d+)+\.?[ \t]+[^\W\d_a-z]\D*")
 """A heading of a PDF with the number of its section: its only figures."""
 _LEAD_IN = re.compile(r"(\*\*|__)(?=\S)[^\r\n]{1,100}?(?<=\S)\1(?=[ \t]*(?:\r?\n)?[ \t]*\S)")
 """A sentence in bold at the head of a paragraph: a heading within the line, which says what the next sentence is about."""
-LIST_MARK: Final = r"(?:[-*+\u2022\u2023\u25aa\u25cf\u25e6]|\d{1,3}[.)])"
 _ITEM_START = re.compile(rf"{LIST_MARK}[ \t]")
 _ITEM_LINE = re.compile(rf"{LIST_MARK}[ \t]+(?P<said>[^\r\n]*[^\s])(?=[ \t]*[\r\n])")
 _OWN_FIGURE = re.compile(r"(?<![^\W_])\d")

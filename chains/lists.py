@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from chains.answer_type import answer_type, asks_yes_or_no
-from chains.candidates import LIST_MARK, Candidate, candidates
+from chains.candidates import Candidate, candidates
 from citewell.documents import Chunk, ScoredChunk
 from citewell.sentences import Span, begin_rows, readable, sentence_spans
-from citewell.terms import Statement, overlap, read
+from citewell.terms import LIST_MARK, Statement, overlap, read
 
 ASKED_FROM: Final = 0.6
 """Overlap (0..1) of the question with the list's headings and its document's title, from which the list is what it asks for."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from citewell.terms import MONTHS
+from citewell.terms import LIST_MARK, MONTHS
 
 
 class Span(NamedTuple):
@@ -34,7 +34,7 @@ _LINE_BREAK = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 _BLOCK = re.compile(
     r"(?:\r?\n|\r)(?:[ \t]*(?:\r?\n|\r))+"  # an empty line
     r"|[\v\f\x1c-\x1e\u2029]"
-    r"|(?:\r?\n|\r)(?=[ \t]*(?:[-*+\u2022\u2023\u25aa\u25cf\u25e6]\s|\d{1,3}[.)]\s|\#{1,6}\s|>|\||```))"  # list, heading, table
+    r"|(?:\r?\n|\r)(?=[ \t]*(?:" + LIST_MARK + r"\s|\#{1,6}\s|>|\||```))"  # list, heading, table
 )
 _FENCE = re.compile(r"[ \t]*(?:```|~~~)[^\n\r]*")
 """A line that opens or closes a code block in Markdown, with the language's name."""
@@ -214,7 +214,7 @@ def _add(spans: list[Span], text: str, start: int, end: int) -> None:
         spans.append(Span(start, end))
 
 
-_MARKUP = re.compile(r"^\s*(?:#{1,6}\s+|>\s*|[-*+\u2022\u2023\u25aa\u25cf\u25e6]\s+|\d{1,3}[.)]\s+)+")
+_MARKUP = re.compile(rf"^\s*(?:#{{1,6}}\s+|>\s*|{LIST_MARK}\s+)+")
 _LINK = re.compile(r"!?\[([^\]\[]*)\]\((?:[^()\s]|\([^()\s]*\))*(?:\s+\"[^\"]*\")?\)")
 _MARK = r"(?:\[(?:[\d⁰¹²³⁴-⁹]{1,3}|[a-z]|citation needed|note \d+)\]|\u3010\d{1,3}\u3011)"
 _REFERENCE = re.compile(rf"(?: ?{_MARK}){{1,9}}(?=[.,;:!?])|{_MARK}", re.IGNORECASE)

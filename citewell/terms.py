@@ -64,7 +64,8 @@ _SCOPE = 3
 _BEFORE_A_PAUSE = frozenset("if or why".split())  # "if not, ring us" denies nothing of what follows
 _ONLY = frozenset("only just merely simply".split())  # "not only ... but also" affirms
 _POINTS = frozenset({"follow", "thing"})  # "Guests may not do the following:" denies what is listed
-ITEM = re.compile(r"[ \t]*(?:[-*+\u2022\u2023\u25aa\u25cf\u25e6]|\d{1,3}[.)])[ \t]+")
+LIST_MARK: Final = r"(?:[-*+\u2022\u2023\u25aa\u25cf\u25e6]|\d{1,3}[.)])"
+ITEM: Final = re.compile(rf"[ \t]*{LIST_MARK}[ \t]+")
 _LINE = re.compile(r"[^\r\n]*(?:\r?\n|\r|\Z)")
 
 _SMALL = {
