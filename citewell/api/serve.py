@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import multiprocessing
 import resource
 import signal
 import socket
@@ -214,6 +215,7 @@ class Process:
             if message["type"] == "lifespan.startup.complete":
                 service: Service = self._app.state.service
                 Drain(service.runs, self._settings).listen()
+                _end_with_parent()
                 _spare_what_stays()
             if message["type"] == "lifespan.startup.failed" and isinstance(cause, CitewellError):
                 self.fault = cause
@@ -254,6 +256,19 @@ class Workers(Multiprocess):
         if self._announce and any(worker.is_ready(WORKER_STARTS_WITHIN_S) for worker in self.processes):
             self._announce()
             self._announce = None
+
+
+def _end_with_parent() -> None:
+    """As a worker, end as on SIGTERM when the parent is gone: after `kill -9` it tells nobody, and workers would hold its port for ever."""
+    if (parent := multiprocessing.parent_process()) is None:
+        return
+    loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        loop.remove_reader(parent.sentinel)
+        signal.raise_signal(signal.SIGTERM)
+
+    loop.add_reader(parent.sentinel, end)
 
 
 def _spare_what_stays() -> None:

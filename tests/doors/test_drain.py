@@ -9,6 +9,7 @@ from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 import websockets
 
@@ -232,19 +233,28 @@ async def test_a_document_that_is_being_added_is_waited_for_like_a_turn(
     assert "Traceback" not in live.log.read_text()
 
 
-async def test_every_one_of_several_workers_drains(tmp_path: Path, chroma_server: str, paced: Paced) -> None:
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGKILL])
+async def test_every_one_of_several_workers_drains_also_when_their_parent_is_killed(
+    tmp_path: Path, chroma_server: str, paced: Paced, sig: signal.Signals
+) -> None:
     data_dir = tmp_path / "data"
     data_dir.mkdir()
     settings = paced.model(6) | {
-        "CITEWELL_VECTOR_STORE": f"chroma+{chroma_server}", "CITEWELL_NAMESPACE": "drain-of-workers",
+        "CITEWELL_VECTOR_STORE": f"chroma+{chroma_server}", "CITEWELL_NAMESPACE": f"drain-of-workers-{sig}",
     }  # fmt: skip
     await asyncio.to_thread(ingest, data_dir, LIBRARY, **settings)
     with running(data_dir, CITEWELL_WORKERS="2", **settings) as live:
+        workers = psutil.Process(live.process.pid).children()
         before = paced.calls()["started"]
         async with httpx.AsyncClient(base_url=live.url, timeout=60) as client:
             turns = [asyncio.create_task(client.post("/chat", json={"message": QUESTION})) for _ in range(6)]
             await paced.until(lambda calls: calls["started"] > before + 5)
-            live.process.send_signal(signal.SIGTERM)
+            live.process.send_signal(sig)
             for turn in turns:
                 assert "42 metres" in (await turn).raise_for_status().json()["response"]
-        assert await asyncio.to_thread(live.process.wait, STOP_WITHIN_S) == 0
+        expected = 0 if sig == signal.SIGTERM else -sig
+        assert expected == await asyncio.to_thread(live.process.wait, STOP_WITHIN_S)
+        _, left = await asyncio.to_thread(psutil.wait_procs, workers, STOP_WITHIN_S)
+        for worker in left:
+            worker.kill()
+        assert not left
