@@ -24,6 +24,8 @@ MOST_BYTES: Final = 200_000
 """Largest answer that is kept, including its citations."""
 REDIS_TIMEOUT_S: Final = 1.0
 """Longest that a turn waits for the cache, in seconds."""
+REDIS_REPLY_S: Final = 0.5
+"""Longest wait for one reply, in seconds: shorter, so that a cluster's client learns that a node is silent, and asks who took its place."""
 REDIS_CONNECTIONS: Final = 16
 POLL_S: Final = 0.05
 """First pause before a turn asks again whether another process has answered, in seconds; each further one is half as long again."""
@@ -184,7 +186,7 @@ async def open_cache(settings: Settings) -> AsyncIterator[AnswerCache | None]:
     store: Store = ProcessStore(most=settings.answer_cache_entries, keep_s=settings.answer_cache_s)
     if settings.redis_url is not None:
         client = connect(
-            settings.redis_url.get_secret_value(), max_connections=REDIS_CONNECTIONS, timeout_s=REDIS_TIMEOUT_S
+            settings.redis_url.get_secret_value(), max_connections=REDIS_CONNECTIONS, timeout_s=REDIS_REPLY_S
         )
         store = RedisStore(
             client, namespace=settings.namespace, most=settings.answer_cache_entries, keep_s=settings.answer_cache_s,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
@@ -24,7 +25,7 @@ from citewell.wiring import open_service
 from graph.recall import _ELSEWHERE, fingerprint
 from graph.state import RunContext
 from tests.models.scripted_server import ANSWER, USED, ScriptedServer
-from tests.redis_servers import Server
+from tests.redis_servers import Cluster, Server, wait_for
 from tests.retrieval.samples import made
 
 TOWER = "How high is the tower of the lighthouse?"
@@ -346,6 +347,26 @@ async def test_a_redis_that_stops_in_the_middle_keeps_nobody_waiting(own_redis: 
             await keep(one, "k")
             assert (await here)[0] is not None, "in its own process it is passed on all the same"
         assert looked_up("failed") > failed
+
+
+async def test_a_node_of_a_cluster_that_falls_silent_is_given_up_for_its_replica(redis_cluster: Cluster) -> None:
+    async with worker(redis_cluster.url) as cache:
+        await keep(cache, "k")
+        [name] = [name for node in redis_cluster.nodes[:3] for name in node.client.scan_iter("*:k")]
+        silent = await asyncio.to_thread(redis_cluster.primary_of, name)
+        replica = redis_cluster.nodes[3 + redis_cluster.nodes.index(silent)]
+        assert silent.process is not None
+        silent.process.send_signal(signal.SIGSTOP)
+        try:
+            await asyncio.to_thread(wait_for, lambda: replica.client.role()[0] == b"master", "the replica's promotion")
+            async with asyncio.timeout(60):
+                while True:
+                    failed = looked_up("failed")
+                    await cache.find("k", None)  # learns that the node is silent, and who took its place
+                    if looked_up("failed") == failed:
+                        break
+        finally:
+            silent.process.send_signal(signal.SIGCONT)
 
 
 @pytest.mark.parametrize("place", ["redis_url", "redis_6"])
