@@ -7,7 +7,7 @@ leaves, unless it is kept.
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import ExitStack, aclosing
+from contextlib import ExitStack, aclosing, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeAlias, cast
@@ -235,9 +235,8 @@ class Service:
         values = (await self.graph.aget_state(config)).values
         if not values.get("messages"):
             return None
-        await self.threads.touch(
-            _stored(caller, thread_id)
-        )  # being read keeps it alive, and in the list of threads too
+        with suppress(CheckpointError):  # a full disk can be read
+            await self.threads.touch(_stored(caller, thread_id))  # being read keeps it alive
         return Transcript(messages=values["messages"], summary=values.get("summary", ""))
 
     async def conversations(self, caller: str, *, limit: int, before: datetime | None = None) -> list[ThreadInfo]:

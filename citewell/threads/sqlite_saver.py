@@ -23,7 +23,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.checkpoint.sqlite.utils import search_where
 
-from citewell.errors import RunReplaced, ThreadNotFound
+from citewell.errors import CheckpointError, RunReplaced, ThreadNotFound
 from citewell.threads.ids import draw_after
 from citewell.threads.leases import LEASE_KEY
 from citewell.threads.sqlite_connection import OneAtATime
@@ -138,8 +138,11 @@ class SqliteSaver(AsyncSqliteSaver):
             return False
         expires, ttl_s = rows[0]
         if now < expires < now + 0.99 * ttl_s:
-            async with self._transaction():
-                await self.conn.execute("UPDATE threads SET expires = ? WHERE thread_id = ?", (now + ttl_s, thread_id))
+            with contextlib.suppress(CheckpointError):  # a full disk can be read
+                async with self._transaction():
+                    await self.conn.execute(
+                        "UPDATE threads SET expires = ? WHERE thread_id = ?", (now + ttl_s, thread_id)
+                    )
         return bool(expires <= now)
 
     async def aput(

@@ -1,7 +1,9 @@
 """Readiness says it when what a turn needs has died, and when it is back."""
 
 import resource
+import sqlite3
 import time
+from contextlib import closing
 from io import BytesIO
 from pathlib import Path
 
@@ -92,12 +94,18 @@ async def test_a_disk_that_is_full_takes_the_service_out_until_there_is_room(dat
     _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
     async with open_service(Settings(_env_file=None, data_dir=data_dir)) as service:
         await service.checks()["threads"]()
+        await service.ask(service.prepare("How high is the tower?", thread_id="before"))
+        with closing(sqlite3.connect(data_dir / "threads.db")) as db, db:
+            db.execute("UPDATE threads SET expires = expires - 3600")  # so that to read it is to write when it was read
         resource.setrlimit(resource.RLIMIT_FSIZE, ((data_dir / "threads.db-wal").stat().st_size, most))
         try:
             with pytest.raises(CheckpointError):
                 await service.ask(service.prepare("How high is the tower?"))
             with pytest.raises(CheckpointError):
                 await service.checks()["threads"]()
+            transcript = await service.transcript("local", "before")
+            assert transcript is not None
+            assert "42 metres" in transcript.messages[-1].text
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
         await service.checks()["threads"]()
