@@ -135,6 +135,7 @@ def test_an_answer_shows_the_passage_behind_each_sentence(chat: Chat, page: Page
     expect(answer.locator(".cw-status").first).to_have_text("✓ Verified")
     expect(page.get_by_text(re.compile(r"^Quoted word for word from the documents .* [1-9]\d* ms$"))).to_be_visible()
     expect(page.locator("[data-testid=stCaptionContainer]").last).to_have_css("opacity", "0.75")
+    page.get_by_role("heading", name=TOWER).scroll_into_view_if_needed()
     page.screenshot(path=pictures / "ui-answer.png")
     page.get_by_text("Why this answer").click()
     page.get_by_role("button", name="Search again to see why").click()
