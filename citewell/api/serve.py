@@ -247,12 +247,15 @@ class Workers(Multiprocess):
         self._announce: Callable[[], None] | None = announce
 
     def keep_subprocess_alive(self) -> None:
-        for worker in self.processes:
+        before = [*self.processes]
+        for worker in before:
             worker.child_conn.close()  # the worker's own end: while it is open here too, the parent waits for an answer
-            if (code := worker.exitcode) is not None:
+        super().keep_subprocess_alive()
+        for worker in before:
+            was_seen = worker not in self.processes or self.should_exit.is_set()  # else the next look replaces it
+            if was_seen and (code := worker.exitcode) is not None:
                 by = signal.Signals(-code).name if code < 0 else None
                 log.error("worker.ended", pid=worker.pid, exit_code=code, signal=by)
-        super().keep_subprocess_alive()
         if self._announce and any(worker.is_ready(WORKER_STARTS_WITHIN_S) for worker in self.processes):
             self._announce()
             self._announce = None
