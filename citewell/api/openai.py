@@ -32,19 +32,17 @@ from citewell.settings import Settings
 DEFAULT = "citewell"
 """The name of the model that the settings say."""
 _WITHOUT_EFFECT = frozenset({
-    "frequency_penalty", "metadata", "moderation", "parallel_tool_calls", "prediction", "presence_penalty",
+    "frequency_penalty", "functions", "metadata", "moderation", "parallel_tool_calls", "prediction", "presence_penalty",
     "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "reasoning_effort", "safety_identifier",
-    "seed", "service_tier", "store", "top_p", "verbosity",
+    "seed", "service_tier", "store", "tools", "top_p", "verbosity",
 })  # fmt: skip
-"""Standard parameters that are ignored: they tune how a model writes, not what is asked of it."""
+"""Standard parameters that are ignored: they tune how a model writes, or offer it tools, of which it may use none."""
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "n": (1,), "tools": ([],), "tool_choice": ("none", "auto"), "functions": ([],), "function_call": ("none", "auto"),
+    "n": (1,), "tool_choice": ("none", "auto"), "function_call": ("none", "auto"),
     "logprobs": (False,), "top_logprobs": (0,), "logit_bias": ({},), "response_format": ({"type": "text"},),
     "stop": ([], ""), "modalities": (["text"],), "audio": (), "web_search_options": (),
 }  # fmt: skip
 """Parameters that would change what comes back, and the values at which they do not."""
-_LEFT_ALONE = {"tools": "tool_choice", "functions": "function_call"}
-"""Parameters that are not used where another one is `none`: a plain answer is asked for then."""
 _WITHHELD = ("blocked", "content_filter", "refusal")
 """Finish reasons of an answer that a guard or the model's provider stopped."""
 _PLAIN = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
@@ -103,9 +101,8 @@ class CompletionRequest(BaseModel):
         Raises:
             InvalidRequest: Names the parameter.
         """
-        extra = self.model_extra or {}
-        for name, value in extra.items():
-            if value is None or name in _WITHOUT_EFFECT or extra.get(_LEFT_ALONE.get(name, "")) == "none":
+        for name, value in (self.model_extra or {}).items():
+            if value is None or name in _WITHOUT_EFFECT:
                 continue
             if name not in _NEUTRAL:
                 raise InvalidRequest(f"Unrecognized request argument supplied: {name}")

@@ -168,11 +168,13 @@ def test_content_may_come_in_parts_and_tuning_is_let_by(client: openai.OpenAI) -
 
 
 @pytest.mark.parametrize(
-    "more", [{"tools": TOOLS, "tool_choice": "none"}, {"functions": [{"name": "f"}], "function_call": "none"}]
-)
-def test_a_plain_answer_is_given_where_the_tools_are_not_to_be_used(
-    client: openai.OpenAI, more: dict[str, Any]
-) -> None:
+    "more",
+    [
+        {"tools": TOOLS}, {"tools": TOOLS, "tool_choice": "auto"}, {"tools": TOOLS, "tool_choice": "none"},
+        {"functions": [{"name": "f"}], "function_call": "auto"},
+    ],
+)  # fmt: skip
+def test_a_plain_answer_is_given_where_no_tool_need_be_used(client: openai.OpenAI, more: dict[str, Any]) -> None:
     choice = client.chat.completions.create(model="citewell", messages=user(TOWER), **more).choices[0]
     assert (choice.finish_reason, choice.message.tool_calls) == ("stop", None)
     assert "42 metres" in (choice.message.content or "")
@@ -182,8 +184,8 @@ def test_a_plain_answer_is_given_where_the_tools_are_not_to_be_used(
     ("more", "named"),
     [
         ({"n": 2}, "n is"), ({"logprobs": True}, "logprobs"), ({"stop": ["."]}, "stop"),
-        ({"tools": TOOLS}, "tools"), ({"tools": TOOLS, "tool_choice": "auto"}, "tools"),
-        ({"tools": TOOLS, "tool_choice": "required"}, "tool"), ({"tools": TOOLS, "extra_body": {"function_call": "none"}}, "tools"),
+        ({"tools": TOOLS, "tool_choice": "required"}, "tool_choice"),
+        ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"extra_body": {"colour": "red"}}, "colour"), ({"temperature": 3}, "temperature"),
         ({"extra_body": {"top_k": 0}}, "top_k"), ({"extra_body": {"temperature": "0.5"}}, "temperature"),
