@@ -265,6 +265,19 @@ def test_every_public_exception_of_the_vendor_is_in_the_table(module: ModuleType
     assert [each for each in exceptions if not issubclass(each, tuple(table))] == []
 
 
+def test_chroma_finds_nearly_all_that_an_exact_search_finds(tmp_path: Path) -> None:
+    """Each build gives another graph: what is found is the same again only as far as it is what an exact search finds."""
+    count, limit = 3000, 50
+    drawn = np.random.default_rng(0).standard_normal((count, 384)).astype(np.float32)
+    drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
+    store = open_store(settings(tmp_path), namespace="namespace", folder=tmp_path, dimension=384)
+    store.add(range(count), drawn, made("a.txt", ["same"]).chunks * count)
+    found = [{key for key, _ in store.search(query, limit)} for query in drawn[:100]]
+    exact = [set(np.argsort(-(drawn @ query))[:limit].tolist()) for query in drawn[:100]]
+    store.close()
+    assert sum(len(a & b) for a, b in zip(found, exact, strict=True)) > 0.98 * 100 * limit
+
+
 def test_a_chroma_server_that_is_gone_is_unavailable(tmp_path: Path) -> None:
     chosen = settings(tmp_path, vector_store="chroma+http://127.0.0.1:9")
     with pytest.raises(StoreError) as caught:

@@ -45,10 +45,14 @@ HNSW: CreateHNSWConfiguration = {
     "space": "cosine",
     "ef_construction": 100,
     "max_neighbors": 16,
-    "ef_search": 100,
+    "ef_search": 400,
     "sync_threshold": 2000,
 }
-"""`sync_threshold` is how many vectors the graph on disk may lag behind. Opening the store inserts them anew, at .13 ms each: with
+"""`ef_search` is how broadly the graph is searched. Given the same vectors in the same calls, Chroma builds another graph each time, whatever
+`num_threads` says. At 100, two indexes of the same 15,988 chunks gave different ones among the 50 nearest for 11 of 30 questions; at 400 for
+one, as they find nearly all that an exact search finds.
+
+`sync_threshold` is how many vectors the graph on disk may lag behind. Opening the store inserts them anew, at .13 ms each: with
 5,000 every start took half a second longer than with 1,000. Writing the graph takes about .9 s per million vectors each time."""
 _WIDER = 4
 """How many times the hits asked for are filtered here before Chroma's own filter is used."""
