@@ -13,6 +13,7 @@ from urllib.parse import quote, unquote, urlencode
 
 import orjson
 from fastapi import APIRouter, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.routing import APIRoute
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
@@ -68,7 +69,7 @@ class Message(BaseModel):
             return self.content or ""
         for part in self.content:
             if part.get("type") not in ("text", "refusal"):
-                raise InvalidRequest(f"messages: parts of type {part.get('type')!r:.40} cannot be read; only text can.")
+                raise _unusable("messages", f"parts of type {part.get('type')!r:.40} cannot be read; only text can.")
         return "".join(str(part.get("text") or part.get("refusal") or "") for part in self.content)
 
 
@@ -99,15 +100,20 @@ class CompletionRequest(BaseModel):
         """Refuse parameters that change the meaning of a request and have no effect here.
 
         Raises:
-            InvalidRequest: Names the parameter.
+            RequestValidationError: Names the parameter.
         """
         for name, value in (self.model_extra or {}).items():
             if value is None or name in _WITHOUT_EFFECT:
                 continue
             if name not in _NEUTRAL:
-                raise InvalidRequest(f"Unrecognized request argument supplied: {name}")
+                raise _unusable(name, f"Unrecognized request argument supplied: {name}")
             if value not in _NEUTRAL[name]:
-                raise InvalidRequest(f"{name} is not supported here: answers come from the documents, one per request.")
+                raise _unusable(name, "not supported here: answers come from the documents, one per request.")
+
+
+def _unusable(name: str, message: str) -> RequestValidationError:
+    """The error for a parameter, in the form of those that FastAPI finds: `error.param` names it."""
+    return RequestValidationError([{"loc": (name,), "msg": message}])
 
 
 def fault(exc: Exception) -> JSONResponse:
@@ -214,9 +220,9 @@ def _turn(request: Request, body: CompletionRequest) -> Turn:
     service: Service = request.app.state.service
     *earlier, last = body.messages
     if last.role != "user":
-        raise InvalidRequest("messages must end with a message of the user.")
+        raise _unusable("messages", "must end with a message of the user.")
     if any(message.role in ("tool", "function") for message in earlier):
-        raise InvalidRequest("messages: results of tools cannot be used here.")
+        raise _unusable("messages", "results of tools cannot be used here.")
     history: list[BaseMessage] = [
         HumanMessage(message.text) if message.role == "user" else AIMessage(message.text)
         for message in earlier
