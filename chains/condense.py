@@ -83,6 +83,12 @@ _EMPTY = frozenset(
 )
 
 
+def by_rule(question: str, history: Sequence[BaseMessage]) -> tuple[str, str]:
+    """A follow-up put in full, with the words it still leaves out and without them: `completed`, then `condense_rule`."""
+    typed, before = completed(question, history)
+    return condense_rule(typed, before), typed
+
+
 def completed(question: str, history: Sequence[BaseMessage]) -> tuple[str, Sequence[BaseMessage]]:
     """Put in full a follow-up that changes one thing in the question before it: "and on Sundays?" after "When are you open on
     Thursday?" asks "When are you open on Sundays?", after "When are you open?" as well. English.

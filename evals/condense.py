@@ -1,6 +1,6 @@
 """What condensing a follow-up by rule does to retrieval: `python -m evals.condense [--data FOLDER] [--json]`.
 
-Three ways of asking, on the conversational packs: the follow-up as typed (`raw`), after `condense_rule` (`rule`), and as
+Three ways of asking, on the conversational packs: the follow-up as typed (`raw`), after `chains.condense.by_rule` (`rule`), and as
 a person rewrote it (`human`, where there is such a rewrite). Then how the follow-ups that the rule rewrites are answered without
 a key: each searched for as typed and by rule, that is kept which finds better evidence; a cited passage counts where it is
 the right one. CANARD has no passages: there the words of the human rewrite that the rule supplies are counted.
@@ -37,7 +37,7 @@ def history(row: Mapping[str, Any]) -> list[BaseMessage]:
 
 
 def rule(row: Mapping[str, Any]) -> str:
-    return condense.condense_rule(*condense.completed(row["text"], history(row)))
+    return condense.by_rule(row["text"], history(row))[0]
 
 
 def conversations(data: Path, name: str) -> tuple[Pack, list[dict[str, Any]]]:

@@ -25,7 +25,7 @@ from typing import Any
 
 from langchain_core.messages import HumanMessage
 
-from chains.condense import completed, condense_rule
+from chains.condense import by_rule
 from chains.extract import NEAREST
 from citewell.citations import strip
 from evals.answers import Asked, turns
@@ -65,8 +65,7 @@ async def answered(folder: str, rows: Sequence[dict[str, Any]]) -> list[dict[str
     async with turns(FOLDERS[folder]) as turn:
         for row in rows:
             *before, last = row["asked"]
-            typed, history = completed(last, [HumanMessage(text) for text in before])
-            standalone = condense_rule(typed, history)
+            standalone, typed = by_rule(last, [HumanMessage(text) for text in before])
             asked = Asked(
                     id="", text=typed, standalone="" if standalone == typed else standalone,
                     answerable=bool(row["holds"]), golds=[], sources=frozenset(),

@@ -17,7 +17,7 @@ from langgraph.runtime import Runtime
 
 from chains import condense, expand, summarize
 from chains.answer import AnswerInput
-from chains.condense import CondenseInput, completed, condense_rule
+from chains.condense import CondenseInput
 from chains.extract import not_in_documents
 from chains.simple import is_simple
 from chains.summarize import summarize_rule, summary_input, to_fold
@@ -96,8 +96,8 @@ class Nodes:
         with _stage(runtime, "condense"):
             *history, asked = _talk(state)
             recent = self._recent(history)
-            typed, before = completed(asked.text, recent)
-            standalone = await asyncio.to_thread(condense_rule, typed, before)  # reads its word list at first use
+            # in a thread, as it reads its word list at first use
+            standalone, typed = await asyncio.to_thread(condense.by_rule, asked.text, recent)
             # Where the rule knows the language and leaves the question as it is, a model need not be asked either.
             context = _context(runtime)
             is_settled = standalone == asked.text and self._settings.language == "english"
