@@ -40,6 +40,9 @@ def _conversations(state: State) -> None:
     st.markdown("### Conversations")
     if not threads:
         st.caption("None yet. Ask something.")
+    if state.statistics and all(thread.thread_id != state.thread_id for thread in threads):
+        st.markdown("The open one is older than these.")  # a bookmark leads to it, too
+        _actions(state, "")
     for thread in threads:
         is_open = thread.thread_id == state.thread_id
         label = _short(thread.title or thread.thread_id)
@@ -64,6 +67,7 @@ def _actions(state: State, title: str) -> None:
         if st.form_submit_button("Save the title") and wanted.strip():
             state.client.rename(state.thread_id, wanted)
             state.threads = None
+            state.note = "The conversation was renamed."
             st.rerun()
     with delete.popover("Delete", icon=":material/delete:", width="stretch"):
         st.markdown("Delete this conversation, every trace of it?")

@@ -231,30 +231,52 @@ def test_each_paragraph_runs_as_its_own_letters_do(page: Page) -> None:
     assert [place > 0.5 for place in where] == [True, True, False]
 
 
-def test_what_can_be_chosen_and_added_stands_above_a_list_that_grows(chat: Chat, page: Page) -> None:
+@pytest.fixture
+def grown(chat: Chat) -> Iterator[Client]:
+    """Two conversations more than the page lists at first: "Grown number 0" is the oldest."""
     with Client(chat.service.url) as client:
         for number in range(LISTED + 2):
             client.ask("hello", thread_id=f"grown {number}")
             client.rename(f"grown {number}", f"Grown number {number}")
-        page.goto(chat.url)
-        newest = page.get_by_role("button", name=f"Grown number {LISTED + 1}", exact=True)
-        expect(newest).to_be_visible()
-        places = [page.get_by_text(name).bounding_box() for name in ("Model and retrieval", "Add a document")]
-        places.append(newest.bounding_box())
-        heights = [place["y"] for place in places if place is not None]
-        assert heights == sorted(heights)
-        assert len(heights) == 3
-        expect(page.get_by_role("button", name="Grown number 0", exact=True)).to_have_count(0)
-        page.get_by_role("button", name="Show older conversations").click()
-        expect(page.get_by_role("button", name="Grown number 0", exact=True)).to_be_visible()
-        newest.click()
-        figures = page.get_by_text("1 question and 1 answer in this conversation.")
-        expect(figures).to_be_visible()
-        follows = "(figures, other) => figures.compareDocumentPosition(other) & Node.DOCUMENT_POSITION_FOLLOWING"
-        other = page.get_by_role("button", name="Grown number 1", exact=True)
-        assert figures.evaluate(follows, other.element_handle()), "of which conversation they are cannot be seen"
+        yield client
         for number in range(LISTED + 2):
             client.delete(f"grown {number}")
+
+
+@pytest.mark.usefixtures("grown")
+def test_what_can_be_chosen_and_added_stands_above_a_list_that_grows(chat: Chat, page: Page) -> None:
+    page.goto(chat.url)
+    newest = page.get_by_role("button", name=f"Grown number {LISTED + 1}", exact=True)
+    expect(newest).to_be_visible()
+    places = [page.get_by_text(name).bounding_box() for name in ("Model and retrieval", "Add a document")]
+    places.append(newest.bounding_box())
+    heights = [place["y"] for place in places if place is not None]
+    assert heights == sorted(heights)
+    assert len(heights) == 3
+    expect(page.get_by_role("button", name="Grown number 0", exact=True)).to_have_count(0)
+    page.get_by_role("button", name="Show older conversations").click()
+    expect(page.get_by_role("button", name="Grown number 0", exact=True)).to_be_visible()
+    newest.click()
+    figures = page.get_by_text("1 question and 1 answer in this conversation.")
+    expect(figures).to_be_visible()
+    follows = "(figures, other) => figures.compareDocumentPosition(other) & Node.DOCUMENT_POSITION_FOLLOWING"
+    other = page.get_by_role("button", name="Grown number 1", exact=True)
+    assert figures.evaluate(follows, other.element_handle()), "of which conversation they are cannot be seen"
+
+
+def test_an_open_conversation_that_is_not_listed_is_renamed_and_deleted(chat: Chat, grown: Client, page: Page) -> None:
+    page.goto(f"{chat.url}/?thread=grown 0")
+    expect(page.get_by_role("button", name=f"Grown number {LISTED + 1}", exact=True)).to_be_visible()
+    expect(page.get_by_role("button", name="Grown number 0", exact=True)).to_have_count(0)
+    page.get_by_role("button", name="Rename").click()
+    page.get_by_label("Title").fill("An old greeting")
+    page.get_by_role("button", name="Save the title").click()
+    expect(page.get_by_text("The conversation was renamed.")).to_be_visible()
+    assert grown.threads(limit=LISTED + 2).threads[-1].title == "An old greeting"
+    page.get_by_role("button", name="Delete", exact=True).click()
+    page.get_by_role("button", name="Delete for good").click()
+    expect(page.get_by_text("The conversation was deleted.")).to_be_visible()
+    assert httpx.get(f"{chat.service.url}/conversation/grown 0").status_code == 404
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
