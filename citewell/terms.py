@@ -34,7 +34,8 @@ class Statement(NamedTuple):
 
     terms: tuple[Term, ...]
     denials: tuple[tuple[int, ...], ...]
-    """For each "not", "never", "without" ...: the indices of the terms it governs, the nearest first; at most three."""
+    """For each "not", "never", "without" ...: the indices of the terms it governs, the nearest first; at most three, and one for
+    "except" and "unless"."""
 
 
 def overlap(asked: Statement, said: Statement, *, names_only: bool = False) -> float:
@@ -55,7 +56,10 @@ STOPWORDS = frozenset(
     "although though however therefore thus hence moreover furthermore additionally specifically namely e.g i.e etc "
     "according s t re ve ll d".split()
 )
-_NEGATORS = frozenset(
+_EXCEPTIONS = frozenset(
+    "except unless".split()
+)  # "daily except Mondays" denies that of Mondays, and of nothing after it
+_NEGATORS = _EXCEPTIONS | frozenset(
     "not no never cannot neither nor none nobody nothing nowhere without fail fails failed failing unable lack lacks "
     "lacked lacking hardly scarcely ain't nicht kein keine keinen keiner nie pas jamais nunca jam\u00e1s n\u00e3o nem "
     "\u043d\u0435 \u043d\u0435\u0442 niet geen".split()
@@ -179,7 +183,7 @@ def read(text: str) -> Statement:
     terms: list[Term] = []
     denials: list[list[int]] = []
     open_denial: list[int] | None = None
-    is_parted = False
+    is_parted, scope = False, _SCOPE
     items: list[int] = []
     previous = ""
     at_start = True
@@ -187,7 +191,7 @@ def read(text: str) -> Statement:
         if items and match.start() >= items[0]:
             items.pop(0)
             denials.append([])
-            open_denial, is_parted = denials[-1], False
+            open_denial, is_parted, scope = denials[-1], False, _SCOPE
         if match["stop"]:
             if match["stop"] == ":" and open_denial is not None and is_parted:
                 leads = all(terms[i].key in _POINTS for i in open_denial)
@@ -205,6 +209,7 @@ def read(text: str) -> Statement:
             base = _base(match["word"])
             if base.endswith("n't") or (base in _NEGATORS and not _is_numbering(base, text, match.end())):
                 denials.append([])
+                scope = 1 if base in _EXCEPTIONS else _SCOPE
                 is_parted = base != "no" and previous not in _BEFORE_A_PAUSE
                 open_denial, previous, at_start = denials[-1], "not", False
                 continue
@@ -222,8 +227,8 @@ def read(text: str) -> Statement:
         at_start = False
         if open_denial is not None:
             open_denial.extend(range(before, len(terms)))
-            if len(open_denial) >= _SCOPE:
-                del open_denial[_SCOPE:]
+            if len(open_denial) >= scope:
+                del open_denial[scope:]
                 open_denial = None
     return Statement(*_joined(terms, denials, text))
 

@@ -109,7 +109,7 @@ class Passages:
         score = candidate.score
         if contradicted or any(term.kind == "number" for term in missing):
             return Support("unsupported", min(0.49, score * _MISSING_NUMBER_FACTOR), span)
-        if not missing and not _changed_places(statement.terms, terms):
+        if not missing and not _changed_places(statement.terms, terms) and not _crossed(statement.terms, terms):
             return Support("verified", 1.0, span)
         score = min(score, 0.95)
         return (
@@ -188,6 +188,26 @@ def _changed_places(claim: Sequence[Term], passage: Sequence[Term]) -> bool:
         if any(fit > own + margin and not same for fit, same in fits):
             return True
     return False
+
+
+def _crossed(claim: Sequence[Term], passage: Sequence[Term]) -> bool:
+    """Whether the passage says of something else what the sentence says, and something else of what it speaks of: "the VX400 weighs
+    5 kg" is not said by "the VX200 weighs 5 kg, the VX400 weighs 9 kg". Looks at stretches of three to five terms with a number."""
+    for length in range(3, 6):
+        if not (here := _stretches(claim, length)) or here <= (there := _stretches(passage, length)):
+            continue
+        but_for_one = {(i, *row[:i], *row[i + 1 :]) for row in there for i in range(length)}
+        for row in here - there:
+            if sum([(i, *row[:i], *row[i + 1 :]) in but_for_one for i in range(length)]) > 1:
+                return True
+    return False
+
+
+def _stretches(terms: Sequence[Term], length: int) -> set[tuple[tuple[str, str | None], ...]]:
+    """What is compared of so many terms in a row, wherever a number is among them."""
+    numbers = [at for at, term in enumerate(terms) if term.kind == "number"]
+    starts = {at - i for at in numbers for i in range(length) if 0 <= at - i <= len(terms) - length}
+    return {tuple([_compared(term) for term in terms[at : at + length]]) for at in starts}
 
 
 def _around(terms: Sequence[Term], i: int) -> dict[str, int]:

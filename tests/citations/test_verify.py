@@ -108,6 +108,26 @@ def test_names_that_have_changed_places_are_not_verified() -> None:
     assert verify("Initech bought Acme for $5 million [1].", [text])[0]["status"] != "verified"
 
 
+@pytest.mark.parametrize(
+    ("text", "said", "crossed"),
+    [
+        ("Adults pay 9 euros. Children pay 4 euros.", "Children pay 4 euros", "Children pay 9 euros"),
+        ("Adults pay 9 euros. Children pay 4 euros.", "Adults pay 9 euros", "Adults pay 4 euros"),
+        ("The VX200 weighs 5 kg, the VX400 weighs 9 kg.", "The VX400 weighs 9 kg", "The VX400 weighs 5 kg"),
+        ("A single room costs 80 euros. A double room costs 120 euros.", "A double room costs 120 euros", "A double room costs 80 euros"),
+    ],
+)  # fmt: skip
+def test_what_is_said_of_something_else_is_not_verified(text: str, said: str, crossed: str) -> None:
+    assert verify(f"{said} [1].", [chunk(text)])[0]["status"] == "verified"
+    assert verify(f"{crossed} [1].", [chunk(text)])[0]["status"] == "partial"
+
+
+def test_what_is_said_of_two_is_verified_of_each() -> None:
+    text = chunk("Adults and seniors pay 9 euros in 2023 and 2024, children pay 4 euros.")
+    for said in ("Adults pay 9 euros [1].", "Seniors pay 9 euros [1].", "Adults pay 9 euros in 2023 [1]."):
+        assert verify(said, [text])[0]["status"] == "verified"
+
+
 LISTS = {
     "Guests may not:": "Guests may not:\n\n- smoke in the rooms\n- light candles\n- park in the yard\n\nGuests may bring pets.",
     "Do not:": "**Do not:**\n1. Smoke in the rooms.\n2. Light candles.\n3. Park in the yard.\n\nGuests may bring pets.",
@@ -155,6 +175,17 @@ def test_a_denial_holds_for_its_own_half_of_a_sentence() -> None:
     text = chunk("The museum does not open on Mondays but opens on Fridays.")
     assert verify("The museum does not open on Mondays [1].", [text])[0]["status"] == "verified"
     assert verify("The museum does not open on Fridays [1].", [text])[0]["status"] == "unsupported"
+
+
+def test_an_exception_denies_what_it_names() -> None:
+    text = chunk("The museum is open daily except Mondays, from 9 to 5. Refunds are paid unless the ticket was used.")
+    for said in (
+        "The museum is open daily from 9 to 5, except Mondays [1].",
+        "Unless the ticket was used, refunds are paid [1].",
+    ):
+        assert verify(said, [text])[0]["status"] == "verified"
+    for denied in ("The museum is open on Mondays [1].", "Refunds are paid if the ticket was used [1]."):
+        assert verify(denied, [text])[0]["status"] == "unsupported"
 
 
 def test_a_cell_denies_nothing_in_the_next_row_or_below_the_table() -> None:
