@@ -16,8 +16,8 @@ import orjson
 from typing_extensions import TypedDict
 
 from citewell.redis_client import connect
+from citewell.redis_connection import Connection
 from citewell.settings import Settings
-from citewell.threads.redis_connection import Connection
 from citewell.threads.sqlite_connection import BUSY_S, sqlite_errors
 
 Rating = Literal["up", "down"]

@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 
 from citewell.errors import CheckpointError, LimitsUnavailable
 from citewell.redis_client import Client
-from citewell.threads.redis_connection import Connection
+from citewell.redis_connection import Connection
 
 DAY_S: Final = 86_400
 MINUTE_S: Final = 60.0

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from uuid import uuid4
 
-from citewell.threads.redis_connection import Connection
+from citewell.redis_connection import Connection
+from citewell.threads.scripts import script
 
 MOST = 4096
 """Most entries of a stream, about; a run writes at most four per second."""
@@ -44,14 +45,14 @@ class Journal:
         Raises:
             CheckpointError: Redis cannot be reached.
         """
-        added: bytes | None = await self._connection.run(
-            "keep_event", self._key(run_id), round(ttl_s * 1000), first, run_id, payload, MOST
+        added: bytes | None = await self._connection.evaluate(
+            script("keep_event"), self._key(run_id), round(ttl_s * 1000), first, run_id, payload, MOST
         )
         return added
 
     async def read(self, run_id: str, after: bytes = b"0") -> tuple[bytes, Sequence[bytes]]:
         """The entry to continue after, and a run's payloads after the entry `after`, in order."""
-        last, *payloads = await self._connection.run("read_events", self._key(run_id), run_id, after)
+        last, *payloads = await self._connection.evaluate(script("read_events"), self._key(run_id), run_id, after)
         return last, payloads
 
     async def drop(self, thread_id: str) -> None:

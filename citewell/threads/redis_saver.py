@@ -24,12 +24,13 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from citewell.errors import RunReplaced, ThreadNotFound, TornThread
 from citewell.redis_client import Client, connect
+from citewell.redis_connection import Connection
 from citewell.threads.blocking import BlockingSaver, Opening
 from citewell.threads.codec import Incoming, Outgoing, Transcript, Transcripts
 from citewell.threads.ids import draw_after
 from citewell.threads.leases import LEASE_KEY
 from citewell.threads.records import blob_field, checkpoint_tuple, encode_record, node, node_of, write_head
-from citewell.threads.redis_connection import Connection, load_scripts
+from citewell.threads.scripts import load_scripts, script
 from citewell.threads.strict import StrictSerializer
 
 BATCH = 50
@@ -265,8 +266,8 @@ class RedisSaver(BlockingSaver):
                 for writes in box.writes
                 for (head, value), encoded in zip(writes.rows, writes.encoded, strict=True)
             ]
-            reply = await self.connection.run(
-                "put", key, self.ttl_ms, ticket, out.transcript.generation if out.refers else b"", *anchor(out.transcript), fresh_generation(), *checkpoint,
+            reply = await self.connection.evaluate(
+                script("put"), key, self.ttl_ms, ticket, out.transcript.generation if out.refers else b"", *anchor(out.transcript), fresh_generation(), *checkpoint,
                 *_rows([(name,) for name in required]), *_rows(out.messages), *_rows(values), *_rows(rows),
             )  # fmt: skip
             if reply[0] == b"ok":
@@ -360,12 +361,12 @@ class RedisSaver(BlockingSaver):
         return result
 
     async def _read(
-        self, script: str, thread_id: str, *args: bytes | str | int, more: Sequence[str] = (), is_use: bool = True
+        self, name: str, thread_id: str, *args: bytes | str | int, more: Sequence[str] = (), is_use: bool = True
     ) -> list[CheckpointTuple]:
         key = self.key(thread_id)
         transcript = (self._transcripts.get(key) or Transcript()).trusted()
-        reply = await self.connection.run(
-            script, key, self.ttl_ms if is_use else "", *args, transcript.generation, *anchor(transcript), *more
+        reply = await self.connection.evaluate(
+            script(name), key, self.ttl_ms if is_use else "", *args, transcript.generation, *anchor(transcript), *more
         )
         if reply is None:
             return []
@@ -380,7 +381,7 @@ class RedisSaver(BlockingSaver):
         try:
             incoming.receive(generation, positions, payloads)
             self._transcripts.put(key, transcript)
-            rows = [checkpoints] if script == "get" else checkpoints
+            rows = [checkpoints] if name == "get" else checkpoints
             return [checkpoint_tuple(thread_id, incoming, row) for row in rows]
         except (ValueError, TypeError, LookupError, AttributeError) as exc:  # the bytes are not those that were written
             raise TornThread("What is stored of this conversation cannot be read.") from exc
@@ -397,7 +398,7 @@ class RedisSaver(BlockingSaver):
         if not run_ids:
             return
         async for key in self.connection.keys(self.key("")):
-            await self.connection.run("prune", key, self.ttl_ms, fresh_generation(), *map(str, run_ids))
+            await self.connection.evaluate(script("prune"), key, self.ttl_ms, fresh_generation(), *map(str, run_ids))
 
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         fields = await self.connection.command("HGETALL", self.key(str(source_thread_id)))
@@ -406,7 +407,7 @@ class RedisSaver(BlockingSaver):
         pairs = [item for pair in fields.items() for item in pair]
         target = self.key(str(target_thread_id))
         self._transcripts.drop(target)
-        await self.connection.run("adopt", target, self.ttl_ms, fresh_generation(), *pairs)
+        await self.connection.evaluate(script("adopt"), target, self.ttl_ms, fresh_generation(), *pairs)
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         if strategy not in ("keep_latest", "delete"):
@@ -415,7 +416,9 @@ class RedisSaver(BlockingSaver):
             if strategy == "delete":
                 await self.adelete_thread(thread_id)
             else:
-                await self.connection.run("prune", self.key(str(thread_id)), self.ttl_ms, fresh_generation())
+                await self.connection.evaluate(
+                    script("prune"), self.key(str(thread_id)), self.ttl_ms, fresh_generation()
+                )
 
     # --- what this process knows --------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from citewell.threads.journal import Journal
 from citewell.threads.leases import Policy, Standing
 from citewell.threads.milestones import Milestones
 from citewell.threads.redis_saver import RedisSaver, check_held, fresh_generation
+from citewell.threads.scripts import script
 from citewell.threads.store import ThreadInfo
 
 SAMPLES = 1000
@@ -78,7 +79,9 @@ class RedisThreadStore:
         await self._enter(owner, thread_id, *reply)
 
     async def _enter(self, owner: str, thread_id: str, updated: bytes | int, ttl_ms: int) -> None:
-        unused = await self._connection.run("enter", self._owner_key(owner), _text(thread_id), updated, ttl_ms)
+        unused = await self._connection.evaluate(
+            script("enter"), self._owner_key(owner), _text(thread_id), updated, ttl_ms
+        )
         await self._living(owner, unused)  # a list that is never read must not grow for ever
 
     async def rename(self, thread_id: str, title: str) -> bool:
@@ -153,8 +156,8 @@ class RedisThreadStore:
 
     # ------------------------------------------------------------------------------------------
 
-    async def _run(self, script: str, thread_id: str, *args: bytes | str | int) -> Any:  # Any: each script's own reply
-        return await self._connection.run(script, self._saver.key(thread_id), *args)
+    async def _run(self, name: str, thread_id: str, *args: bytes | str | int) -> Any:  # Any: each script's own reply
+        return await self._connection.evaluate(script(name), self._saver.key(thread_id), *args)
 
     def _owner_key(self, owner: str) -> bytes:
         return _text(f"{self._saver.prefix}:owner:{owner}")

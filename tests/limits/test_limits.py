@@ -22,8 +22,8 @@ from citewell.errors import BudgetExceeded, ConfigurationError, LimitsUnavailabl
 from citewell.limits import WARN_AT, Limits, Prices, open_limits
 from citewell.limits.ledger import DAY_S, Ask, ProcessLedger, RedisLedger
 from citewell.redis_client import connect
+from citewell.redis_connection import FOLLOW_EVERY_S
 from citewell.settings import Settings
-from citewell.threads.redis_connection import FOLLOW_EVERY_S
 from tests.redis_servers import Cluster, Guarded, Server, wait_for
 
 MODEL = "openai:dear"

@@ -18,9 +18,10 @@ import redis
 import uvloop
 
 from citewell.errors import CheckpointError, ConfigurationError, ThreadNotFound, TornThread
+from citewell.redis_connection import FOLLOW_EVERY_S
 from citewell.settings import Settings
 from citewell.threads import RedisSaver, open_threads
-from citewell.threads.redis_connection import FOLLOW_EVERY_S
+from citewell.threads.scripts import script
 from tests.models.paced_server import Paced
 from tests.redis_servers import Cluster, Guarded, Server, server, wait_for
 from tests.service import running
@@ -377,11 +378,11 @@ async def test_a_cluster_fails_over_in_mid_conversation(redis_cluster: Cluster) 
 def test_a_connection_that_another_task_has_closed_is_opened_anew(redis_cluster: Cluster) -> None:
     async def call_over_closed_connections() -> None:
         async with RedisSaver.from_conn_string(redis_cluster.url) as saver:
-            await saver.connection.run("lives", saver.key("t"), "ticket")
+            await saver.connection.evaluate(script("lives"), saver.key("t"), "ticket")
             for node in saver.connection.client.get_nodes():  # type: ignore[union-attr]
                 for connection in node._connections:
                     connection._writer.transport.abort()
-            assert await saver.connection.run("lives", saver.key("t"), "ticket") == 0
+            assert await saver.connection.evaluate(script("lives"), saver.key("t"), "ticket") == 0
 
     uvloop.run(call_over_closed_connections())  # the service's loop: asyncio's own only warns of such a write
 

@@ -1,14 +1,12 @@
-"""The connection to the Redis that keeps threads: it runs our scripts, tries again, and turns exceptions into ours."""
+"""A connection to Redis: it runs scripts and commands, tries again, and turns exceptions into ours."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from importlib.resources import files
 from typing import Any
 
 import redis.asyncio
@@ -28,22 +26,8 @@ _FULL = "-OOM "
 """Redis 6's word for a full server in the error of a script."""
 
 
-@functools.cache
-def script(name: str) -> str:
-    """A Lua script of this package."""
-    folder = files("citewell.threads") / "lua"
-    return (folder / "common.lua").read_text() + (folder / f"{name}.lua").read_text()
-
-
-def load_scripts() -> None:
-    """Read all scripts now, so that the first call of each does not read a file."""
-    for file in (files("citewell.threads") / "lua").iterdir():
-        if file.name.endswith(".lua") and file.name != "common.lua":
-            script(file.name.removesuffix(".lua"))
-
-
 class Connection:
-    """Runs scripts on one thread's key, with a deadline.
+    """Runs scripts on one key, and commands, with a deadline.
 
     Args:
         client: A client that does not decode replies.
@@ -61,10 +45,6 @@ class Connection:
         self._follow_at = 0.0
         self.calls = 0
         """Scripts and commands sent so far, tries included."""
-
-    async def run(self, name: str, key: bytes, *args: bytes | str | int) -> Any:
-        """Run a script of this package, see `evaluate`."""
-        return await self.evaluate(script(name), key, *args)
 
     async def evaluate(self, script: str, key: bytes, *args: bytes | str | int, patience_s: float | None = None) -> Any:
         """Run a script on one key; twice, perhaps, where the reply to the first was lost.
@@ -94,16 +74,12 @@ class Connection:
                     if time.monotonic() + pause_s > deadline:
                         is_replica = isinstance(exc, redis.exceptions.ReadOnlyError)
                         what = "takes no writes: it is a replica" if is_replica else "cannot be reached"
-                        raise CheckpointError(f"The Redis server that keeps the conversations {what}.") from exc
+                        raise CheckpointError(f"The Redis server {what}.") from exc
                 except redis.exceptions.RedisError as exc:
                     if isinstance(exc, redis.exceptions.OutOfMemoryError) or _FULL in str(exc):
-                        raise CheckpointError(
-                            "The Redis server that keeps the conversations is out of memory."
-                        ) from exc
+                        raise CheckpointError("The Redis server is out of memory.") from exc
                     if not _PASSES.search(str(exc)) or time.monotonic() + pause_s > deadline:
-                        raise CheckpointError(
-                            "The Redis server that keeps the conversations refused a command."
-                        ) from exc
+                        raise CheckpointError("The Redis server refused a command.") from exc
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, 0.5)
 
@@ -125,7 +101,7 @@ class Connection:
             async for key in self.client.scan_iter(match=pattern, count=1000):
                 yield key
         except (*TRANSIENT, redis.exceptions.RedisError) as exc:
-            raise CheckpointError("The Redis server that keeps the conversations cannot be reached.") from exc
+            raise CheckpointError("The Redis server cannot be reached.") from exc
 
     async def close(self) -> None:
         await self.client.aclose()
