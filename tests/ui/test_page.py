@@ -270,6 +270,7 @@ def test_an_open_conversation_that_is_not_listed_is_renamed_and_deleted(chat: Ch
     expect(page.get_by_role("button", name="Grown number 0", exact=True)).to_have_count(0)
     page.get_by_role("button", name="Rename").click()
     page.get_by_label("Title").fill("An old greeting")
+    expect(page.get_by_text("Press Enter to submit")).to_be_hidden()  # it would lie over the title
     page.get_by_role("button", name="Save the title").click()
     expect(page.get_by_text("The conversation was renamed.")).to_be_visible()
     assert grown.threads(limit=LISTED + 2).threads[-1].title == "An old greeting"
