@@ -56,9 +56,8 @@ STOPWORDS = frozenset(
     "although though however therefore thus hence moreover furthermore additionally specifically namely e.g i.e etc "
     "according s t re ve ll d".split()
 )
-_EXCEPTIONS = frozenset(
-    "except unless".split()
-)  # "daily except Mondays" denies that of Mondays, and of nothing after it
+_EXCEPTIONS = frozenset({"except", "unless"})
+"""They deny one term: "daily except Mondays" that of Mondays, and of nothing after it."""
 _NEGATORS = _EXCEPTIONS | frozenset(
     "not no never cannot neither nor none nobody nothing nowhere without fail fails failed failing unable lack lacks "
     "lacked lacking hardly scarcely ain't nicht kein keine keinen keiner nie pas jamais nunca jam\u00e1s n\u00e3o nem "

@@ -14,12 +14,14 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 from citewell.sentences import Span, clauses, sentence_spans
 from citewell.terms import WEIGHTS, Statement, Term, read
 
 Status = Literal["verified", "partial", "unsupported"]
+_Stretch: TypeAlias = tuple[tuple[str, str | None], ...]
+"""Terms in a row, as `_compared` gives them."""
 
 
 class Support(NamedTuple):
@@ -196,18 +198,22 @@ def _crossed(claim: Sequence[Term], passage: Sequence[Term]) -> bool:
     for length in range(3, 6):
         if not (here := _stretches(claim, length)) or here <= (there := _stretches(passage, length)):
             continue
-        but_for_one = {(i, *row[:i], *row[i + 1 :]) for row in there for i in range(length)}
-        for row in here - there:
-            if sum([(i, *row[:i], *row[i + 1 :]) in but_for_one for i in range(length)]) > 1:
-                return True
+        near = {rest for row in there for rest in _but_for_one(row)}
+        if any(len(near & _but_for_one(row)) > 1 for row in here - there):
+            return True
     return False
 
 
-def _stretches(terms: Sequence[Term], length: int) -> set[tuple[tuple[str, str | None], ...]]:
+def _stretches(terms: Sequence[Term], length: int) -> set[_Stretch]:
     """What is compared of so many terms in a row, wherever a number is among them."""
     numbers = [at for at, term in enumerate(terms) if term.kind == "number"]
     starts = {at - i for at in numbers for i in range(length) if 0 <= at - i <= len(terms) - length}
     return {tuple([_compared(term) for term in terms[at : at + length]]) for at in starts}
+
+
+def _but_for_one(stretch: _Stretch) -> set[tuple[int, _Stretch]]:
+    """A stretch without each of its terms in turn, and the place of that term."""
+    return {(i, (*stretch[:i], *stretch[i + 1 :])) for i in range(len(stretch))}
 
 
 def _around(terms: Sequence[Term], i: int) -> dict[str, int]:

@@ -58,9 +58,8 @@ def test_a_history_of_any_length_is_folded_in_linear_time() -> None:
         summarize_rule("", old)
         return time.process_time() - begun
 
-    assert min(took_s(12_500) for _ in range(3)) < 50 * max(
-        took_s(1_250), 0.001
-    )  # ten times as many; by squares it would be a hundred times
+    # Ten times as many; by squares it would be a hundred times.
+    assert min(took_s(12_500) for _ in range(3)) < 50 * max(took_s(1_250), 0.001)
 
 
 @pytest.mark.parametrize(("deed", "summary"), [("answer", ANSWER), (503, "Asked: How high is the tower")])
